@@ -1,0 +1,29 @@
+# `make demo`: a virtual environment, the package, a detector trained and tested on the embedded set, a report.
+# `make test`: the fast tests. PYTHON chooses the interpreter that makes the environment (3.11 or newer).
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint types check
+
+$(VENV)/.installed: pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	@touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/clipos fit --config demo.yaml --trainer.default_root_dir runs/demo | tee runs/.demo-fit || { rm -f runs/.demo-fit; exit 1; }
+	@test "$$(tail -n 1 runs/.demo-fit | cut -c 1-5)" = "run: "
+	$(BIN)/clipos test --ckpt_path "$$(sed -n 's/^run: //p' runs/.demo-fit)/last.ckpt" --trainer.default_root_dir runs/demo
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest -n 2
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed
+	$(BIN)/mypy
+
+check: lint types test

@@ -1,0 +1,129 @@
+"""Print the figures of a MicroCLIP weights file as a Markdown table.
+
+    python scripts/evaluate_microclip.py                                            # the shipped weights
+    python scripts/evaluate_microclip.py --weights microclip.safetensors --cifar10 "$CLIPOS_DATA/cifar10-images/test"
+
+Prompts are "a photo of a {}.", the scenes are the report stream's. A patch is inside the object where the object covers
+at least half of it, outside where the object does not touch it; it names the object when the object's shape is the best
+of the twenty.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from clipos_lightning.backbone import FrozenClip, load_backbone
+from clipos_lightning.data.scenes import ID_SHAPES, SEEN_SHAPES, render
+from clipos_lightning.surgery import SurgeryOptions, similarity_map
+from clipos_lightning.types import ImageFeatures, Images, Labels, PatchMap, PatchMask, PathName, concatenate
+
+SHAPES = ID_SHAPES + SEEN_SHAPES
+Row = tuple[str, str]
+
+
+def read_folder(folder: Path, size: int) -> tuple[Images, Labels, list[str]]:
+    """Images (N, 3, size, size) uint8, labels (N,) and the names of a folder of class folders."""
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    paths = [(path, label) for label, name in enumerate(names) for path in sorted((folder / name).iterdir())]
+    images = [np.asarray(Image.open(path).convert("RGB").resize((size, size))) for path, _ in paths]
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2), torch.tensor([label for _, label in paths]), names
+
+
+def draw_scenes(count: int, size: int, grid: tuple[int, int]) -> tuple[Images, Labels, PatchMap]:
+    """Scenes of the twenty shapes in equal numbers, their labels (N,) and the object's share of each patch (N, P)."""
+    kinds = [("id", i) for i in range(count // 2)] + [("seen_shapes", i) for i in range(count // 2)]
+    scenes = [render(kind, "report", 0, index, size=size) for kind, index in kinds]
+    images = torch.from_numpy(np.stack([scene.image for scene in scenes])).permute(0, 3, 1, 2)
+    masks = torch.from_numpy(np.stack([scene.mask for scene in scenes]))[:, None]
+    cover = torch.nn.functional.adaptive_avg_pool2d(masks, grid).flatten(1)
+    return images, torch.tensor([SHAPES.index(scene.shape) for scene in scenes]), cover
+
+
+def encode(backbone: FrozenClip, images: Images, patches: bool) -> ImageFeatures:
+    """Features of all images, with both paths' patches if wanted."""
+    paths: frozenset[PathName] = frozenset({"clip", "vv"} if patches else set())
+    return concatenate([backbone.encode_image(batch, paths) for batch in images.split(250)])
+
+
+def accuracy(backbone: FrozenClip, images: Images, labels: Labels, names: Sequence[str]) -> float:
+    """Zero-shot accuracy in percent."""
+    text = backbone.encode_text([f"a photo of a {name}." for name in names])
+    return percent((encode(backbone, images, patches=False).cls @ text.T).argmax(1) == labels)
+
+
+def scene_rows(backbone: FrozenClip, count: int) -> Iterator[Row]:
+    """The figures that need true masks. Images whose object covers half of no patch are left out."""
+    images, labels, cover = draw_scenes(count, backbone.image_size, backbone.grid)
+    yield "20 shapes, zero-shot", f"{accuracy(backbone, images, labels, SHAPES):.1f} %"
+    seen = (cover >= 0.5).any(1)
+    images, labels, cover = images[seen], labels[seen], cover[seen]
+    truth = cover >= 0.5
+    features = encode(backbone, images, patches=True)
+    text = backbone.encode_text([f"a photo of a {shape}." for shape in SHAPES])
+    for title, patches in (("surgery path", features.path("vv")), ("plain CLIP", features.path("clip"))):
+        right = (patches @ text.T).argmax(2) == labels[:, None]
+        inside, outside = percent(right[truth]), percent(right[cover == 0])
+        yield f"patches that name the object, inside / outside it: {title}", f"{inside:.0f} % / {outside:.0f} %"
+    surgery, plain = (similarity_map(features.path(path), text[labels]) for path in ("vv", "clip"))
+    ious = [iou(surgery - plain > 0, truth), iou(surgery > 0.5, truth), iou(plain > 0.5, truth)]
+    yield "IoU with the object: Δ > 0 / S > 0.5 / S_clip > 0.5", " / ".join(f"{value:.2f}" for value in ious)
+    pointing = [hits(surgery - plain, truth), hits(surgery, truth), hits(plain, truth)]
+    yield "the best patch lies in the object: Δ / S / S_clip", " / ".join(f"{value:.0f} %" for value in pointing)
+
+
+def iou(mask: PatchMask, truth: PatchMask) -> float:
+    """Intersection over union, the mean over images."""
+    return float(((mask & truth).sum(1) / (mask | truth).sum(1)).mean())
+
+
+def hits(scores: PatchMap, truth: PatchMask) -> float:
+    """How often the best patch is the object's, in percent."""
+    return percent(truth.gather(1, scores.argmax(1, keepdim=True)))
+
+
+def percent(right: Tensor) -> float:
+    """The share of true entries, in percent."""
+    return 100 * float(right.float().mean())
+
+
+def seconds_per_thousand(backbone: FrozenClip) -> float:
+    """Seconds for the global features of 1,000 images, after a first batch to warm up."""
+    images = torch.zeros(1000, 3, backbone.image_size, backbone.image_size, dtype=torch.uint8)
+    encode(backbone, images[:250], patches=False)
+    start = time.perf_counter()
+    encode(backbone, images, patches=False)
+    return time.perf_counter() - start
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Evaluate and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", help="a weights file (default: the shipped MicroCLIP)")
+    parser.add_argument("--cifar10", type=Path, help="folder of the ten class folders, e.g. CIFAR-10's test images")
+    parser.add_argument("--scenes", type=int, default=2000)
+    parser.add_argument("--beta", type=float, default=0.5, help="patch-context's weight")
+    parser.add_argument("--depth", type=int, default=3, help="blocks of the surgery path")
+    options = parser.parse_args(arguments)
+    if options.scenes < 20:
+        parser.error("--scenes must be at least 20")
+    if options.cifar10 and not options.cifar10.is_dir():
+        parser.error(f"--cifar10 {options.cifar10} is not a folder")
+    surgery = SurgeryOptions(beta=options.beta, depth=options.depth)
+    backbone = load_backbone(pretrained=options.weights, surgery=surgery)
+    print(f"| what (β = {options.beta:g}, surgery depth {options.depth}) | figure |\n|---|---|")
+    if options.cifar10:
+        images, labels, names = read_folder(options.cifar10, backbone.image_size)
+        print(f"| CIFAR-10, zero-shot, {len(images)} images | {accuracy(backbone, images, labels, names):.1f} % |")
+    for what, figure in scene_rows(backbone, options.scenes):
+        print(f"| {what} | {figure} |")
+    print(f"| 1,000 images forward, {torch.get_num_threads()} threads | {seconds_per_thousand(backbone):.1f} s |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,323 @@
+"""The frozen CLIP: images to features along several paths, prompts to text features. The only file that uses open_clip.
+
+Any open_clip ViT with a class token and learnable positions works; ``MicroCLIP``, a tiny CLIP for 32-pixel images, is
+embedded and loaded by the same code.
+"""
+
+import hashlib
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from open_clip.transformer import VisionTransformer
+from torch import Tensor, nn
+
+from .errors import InputError
+from .surgery import SurgeryOptions, attend, context_matrix, patch_context
+from .types import Features, ImageFeatures, Images, Patches, PathName, Texts
+
+EMBEDDED = "MicroCLIP"
+
+Tokens = Float[Tensor, "batch tokens width"]
+
+
+class FrozenClip(nn.Module):
+    """A frozen CLIP with a surgery path beside its own (CLIP-OS section 3; CLIP surgery, arXiv:2304.05653).
+
+    Always in eval mode and without gradients of its own; text gradients flow through it to the prompts.
+
+    Args:
+        clip: an ``open_clip.CLIP`` with a ViT (see :func:`check_supported`).
+        tokenizer: its tokenizer.
+        name: the model's name in open_clip.
+        activation: ``quick_gelu`` or ``gelu``, recorded with checkpoints.
+        surgery: options of the second path.
+    """
+
+    context: Tensor
+
+    def __init__(
+        self,
+        clip: open_clip.CLIP,
+        tokenizer: open_clip.SimpleTokenizer,
+        name: str,
+        activation: str,
+        surgery: SurgeryOptions | None = None,
+    ) -> None:
+        super().__init__()
+        surgery = surgery or SurgeryOptions()
+        check_supported(clip, tokenizer, name)
+        self.clip, self.tokenizer, self.name, self.activation, self.surgery = clip, tokenizer, name, activation, surgery
+        self.image_size: int = clip.visual.image_size[0]
+        self.grid: tuple[int, int] = clip.visual.grid_size
+        self.fingerprint = fingerprint(clip)
+        blocks = len(clip.visual.transformer.resblocks)
+        self.depth = blocks // 2 if surgery.depth is None else surgery.depth
+        if not 0 <= self.depth <= blocks:
+            raise InputError(f"--model.surgery.depth is {self.depth}: {name} has {blocks} blocks, take 0 to {blocks}")
+        self.register_buffer("context", context_matrix(self.grid, surgery), persistent=False)
+        preprocess = getattr(clip.visual, "preprocess_cfg", {})
+        for key, value in (("mean", open_clip.OPENAI_DATASET_MEAN), ("std", open_clip.OPENAI_DATASET_STD)):
+            tensor = torch.tensor(preprocess.get(key, value)).view(1, 3, 1, 1)
+            self.register_buffer(key, tensor, persistent=False)
+        self.requires_grad_(False)
+        super().train(False)
+
+    def train(self, mode: bool = True) -> "FrozenClip":
+        """Frozen means frozen: stays in eval mode whatever the module around it does."""
+        return self
+
+    @property
+    def scale(self) -> Tensor:
+        """The model's own s = exp(logit_scale), a scalar."""
+        return self.clip.logit_scale.detach().float().exp()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.context.device
+
+    @torch.no_grad()
+    def encode_image(self, images: Images, paths: frozenset[PathName] = frozenset()) -> ImageFeatures:
+        """One forward: the global feature and the patches of the paths asked for; q, k, v once per block.
+
+        Args:
+            images: uint8 at the model's size, (B, 3, H, W).
+            paths: of ``clip`` (own patches), ``vv`` (surgery path), ``local`` (LoCoOp's local features).
+        """
+        visual = self.clip.visual
+        dtype = visual.conv1.weight.dtype
+        x = visual._embeds(((images.float() / 255 - self.mean) / self.std).to(dtype))
+        blocks = visual.transformer.resblocks
+        y, local = x, x
+        for i, block in enumerate(blocks):
+            if i == len(blocks) - self.depth:
+                y = x
+            if i == len(blocks) - 1 and "local" in paths:
+                local = local_path(block, x)
+            x, update = self.block(block, x, surgery="vv" in paths and i >= len(blocks) - self.depth)
+            y = x if update is None else y + update
+        return ImageFeatures(
+            cls=self.project(x[:, :1])[:, 0],
+            patches=self.project(x[:, 1:]) if "clip" in paths else None,
+            patches_vv=self.project(y[:, 1:]) if "vv" in paths else None,
+            patches_local=self.project(local[:, 1:]) if "local" in paths else None,
+        )
+
+    def block(self, block: nn.Module, x: Tokens, surgery: bool) -> tuple[Tokens, Tokens | None]:
+        """CLIP's own block on x, and what the surgery path adds to y: out_proj(softmax(v' v'^T / sqrt(d)) v')."""
+        attention = block.attn
+        qkv = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
+        q, k, v = qkv.chunk(3, dim=-1)
+        update = None
+        if surgery:
+            smooth = self.smooth_values(block, x, v)
+            q_, k_ = (smooth, smooth) if self.surgery.attention == "vv" else (q, k)
+            update = block.ls_1(attention.out_proj(attend(q_, k_, smooth, attention.num_heads)))
+        x = x + block.ls_1(attention.out_proj(attend(q, k, v, attention.num_heads)))
+        return x + block.ls_2(block.mlp(block.ln_2(x))), update
+
+    def smooth_values(self, block: nn.Module, x: Tokens, v: Tokens) -> Tokens:
+        """v' by patch-context on the values, or on the embeddings before ln_1, or v as it is."""
+        if self.surgery.context_on == "values":
+            return patch_context(v, self.context)
+        if self.surgery.context_on == "embeddings":
+            return values_of(block, patch_context(x, self.context))
+        return v
+
+    def project(self, tokens: Tokens) -> Patches:
+        """ln_post, the projection in fp32, normalisation."""
+        visual = self.clip.visual
+        with torch.autocast(tokens.device.type, enabled=False):
+            out = visual.ln_post(tokens.to(visual.ln_post.weight.dtype)).float() @ visual.proj.float()
+            return F.normalize(out, dim=-1)
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of a text, without start and end."""
+        return self.tokenizer.encode(text)
+
+    def embed_prompts(self, texts: Sequence[str], placeholders: int = 0) -> tuple[Tensor, Tensor]:
+        """Token embeddings of "[start] placeholders text [end]" and where the end is.
+
+        Args:
+            texts: one text a prompt.
+            placeholders: empty positions after the start, for a learned context.
+
+        Returns:
+            Embeddings (K, L, W) with L the length of the longest prompt, and the end's position (K,).
+
+        Raises:
+            InputError: a prompt is longer than the model's context.
+        """
+        start, end, limit = self.tokenizer.sot_token_id, self.tokenizer.eot_token_id, self.clip.context_length
+        rows = [[start, *[0] * placeholders, *self.tokenize(text), end] for text in texts]
+        longest = max(range(len(rows)), key=lambda i: len(rows[i]))
+        length = len(rows[longest])
+        if length > limit:
+            raise InputError(
+                f"the prompt for {texts[longest]!r} takes {length} tokens and {self.name} reads {limit}: shorten the "
+                f"name, or the context (--model.context.length, --model.context.words) by {length - limit}"
+            )
+        ids = torch.tensor([row + [0] * (length - len(row)) for row in rows], device=self.device)
+        ends = torch.tensor([len(row) - 1 for row in rows], device=self.device)
+        return self.clip.token_embedding(ids), ends
+
+    def encode_embeddings(
+        self, embeddings: Float[Tensor, "prompts tokens width"], ends: Int[Tensor, " prompts"]
+    ) -> Texts:
+        """Text features of prompts given as token embeddings, (K, D); tokens after the last end are not computed."""
+        clip, length = self.clip, embeddings.shape[1]
+        mask = None if clip.attn_mask is None else clip.attn_mask[:length, :length]
+        x = embeddings + clip.positional_embedding[:length]
+        x = clip.ln_final(clip.transformer(x, attn_mask=mask))
+        x = x[torch.arange(len(x), device=x.device), ends]
+        with torch.autocast(x.device.type, enabled=False):
+            projection = clip.text_projection
+            linear = isinstance(projection, nn.Linear)
+            out = F.linear(x.float(), projection.weight.float()) if linear else x.float() @ projection.float()
+            return F.normalize(out, dim=-1)
+
+    @torch.no_grad()
+    def encode_text(self, texts: Sequence[str]) -> Texts:
+        """Text features of plain prompts, (K, D), as CLIP's own ``encode_text``."""
+        return self.encode_embeddings(*self.embed_prompts(texts))
+
+
+def values_of(block: nn.Module, x: Tokens) -> Tokens:
+    """v = W_v ln_1(x)."""
+    width = x.shape[-1]
+    attention = block.attn
+    return F.linear(block.ln_1(x), attention.in_proj_weight[2 * width :], attention.in_proj_bias[2 * width :])
+
+
+def local_path(block: nn.Module, x: Tokens) -> Tokens:
+    """LoCoOp's local features: the last block with out_proj(v) in place of attention (Miyai et al. 2023)."""
+    x = x + block.ls_1(block.attn.out_proj(values_of(block, x)))
+    return x + block.ls_2(block.mlp(block.ln_2(x)))
+
+
+def fingerprint(module: nn.Module) -> str:
+    """SHA-256 over all weights (names, shapes, bytes, in the order of names), as hexadecimal."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def check_supported(clip: nn.Module, tokenizer: Any, name: str) -> None:
+    """A ViT of open_clip's own with class token, learnable positions and CLIP's causal text tower, or an InputError."""
+    problem = None
+    visual = getattr(clip, "visual", None)
+    if not isinstance(clip, open_clip.CLIP):
+        problem = f"it is a {type(clip).__name__}, not a plain CLIP"
+    elif not isinstance(visual, VisionTransformer):
+        problem = f"its image tower is a {type(visual).__name__}, not a ViT with a class token"
+    elif visual.attn_pool is not None or visual.pool_type != "tok":
+        problem = "its image tower does not pool by the class token"
+    elif not all(hasattr(b.attn, "in_proj_weight") for b in visual.transformer.resblocks):
+        problem = "its attention blocks do not keep q, k and v together"
+    elif visual.image_size[0] != visual.image_size[1]:
+        problem = "its images are not square"
+    elif clip.attn_mask is None or clip.text_pool_type not in ("argmax", "eos"):
+        problem = "its text tower is not causal with the feature at the end token"
+    elif not isinstance(tokenizer, open_clip.SimpleTokenizer):
+        problem = f"its tokenizer is a {type(tokenizer).__name__}, not CLIP's own"
+    if problem:
+        raise InputError(
+            f"backbone {name} is not supported: {problem}. Take an open_clip ViT with a class token, such as "
+            "ViT-B-16-quickgelu, ViT-B-32-quickgelu, ViT-L-14-quickgelu or MicroCLIP"
+        )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No log lines or warnings of other libraries: what is wrong is said by our own error."""
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def model_config(name: str) -> dict[str, Any]:
+    """open_clip's configuration of a model, MicroCLIP's registered on the way.
+
+    Raises:
+        InputError: no such model.
+    """
+    if open_clip.get_model_config(EMBEDDED) is None:
+        with as_file(files(__package__) / "assets" / f"{EMBEDDED}.json") as path:
+            open_clip.add_model_config(path)
+    config = open_clip.get_model_config(name)
+    if config is None:
+        raise InputError(f"unknown backbone {name!r}: see open_clip.list_models(), e.g. ViT-B-16-quickgelu, {EMBEDDED}")
+    return config
+
+
+def choose_weights(name: str, config: dict[str, Any], pretrained: str | None) -> str:
+    """The tag or file to load: what was asked for, else the backbone's own (embedded, or OpenAI's).
+
+    Raises:
+        InputError: neither a tag of this model nor a file, or weights trained with another activation.
+    """
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if pretrained is None and name == EMBEDDED:
+        return str(files(__package__) / "assets" / f"{EMBEDDED}.safetensors")
+    pretrained = pretrained or "openai"
+    if open_clip.is_pretrained_cfg(name, pretrained):
+        trained_with = bool(open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu", False))
+        if trained_with != bool(config.get("quick_gelu", False)):
+            other = name.removesuffix("-quickgelu") if name.endswith("-quickgelu") else f"{name}-quickgelu"
+            raise InputError(
+                f"activation mismatch: weights {pretrained!r} were trained with {'Quick' if trained_with else ''}GELU "
+                f"and {name} has the other one: take --model.backbone {other}"
+            )
+    elif not Path(pretrained).is_file():
+        known = ", ".join(tags) or "none"
+        raise InputError(f"--model.pretrained {pretrained!r} is neither a file nor a tag of {name} (tags: {known})")
+    return pretrained
+
+
+def load_backbone(
+    name: str = EMBEDDED, pretrained: str | None = None, surgery: SurgeryOptions | None = None
+) -> FrozenClip:
+    """A frozen CLIP by its name in open_clip.
+
+    Args:
+        name: such as ``ViT-B-16-quickgelu``, or ``MicroCLIP`` (embedded).
+        pretrained: a tag of open_clip or a local file; None: the backbone's own (``openai``, or the embedded weights).
+        surgery: options of the surgery path.
+
+    Raises:
+        InputError: unknown or unsupported model, activation mismatch, weights neither cached nor reachable.
+    """
+    config = model_config(name)
+    plain = isinstance(config["vision_cfg"].get("layers"), int) and "timm_model_name" not in config["vision_cfg"]
+    if not plain or config.get("custom_text") or "multimodal_cfg" in config:  # said before anything is downloaded
+        raise InputError(
+            f"backbone {name} is not supported: it is not a plain CLIP with open_clip's ViT and a class token. Take one "
+            f"such as ViT-B-16-quickgelu, ViT-B-32-quickgelu, ViT-L-14-quickgelu or {EMBEDDED}"
+        )
+    weights = choose_weights(name, config, pretrained)
+    try:
+        with quiet():
+            clip = open_clip.create_model(name, pretrained=weights, precision="fp32", device="cpu")
+            tokenizer = open_clip.get_tokenizer(name)
+    except Exception as error:  # whatever the hub's client or the file's reader raises
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(
+            f"cannot load weights {weights!r} of {name}: neither cached nor reachable, or not a file of this model "
+            f"({reason}). Connect to the internet once, or give a file with --model.pretrained"
+        ) from error
+    return FrozenClip(clip, tokenizer, name, "quick_gelu" if config.get("quick_gelu") else "gelu", surgery)

@@ -1,0 +1,47 @@
+"""Reading a checkpoint: what was trained, as configuration. Never unpickles anything but tensors and plain data."""
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .errors import InputError
+
+NOT_OPTIONS = ("class_names", "seed")  # of the model's hyper-parameters: linked from the data, set by seed_everything
+
+
+def read_checkpoint(path: str) -> dict[str, Any]:
+    """A checkpoint of ours from a local file.
+
+    Raises:
+        InputError: no such file (URLs are refused), not a checkpoint, not ours.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"no checkpoint {path!r}: give the last.ckpt of a `clipos fit` run, a local file")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path} is not a checkpoint that can be read safely: {str(error).splitlines()[0]}") from error
+    if not isinstance(checkpoint, dict) or "clipos" not in checkpoint:
+        raise InputError(f"{path} was not written by clipos: give the last.ckpt of a `clipos fit` run")
+    return checkpoint
+
+
+def model_options(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """The model's options as they stood in training, with optimizer and schedule where they are recorded."""
+    options = {k: v for k, v in checkpoint["hyper_parameters"].items() if k not in NOT_OPTIONS}
+    return options | checkpoint["clipos"].get("recipe", {})
+
+
+def as_config(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint as a configuration that later flags and configs override: model, data, seed.
+
+    The data root is left to $CLIPOS_DATA where that is set.
+    """
+    data = dict(checkpoint.get("datamodule_hyper_parameters", {}))
+    if os.environ.get("CLIPOS_DATA"):
+        data.pop("root", None)
+    seed = checkpoint["hyper_parameters"]["seed"]
+    return {"seed_everything": seed, "model": model_options(checkpoint), "data": data}

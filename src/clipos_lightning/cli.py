@@ -1,0 +1,303 @@
+"""fit, validate and test by LightningCLI: shipped configs by name, a folder for each run, clear errors."""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ActionConfigFile, Namespace
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from .callbacks import LastCheckpoint, ShotsManifest, TestReport
+from .checkpoint import as_config, model_options, read_checkpoint
+from .data.datamodule import FewShotOOD
+from .errors import InputError
+from .files import new_run_folder, whole
+from .main import TRAINER_COMMANDS
+from .module import ClipOS
+from .packaged import find_config
+from .progress import Progress
+
+RUN_FOLDER = "CLIPOS_RUN_FOLDER"  # tells the processes that DDP starts where the first one writes
+FREE_AT_TEST = ("score", "scores", "pretrained", "seed")  # the command line wins over the checkpoint
+
+
+class PackagedConfig(ActionConfigFile):
+    """``--config`` by path or by the bare name of a shipped config."""
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+        """Swap in the packaged path; refuse values that come from elsewhere."""
+        if isinstance(values, str) and "\n" not in values:
+            values = str(find_config(values))
+            refuse_linked(Path(values))
+        super().__call__(parser, cfg, values, option_string)
+
+
+def refuse_linked(path: Path) -> None:
+    """Class names follow the data: set in a config they would be ignored in silence."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"cannot read config {path}: {' '.join(str(error).split())}") from error
+    if content is not None and not isinstance(content, dict):
+        raise InputError(f"config {path} is not a mapping of options")
+    if "class_names" in ((content or {}).get("model") or {}):
+        raise InputError(f"{path}: model.class_names follows the data; set data.class_names to a YAML file instead")
+
+
+class Parser(LightningArgumentParser):
+    """Errors in one line, without the usage in front."""
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:
+        """Raise what :mod:`clipos_lightning.main` prints."""
+        if isinstance(ex, InputError):
+            raise ex
+        text = " ".join(str(message).split())
+        raise InputError(text if len(text) <= 400 else text[:397] + "...") from ex
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes ``config.yaml`` into the run's folder (and hands it to the loggers)."""
+
+    def __init__(self, parser: Any, config: Namespace, folder: Path, plain: dict[str, Any], **kwargs: Any) -> None:
+        super().__init__(parser, config, save_to_log_dir=False)
+        self.folder, self.plain = folder, plain
+
+    @rank_zero_only
+    def save_config(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        """Whole or not at all."""
+        with whole(self.folder / "config.yaml") as path:
+            self.parser.save(self.config, path, skip_none=False, overwrite=True)
+        for logger in trainer.loggers:
+            if not isinstance(logger, CSVLogger):
+                logger.log_hyperparams(self.plain)
+
+
+class ClipOSCLI(LightningCLI):
+    """LightningCLI with runs' folders, the checkpoint as the first configuration, and CSV logs always on."""
+
+    folder: Path
+    checkpoint: dict[str, Any] | None = None
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """fit, validate, test."""
+        every = LightningCLI.subcommands()
+        return {name: every[name] for name in TRAINER_COMMANDS}
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """A parser whose --config knows the shipped ones."""
+        parser = self.parser_class(**kwargs)
+        help_text = "a file, or a shipped config's name (clipos configs); later ones override earlier ones"
+        parser.add_argument("-c", "--config", action=PackagedConfig, help=help_text)
+        return parser
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        """Our own tables instead of Lightning's; our own words for what the command does."""
+        parser = super()._prepare_subcommand_parser(klass, subcommand, description=TRAINER_COMMANDS[subcommand])
+        if subcommand != "fit":
+            parser.set_defaults({"verbose": False})
+        return parser
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Class names flow from the data to the model."""
+        parser.link_arguments("data.class_names", "model.class_names", apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """The checkpoint is read first, as a configuration that everything else overrides."""
+        words = list(args)
+        path = value_of(words, "--ckpt_path")
+        if path is not None:
+            self.checkpoint = read_checkpoint(path)
+            base = yaml.safe_dump(as_config(self.checkpoint), sort_keys=False)
+            words = [words[0], "--config", base, *words[1:]]
+        self.config = parser.parse_args(words)
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning's way (the checkpoint silently beats the command line) is replaced by parse_arguments."""
+
+    def before_instantiate_classes(self) -> None:
+        """Seeds, the check against the checkpoint, the run's folder."""
+        config = self.config[self.subcommand]
+        seed = config.seed_everything if not isinstance(config.seed_everything, bool) else 1
+        for part in (config.data, config.model):
+            part.seed = seed if part.seed is None else part.seed
+        self._dump_config()
+        if self.checkpoint is not None:
+            check_options(self.config_dump["model"], model_options(self.checkpoint))
+        prepare_wandb(self.config_dump["trainer"])
+
+    def instantiate_classes(self) -> None:
+        """Data, model, then the trainer; the model learns how it is trained for its checkpoints."""
+        self.config_init = self.parser.instantiate_classes(self.config)
+        self.datamodule, self.model = self._get(self.config_init, "data"), self._get(self.config_init, "model")
+        self.model.recipe = {k: self.config_dump["model"].get(k) for k in ("optimizer", "lr_scheduler")}
+        self.trainer = self.instantiate_trainer()
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Loggers and callbacks of ours, all writing into the run's folder."""
+        trainer = self._get(self.config_init, "trainer")
+        self.folder = run_folder(Path(trainer.get("default_root_dir") or "runs"), str(self.subcommand))
+        given = trainer.get("logger")
+        loggers: list[Logger] = [CSVLogger(self.folder, name="", version="")]
+        loggers += given if isinstance(given, list) else [given] if isinstance(given, Logger) else []
+        for logger in loggers[1:]:
+            place_wandb(logger, self.folder)
+        ours: list[Any] = [LastCheckpoint(self.folder), ShotsManifest(self.folder), TestReport(self.folder, self.config_dump)]
+        ours += [Progress()] if trainer.get("enable_progress_bar") is not False else []
+        if len(loggers) > 1:
+            from .dashboard import Dashboard
+
+            ours.append(Dashboard())
+        self.trainer_defaults = {**self.trainer_defaults, "callbacks": ours}
+        self.save_config_kwargs = {"folder": self.folder, "plain": self.config_dump}
+        return super().instantiate_trainer(logger=loggers, default_root_dir=str(self.folder), **kwargs)
+
+    def after_fit(self) -> None:
+        """What comes next."""
+        say(f"next: clipos test --ckpt_path {self.folder / 'last.ckpt'}")
+        self.end()
+
+    def after_validate(self) -> None:
+        """The figures, then where it is."""
+        figures = {k: float(v) for k, v in self.trainer.callback_metrics.items() if k.startswith("val/")}
+        for name, value in figures.items():
+            say(f"{name:<28}{value:7.2f}")
+        self.end()
+
+    def end(self) -> None:
+        """Where it is; always the last line."""
+        say(f"run: {self.folder}")
+
+    def after_test(self) -> None:
+        """Where it is; always the last line."""
+        say(f"report: {self.folder / 'report.html'}")
+        self.end()
+
+
+@rank_zero_only
+def say(line: str) -> None:
+    """A line on stdout, by the first process."""
+    print(line, flush=True)
+
+
+def value_of(words: Sequence[str], option: str) -> str | None:
+    """The last value of an option on a command line, ``--x v`` or ``--x=v``; null is none."""
+    value = None
+    for i, word in enumerate(words):
+        if word == option and i + 1 < len(words):
+            value = words[i + 1]
+        elif word.startswith(f"{option}="):
+            value = word.partition("=")[2]
+    return None if value in (None, "null", "") else value
+
+
+def check_options(ours: dict[str, Any], trained: dict[str, Any]) -> None:
+    """Model options given beside a checkpoint agree with it, but for those that are free at test time.
+
+    Raises:
+        InputError: one differs.
+    """
+    for key, value in flatten(ours).items():
+        known = flatten(trained)
+        if key.split(".")[0] in FREE_AT_TEST or key not in known or known[key] == value:
+            continue
+        raise InputError(
+            f"--model.{key} is {value!r}, but the checkpoint was trained with {known[key]!r}: leave it out, or train "
+            "again with it"
+        )
+
+
+def flatten(options: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested options with dotted keys; tuples as lists."""
+    flat: dict[str, Any] = {}
+    for key, value in options.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def run_folder(root: Path, command: str) -> Path:
+    """The run's folder, made by the first process and named to the others by an environment variable."""
+    if rank_zero_only.rank != 0:
+        return Path(os.environ.get(RUN_FOLDER, root / command))
+    folder = new_run_folder(root, command)
+    os.environ[RUN_FOLDER] = str(folder.absolute())
+    return folder
+
+
+def uses_wandb(logger: Any) -> bool:
+    """Whether a logger's plain configuration is (or holds) W&B's."""
+    if isinstance(logger, list):
+        return any(uses_wandb(entry) for entry in logger)
+    return isinstance(logger, dict) and str(logger.get("class_path", "")).endswith("WandbLogger")
+
+
+def prepare_wandb(trainer: dict[str, Any]) -> None:
+    """Without credentials W&B records offline; it never asks for a login."""
+    if not uses_wandb(trainer.get("logger")) or os.environ.get("WANDB_MODE"):
+        return
+    import wandb
+
+    os.environ.setdefault("WANDB_SILENT", "true")
+    if not wandb.api.api_key:
+        os.environ["WANDB_MODE"] = "offline"
+        say("W&B: no credentials, so this run is recorded offline; `wandb login`, then `wandb sync RUN/wandb/offline-run-*`")
+
+
+def place_wandb(logger: Logger, folder: Path) -> None:
+    """W&B's own files go into the run's folder."""
+    init = getattr(logger, "_wandb_init", None)
+    if init is not None:
+        logger._save_dir = init["dir"] = str(folder)  # type: ignore[attr-defined]
+
+
+def hush() -> None:
+    """No banners and tips: stderr is for what is wrong."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        r".*does not have many workers.*",
+        r".*exists and is not empty.*",
+        r".*LightningCLI's args parameter.*",
+        r".*resuming from a checkpoint that ended before the epoch.*",
+        r".*Found \d+ module\(s\) in eval mode.*",
+        r".*smaller than the logging interval.*",
+        r".*GPU available but not used.*",
+        r"Total length of .* across ranks is zero.*",
+        r".*isinstance\(treespec, LeafSpec\).*",
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run fit, validate or test.
+
+    Args:
+        arguments: the command and its options.
+
+    Raises:
+        InputError: whatever is wrong with them.
+    """
+    hush()
+    ClipOSCLI(
+        ClipOS,
+        FewShotOOD,
+        args=list(arguments),
+        parser_class=Parser,
+        save_config_callback=SaveConfig,
+        seed_everything_default=1,
+        trainer_defaults={"default_root_dir": "runs", "log_every_n_steps": 1, "enable_model_summary": False},
+        auto_configure_optimizers=False,
+        load_from_checkpoint_support=False,
+    )
+    sys.stdout.flush()

@@ -1,0 +1,1 @@
+"""Data: sets, the few-shot draw, the embedded scenes, the LightningDataModule."""

@@ -1,0 +1,232 @@
+"""The LightningDataModule: few-shot ID images for training, the ID test set and every OOD set for testing."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from ..errors import InputError
+from .benchmarks import BENCHMARKS, kind_of, open_id, open_ood, parse_ood_specs
+from .classnames import read_class_names
+from .sets import ImageSet, ModelSizeImages
+from .splits import draw_shots, limit_positions, manifest
+
+ID = "id"  # the ID test set's name among the test loaders
+
+
+class ShardSampler(DistributedSampler[int]):
+    """Every ``world``-th position from ``rank`` on: no repeats, so several processes see each image exactly once.
+
+    A DistributedSampler, so that Lightning leaves it alone.
+    """
+
+    def __init__(self, count: int, rank: int = 0, world: int = 1) -> None:
+        self.share = range(rank, count, world)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.share)
+
+    def __len__(self) -> int:
+        return len(self.share)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Nothing is shuffled."""
+
+
+class FewShotOOD(LightningDataModule):
+    """Few-shot in-distribution images and OOD test sets.
+
+    The draw is pinned by rule: the same images on every machine. Nothing is ever downloaded.
+
+    Args:
+        root: the folder that relative paths and named sets lie below; null: $CLIPOS_DATA, else ./data.
+        id: the in-distribution set: scenes (embedded), cifar10, or folder:PATH with train/<class>/ and test/<class>/
+            (or <class>/ alone, for fit and predict).
+        ood_sets: OOD sets to test against: names, folder:PATH, or name=folder:PATH; null: the ID set's benchmark.
+        shots: labelled images per class, or all.
+        shots_file: a shots.json of an earlier run: take exactly its images.
+        seed: of the few-shot draw; null: that of --seed_everything.
+        batch_size: training images per step, over all processes.
+        eval_batch_size: images per step when testing, over all processes.
+        num_workers: processes that decode images, per process; null: half of the cores, at most 8.
+        limit_per_set: at most so many images of each test set (the report's title says so).
+        class_names: a YAML file that maps class folders to the wording in the prompts.
+    """
+
+    def __init__(
+        self,
+        root: str | None = None,
+        id: str = "scenes",
+        ood_sets: list[str] | None = None,
+        shots: int | Literal["all"] = 1,
+        shots_file: str | None = None,
+        seed: int | None = None,
+        batch_size: int = 32,
+        eval_batch_size: int = 128,
+        num_workers: int | None = None,
+        limit_per_set: int | None = None,
+        class_names: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.root = Path(root or os.environ.get("CLIPOS_DATA") or "data").expanduser()
+        self.seed = 1 if seed is None else seed
+        for option, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+            if value < 1:
+                raise InputError(f"--data.{option} is {value}: at least 1")
+        if limit_per_set is not None and limit_per_set < 1:
+            raise InputError(f"--data.limit_per_set is {limit_per_set}: at least 1, or null for all")
+        if isinstance(shots, int) and shots < 1:
+            raise InputError(f"--data.shots is {shots}: take at least 1 image per class, or all")
+        self.shots, self.shots_file = shots, shots_file
+        self.batch_size, self.eval_batch_size, self.limit_per_set = batch_size, eval_batch_size, limit_per_set
+        self.num_workers = min(8, (os.cpu_count() or 1) // 2) if num_workers is None else num_workers
+        self.id_set = open_id(id, self.root, self.seed, shots)
+        marks = BENCHMARKS.get(id, {})
+        chosen = [*marks.get("near", []), *marks.get("far", [])] if ood_sets is None else ood_sets
+        self.ood_specs = parse_ood_specs(chosen)
+        self.ood_kinds = {spec.name: kind_of(id, spec.source) for spec in self.ood_specs}
+        names = self.id_set.class_names
+        self.class_names: list[str] = read_class_names(class_names, self.id_set.class_keys, names) if class_names else names
+        self.tests: dict[str, tuple[ImageSet, list[int]]] = {}
+        self.drawn: list[int] = []
+        self.image_size = 0
+        options = {"root": str(self.root.absolute()), "id": id, "ood_sets": chosen, "shots": shots, "seed": self.seed}
+        options |= {"shots_file": shots_file, "limit_per_set": limit_per_set, "class_names": class_names}
+        self.save_hyperparameters({**options, "batch_size": batch_size, "eval_batch_size": eval_batch_size}, logger=False)
+
+    def setup(self, stage: str) -> None:
+        """Draw the few-shot images (fit, validate); open the test sets (test)."""
+        if self.trainer is not None and hasattr(self.trainer.lightning_module, "backbone"):
+            self.image_size = self.trainer.lightning_module.backbone.image_size
+        if stage in ("fit", "validate") and not self.drawn:
+            self.drawn = self.read_draw() if self.shots_file else self.draw()
+        if stage == "test" and not self.tests:
+            self.tests = self.open_tests()
+
+    def draw(self) -> list[int]:
+        """The few-shot draw of this seed."""
+        train = self.id_set.train
+        assert train.labels is not None
+        return draw_shots(train.shot_keys(), train.labels.tolist(), self.id_set.class_keys, self.shots, self.seed)
+
+    def read_draw(self) -> list[int]:
+        """The images that ``shots_file`` names.
+
+        Raises:
+            InputError: not such a file, or an image or class that the ID set has not.
+        """
+        try:
+            with open(str(self.shots_file), encoding="utf-8") as file:
+                images = json.load(file)["images"]
+            wanted = [(name, key) for name, keys in images.items() for key in keys]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"--data.shots_file: {self.shots_file} is not a shots.json of a run: {error}") from error
+        train = self.id_set.train
+        assert train.labels is not None
+        classes = (self.id_set.class_keys[label] for label in train.labels)
+        positions = {pair: i for i, pair in enumerate(zip(classes, train.shot_keys(), strict=True))}
+        missing = [pair for pair in wanted if pair not in positions]
+        if missing or not wanted:
+            what = "/".join(missing[0]) if missing else "any image"
+            raise InputError(f"--data.shots_file: the ID set {self.id_set.name} has not {what} of {self.shots_file}")
+        return [positions[pair] for pair in wanted]
+
+    def manifest(self) -> dict[str, Any]:
+        """The draw as it is written beside a run."""
+        train, labels = self.id_set.train, self.shot_labels.tolist()
+        keys = train.shot_keys()
+        drawn = [(label, keys[i]) for label, i in zip(labels, self.drawn, strict=True)]
+        return manifest(self.id_set.name, self.seed, self.shots, self.id_set.class_keys, drawn)
+
+    def open_tests(self) -> dict[str, tuple[ImageSet, list[int]]]:
+        """The ID test set first, then every OOD set, with the positions that are tested."""
+        if self.id_set.test is None:
+            raise InputError(
+                f"the ID set {self.id_set.name!r} has no test images: test takes train/<class>/ and test/<class>/ (fit "
+                "and predict work without)"
+            )
+        sets = {ID: self.id_set.test} | {spec.name: open_ood(spec, self.root) for spec in self.ood_specs}
+        return {name: (images, limit_positions(images.keys, self.limit_per_set)) for name, images in sets.items()}
+
+    @property
+    def shot_labels(self) -> Tensor:
+        """Class index of each few-shot image, (N,)."""
+        assert self.id_set.train.labels is not None
+        return torch.from_numpy(self.id_set.train.labels[self.drawn])
+
+    def shot_images(self, index: Tensor) -> Tensor:
+        """Few-shot images by their position in the draw, uint8 (n, 3, H, W)."""
+        images = ModelSizeImages(self.id_set.train, self.drawn, self.image_size)
+        pixels = [images[i]["image"] for i in index.tolist()]
+        return torch.stack(pixels) if pixels else torch.empty(0, 3, self.image_size, self.image_size, dtype=torch.uint8)
+
+    def global_batch(self, step: int) -> dict[str, Any]:
+        """The batch of a step over all processes, a pure function of (seed, step): ``step``, ``index``, ``label``.
+
+        Each epoch is a new permutation of the few-shot images; its last batch may be smaller.
+        """
+        epoch, position = divmod(step, self.steps_per_epoch)
+        order = np.random.default_rng((self.seed, epoch, 1)).permutation(len(self.drawn))
+        index = torch.from_numpy(order[position * self.batch_size : (position + 1) * self.batch_size].copy())
+        return {"step": step, "index": index, "label": self.shot_labels[index]}
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches that one pass over the few-shot images takes."""
+        return -(-len(self.drawn) // self.batch_size)
+
+    def train_dataloader(self) -> DataLoader[int]:
+        """Counts the steps of an epoch; what each step sees is :meth:`global_batch`."""
+        steps: Any = range(self.steps_per_epoch)
+        return DataLoader(steps, batch_size=None, sampler=ShardSampler(len(steps)))
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """In training: the global batch of this step, in one run and in a resumed one alike."""
+        if self.trainer is not None and self.trainer.training:
+            return self.global_batch(self.trainer.fit_loop.total_batch_idx + 1)
+        return batch
+
+    def val_dataloader(self) -> Any:
+        """The ID images of ``train/`` that were not drawn; nothing while fitting: fit does not validate.
+
+        Raises:
+            InputError: every image was drawn.
+        """
+        if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            return []
+        drawn = set(self.drawn)
+        rest = [i for i in range(len(self.id_set.train)) if i not in drawn]
+        if not rest:
+            raise InputError(
+                "validate has nothing to look at: every training image was drawn. Lower --data.shots, or add images"
+            )
+        keys = [self.id_set.train.keys[i] for i in rest]
+        positions = [rest[i] for i in limit_positions(keys, self.limit_per_set)]
+        return self.loader(ModelSizeImages(self.id_set.train, positions, self.image_size))
+
+    def test_dataloader(self) -> dict[str, DataLoader[Any]]:
+        """Name to loader: the ID test set (``id``) first, then the OOD sets."""
+        return {
+            name: self.loader(ModelSizeImages(images, positions, self.image_size))
+            for name, (images, positions) in self.tests.items()
+        }
+
+    def loader(self, images: Dataset[dict[str, Tensor]]) -> DataLoader[Any]:
+        """This process's share of a set, without repeats."""
+        rank, world = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        count = len(images)  # type: ignore[arg-type]
+        return DataLoader(
+            images,
+            batch_size=max(1, self.eval_batch_size // world),
+            sampler=ShardSampler(count, rank, world),
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+        )

@@ -1,0 +1,79 @@
+"""Which images: the few-shot draw and the limit on test sets, pinned by rule so that every machine draws the same."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from ..errors import InputError
+
+
+def digest(text: str) -> str:
+    """SHA-256 of a text, as hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def draw_shots(
+    keys: Sequence[str], labels: Sequence[int], class_keys: Sequence[str], shots: int | Literal["all"], seed: int
+) -> list[int]:
+    """Positions of the few-shot images, class by class: per class the K smallest sha256("seed/class/key").
+
+    Nested (the 1-shot draw lies inside the 2-shot draw of the same seed) and free of order, platform and library.
+
+    Args:
+        keys: each image's key: its POSIX path inside the class folder, or its index in the training order.
+        labels: each image's class index.
+        class_keys: each class's folder name, or its index as text.
+        shots: K, or ``all``.
+        seed: any integer, 0 too.
+
+    Raises:
+        InputError: K below 1, or a class with fewer images.
+    """
+    if shots != "all" and shots < 1:
+        raise InputError(f"--data.shots is {shots}: take at least 1 image per class, or all")
+    by_class: list[list[int]] = [[] for _ in class_keys]
+    for i, label in enumerate(labels):
+        by_class[label].append(i)
+    drawn = []
+    for name, members in zip(class_keys, by_class, strict=True):
+        wanted = len(members) if shots == "all" else shots
+        if len(members) < max(wanted, 1):
+            raise InputError(
+                f"class {name!r} has {len(members)} training images and --data.shots asks for {wanted or 'all'}: "
+                "lower --data.shots, or add images"
+            )
+        ranked = sorted(members, key=lambda i: digest(f"{seed}/{name}/{keys[i]}"))
+        drawn += ranked[:wanted]
+    return drawn
+
+
+def limit_positions(keys: Sequence[str], limit: int | None) -> list[int]:
+    """Positions of the ``limit`` images with the smallest sha256 of their key, in their own order; None: all."""
+    if limit is None or limit >= len(keys):
+        return list(range(len(keys)))
+    return sorted(sorted(range(len(keys)), key=lambda i: digest(keys[i]))[:limit])
+
+
+def manifest(
+    name: str, seed: int, shots: int | str, class_keys: Sequence[str], drawn: Sequence[tuple[int, str]]
+) -> dict[str, Any]:
+    """The draw as it is written beside a run: class to keys, with a digest over all of them.
+
+    Args:
+        name: the ID set.
+        seed: of the draw.
+        shots: K or ``all``.
+        class_keys: class folder names, or indices as text.
+        drawn: (label, key) of each drawn image, in order.
+    """
+    images: dict[str, list[str]] = {name: [] for name in class_keys}
+    for label, key in drawn:
+        images[class_keys[label]].append(key)
+    return {
+        "set": name,
+        "seed": seed,
+        "shots": shots,
+        "images": images,
+        "digest": digest(json.dumps(images, sort_keys=True)),
+    }

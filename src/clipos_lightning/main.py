@@ -1,0 +1,121 @@
+"""The front door: help, version, configs, wrong commands and missing configs without importing torch."""
+
+import difflib
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+
+from . import __version__
+from .errors import InputError
+from .packaged import find_config, shipped_configs
+
+TRAINER_COMMANDS = {
+    "fit": "train a detector from a few labelled images per class",
+    "validate": "check a detector on training images that were not drawn, and on synthesised outliers",
+    "test": "test a detector against OOD sets and write a report; without --ckpt_path: the zero-shot detector",
+}
+COMMANDS = {
+    **TRAINER_COMMANDS,
+    "predict": "classify one's own images, or say that they are none of the classes",
+    "configs": "list the shipped configs",
+}
+
+HELP = f"""clipos {__version__}: few-shot out-of-distribution detection with CLIP (CLIP-OS, arXiv:2404.00323)
+
+usage: clipos COMMAND [OPTIONS]
+
+commands:
+{chr(10).join(f"  {name:<10}{text}" for name, text in COMMANDS.items())}
+
+examples:
+  clipos fit --config demo.yaml                    train on the embedded set; prints the test command that comes next
+  clipos test --ckpt_path runs/fit-…/last.ckpt     AUROC, FPR95 and AUPR per OOD set and score; a report to look at
+  clipos test --config demo.yaml                   the zero-shot detector, without training
+  clipos predict runs/fit-…/last.ckpt photos/      class, probability and score of each image, as CSV
+
+`clipos COMMAND --help` shows a command's options; `--config` takes a file or a shipped config's name.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line.
+
+    Args:
+        argv: the arguments; None: those of the process.
+
+    Returns:
+        The exit code: 0 done, 2 wrong input or something missing, 130 interrupted, 1 a defect of ours.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return dispatch(arguments)
+    except InputError as error:
+        print(f"clipos: error: {one_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return interrupted()
+    except SystemExit as stop:  # argparse's help and errors; Lightning's after Ctrl-C
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            return interrupted()
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BrokenPipeError:  # the reader of our output has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception:
+        traceback.print_exc()
+        return 1
+
+
+def run() -> None:
+    """Entry point of the ``clipos`` command."""
+    sys.exit(main())
+
+
+def dispatch(arguments: list[str]) -> int:
+    """Choose the command; heavy imports happen only behind it."""
+    command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+    if command in ("-h", "--help", "help"):
+        print(HELP, end="")
+    elif command in ("-V", "--version", "version"):
+        print(f"clipos {__version__}")
+    elif command == "configs":
+        if rest:
+            raise InputError(f"configs takes no arguments, got {' '.join(rest)}")
+        for name, text in shipped_configs().items():
+            print(f"{name:<28}{text}")
+    elif command == "predict":
+        from .predict import main as predict
+
+        return predict(rest)
+    elif command in TRAINER_COMMANDS:
+        for name in configs_in(rest):
+            find_config(name)
+        from .cli import main as trainer_command
+
+        trainer_command(arguments)
+    else:
+        close = difflib.get_close_matches(command, COMMANDS, 1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise InputError(f"no command {command!r}{hint} Commands: {', '.join(COMMANDS)}; see clipos --help")
+    return 0
+
+
+def configs_in(arguments: Sequence[str]) -> Iterator[str]:
+    """Values of -c, --config and --config=."""
+    for i, word in enumerate(arguments):
+        if word in ("-c", "--config") and i + 1 < len(arguments):
+            yield arguments[i + 1]
+        elif word.startswith("--config="):
+            yield word.removeprefix("--config=")
+
+
+def one_line(error: InputError) -> str:
+    """The error's own line, also where a worker process wrapped it into its traceback."""
+    return str(error).rsplit("InputError: ", 1)[-1].strip().split("\n")[0]
+
+
+def interrupted() -> int:
+    """Say so; 130 as shells do."""
+    print("clipos: interrupted", file=sys.stderr)
+    return 130

@@ -1,0 +1,468 @@
+"""ClipOS: the LightningModule that wires backbone, mask, synthesis, prompts, losses and scores together."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_warn
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .backbone import load_backbone
+from .errors import InputError
+from .features import FeatureStore, ShotFeatures
+from .losses import OBJECTIVES, energy_id_loss, energy_outlier_loss, entropy_loss, id_loss, irrelevant_locals
+from .metrics import OODMetrics, Rows, ood_metrics
+from .progress import track
+from .prompts import ContextOptions, PromptLearner
+from .schedule import WarmupCosine
+from .scores import SCORES, ScoreOptions, check_scores, compute_scores, defined_scores, evidence, needed_paths
+from .surgery import MaskOptions, SurgeryOptions, region_feature, relevant_patches, similarity_map
+from .synthesis import SynthesisOptions, as_tensors, choose_patches, draw_step, mix_features, pick_patch
+from .types import Features, ImageFeatures, Images, Labels, PatchMap, PatchMask, PathName, Texts
+
+OptionsT = TypeVar("OptionsT")
+MASK_PATHS: frozenset[PathName] = frozenset({"clip", "vv"})
+ZERO_SHOT = "zero_shot/"  # prefix of the zero-shot detector's columns
+
+
+@dataclass
+class Explanation:
+    """What the method thought of a batch of images.
+
+    Attributes:
+        predicted: the predicted class, (B,).
+        probability: softmax(l) of that class over the C classes, (B,).
+        surgery: S, (B, P).
+        clip: plain CLIP's S_clip, (B, P).
+        mask: the ID-relevant patches, (B, P).
+    """
+
+    predicted: Labels
+    probability: Tensor
+    surgery: PatchMap
+    clip: PatchMap
+    mask: PatchMask
+
+
+class ClipOS(LightningModule):
+    """Few-shot OOD detection with a frozen CLIP: CLIP-OS (Sun et al. 2024, arXiv:2404.00323), and its rivals by option.
+
+    The paper leaves many constants open: each is an option here, and nothing claims to reproduce the paper's numbers.
+
+    Args:
+        class_names: C class names as they stand in the prompts (from the data, not set by hand).
+        backbone: an open_clip ViT by name, or MicroCLIP (embedded).
+        pretrained: open_clip tag or local file of its weights; null: openai, or the embedded weights.
+        objective: unknown (CLIP-OS), focal, uniform_kl, energy: what learns from synthesised outliers and how; entropy:
+            LoCoOp's loss on ID-irrelevant patches; none: CoOp.
+        outlier_weight: lambda_ood, weight of the outlier term.
+        score: the detector's score, the report's headline; null: msp_unknown, or msp without an unknown prompt.
+        scores: scores in the report; null: all that the objective defines.
+        unknown_word: the word for "none of them" in the learned prompt.
+        template: the frozen class prompts: of the mask, the zero-shot detector and unknown_only.
+        zero_shot_unknown: the zero-shot detector's prompt for "none of them".
+        surgery: the second path through the image tower.
+        mask: which patches are ID-relevant.
+        synthesis: how outliers are made.
+        context: the learnable part of the prompts.
+        scoring: constants of the scores.
+        energy_margins: m_in and m_out of objective energy; null: the medians of -logsumexp under the zero-shot prompts,
+            of the few-shot images and of their synthesised outliers.
+        feature_budget_mb: memory for frozen features of the few-shot images; above it they are encoded anew each step.
+        seed: of the context's start and of every draw in training; null: that of --seed_everything.
+        optimizer: gets the prompt parameters only.
+        lr_scheduler: stepped once an epoch; null: a constant rate.
+
+    Raises:
+        InputError: options that do not fit together, unknown names, weights that cannot be loaded.
+    """
+
+    store: FeatureStore
+    results: dict[str, dict[str, NDArray[np.float64]]]
+
+    def __init__(
+        self,
+        class_names: list[str],
+        backbone: str = "ViT-B-16-quickgelu",
+        pretrained: str | None = None,
+        objective: Literal["unknown", "focal", "uniform_kl", "energy", "entropy", "none"] = "unknown",
+        outlier_weight: float = 1.0,
+        score: str | None = None,
+        scores: list[str] | None = None,
+        unknown_word: str = "unknown",
+        template: str = "a photo of a {}.",
+        zero_shot_unknown: str = "a photo of an unknown object.",
+        surgery: SurgeryOptions = SurgeryOptions(),
+        mask: MaskOptions = MaskOptions(),
+        synthesis: SynthesisOptions = SynthesisOptions(),
+        context: ContextOptions = ContextOptions(),
+        scoring: ScoreOptions = ScoreOptions(),
+        energy_margins: tuple[float, float] | None = None,
+        feature_budget_mb: int = 2048,
+        seed: int | None = None,
+        optimizer: OptimizerCallable = lambda p: torch.optim.SGD(p, lr=0.002, momentum=0.9, weight_decay=5e-4),
+        lr_scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__()
+        surgery, mask = as_options(SurgeryOptions, surgery), as_options(MaskOptions, mask)
+        synthesis, context = as_options(SynthesisOptions, synthesis), as_options(ContextOptions, context)
+        scoring = as_options(ScoreOptions, scoring)
+        self.objective = OBJECTIVES[objective]
+        self.scores = scores or defined_scores(self.objective.unknown)
+        self.score = score or ("msp_unknown" if self.objective.unknown else "msp")
+        check_scores([self.score], self.objective.unknown, "--model.score")
+        check_scores(self.scores, self.objective.unknown, "--model.scores")
+        check_names(class_names, unknown_word, template)
+        self.class_names, self.outlier_weight, self.energy_margins = list(class_names), outlier_weight, energy_margins
+        self.mask, self.synthesis, self.scoring = mask, synthesis, scoring
+        self.seed = 1 if seed is None else seed
+        self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
+        self.feature_budget = feature_budget_mb * 2**20
+        self.trained = False
+        self.recipe: dict[str, Any] = {}  # how it is trained, as plain data for the checkpoint (the CLI fills it)
+        options = {"backbone": backbone, "pretrained": pretrained, "objective": objective}
+        options |= {"outlier_weight": outlier_weight, "score": score, "scores": scores, "unknown_word": unknown_word}
+        options |= {"template": template, "zero_shot_unknown": zero_shot_unknown, "energy_margins": energy_margins}
+        options |= {"surgery": asdict(surgery), "mask": asdict(mask), "synthesis": asdict(synthesis)}
+        options |= {"context": asdict(context), "scoring": asdict(scoring), "seed": self.seed}
+        options |= {"feature_budget_mb": feature_budget_mb, "class_names": self.class_names}
+        self.save_hyperparameters(options, logger=False)
+
+        self.backbone = load_backbone(backbone, pretrained, surgery)
+        self.scale = float(self.backbone.scale)
+        unknown = unknown_word if self.objective.unknown else None
+        self.prompts = PromptLearner(self.backbone, class_names, unknown, context, template, self.seed)
+        class_text = self.backbone.encode_text([template.format(name) for name in class_names])
+        self.register_buffer("class_text", class_text, persistent=False)
+        zero_shot = torch.cat([class_text, self.backbone.encode_text([zero_shot_unknown])])
+        self.register_buffer("zero_shot_text", zero_shot, persistent=False)
+        frozen = [f"backbone.{name}" for name, _ in self.backbone.named_parameters()]
+        frozen += [name for name, _ in self.named_buffers()]
+        self._ddp_params_and_buffers_to_ignore = frozen  # DDP neither broadcasts nor reduces what never changes
+
+    class_text: Tensor
+    zero_shot_text: Tensor
+
+    # ---- training
+
+    def on_fit_start(self) -> None:
+        """Encode the few-shot images once."""
+        self.trained = True
+        self.store = self.build_store()
+        if self.energy_margins is None and self.objective is OBJECTIVES["energy"]:
+            self.energy_margins = self.median_energies()
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """One step over this process's share of the global batch (CLIP-OS, section 3)."""
+        text = self.prompts()  # (C + 1, D)
+        rank, world = self.global_rank, self.trainer.world_size
+        index, labels = batch["index"][rank::world], batch["label"][rank::world]
+        logits = self.scale * self.store[index].cls @ text.T
+        id_term = self.share(id_loss(logits, labels), len(batch["index"]))
+        loss, outlier_term = id_term, None
+        if self.objective.outliers == "synthesis" and self.outlier_weight:
+            outliers, count = self.synthesise(batch, rank, world)  # (M, D)
+            outlier_term = self.share(self.outlier_loss(self.scale * outliers @ text.T), count)
+            if self.objective is OBJECTIVES["energy"]:
+                outlier_term = outlier_term + self.share(energy_id_loss(logits, self.margins[0]), len(batch["index"]))
+        if self.objective.outliers == "local_patches" and self.outlier_weight:
+            outlier_term = self.local_entropy(self.store[index], labels, text)
+        if outlier_term is not None:
+            loss = id_term + self.outlier_weight * outlier_term
+            self.log("train/outlier_loss", outlier_term.detach(), sync_dist=True, batch_size=1)
+        self.log("train/id_loss", id_term.detach(), sync_dist=True, batch_size=1)
+        self.log("train/loss", loss.detach(), sync_dist=True, prog_bar=True, batch_size=1)
+        return loss
+
+    def share(self, values: Tensor, count: int | Tensor) -> Tensor:
+        """This process's part of a mean over ``count`` items of all processes, for DDP, which averages gradients."""
+        return values.sum() * self.trainer.world_size / max(int(count), 1)
+
+    def synthesise(self, batch: dict[str, Any], rank: int, world: int) -> tuple[Features, int]:
+        """This process's share of the step's outliers, and their count over all processes."""
+        draw = draw_step(self.seed, batch["step"], batch["label"].cpu().numpy(), self.synthesis)
+        if not len(draw.pairs):
+            warn_single_class()
+        pairs, mix, where = as_tensors(draw.share(rank, world), self.class_text)
+        return self.mix_pairs(batch["index"].to(pairs.device)[pairs], mix, where), len(draw.pairs)
+
+    def mix_pairs(self, images: Tensor, mix: Tensor, where: Tensor) -> Features:
+        """Outliers (M, D) of pairs of few-shot images (M, 2): regions mixed, or one patch of each."""
+        a, b = self.store[images[:, 0]], self.store[images[:, 1]]
+        if self.synthesis.level == "region":
+            assert a.region is not None and b.region is not None
+            return mix_features(a.region, b.region, mix)
+        assert a.patches is not None and a.mask is not None and b.patches is not None and b.mask is not None
+        return mix_features(pick_patch(a.patches, a.mask, where[:, 0]), pick_patch(b.patches, b.mask, where[:, 1]), mix)
+
+    def outlier_loss(self, logits: Tensor) -> Tensor:
+        """The objective's outlier term, one value an outlier."""
+        if self.objective.loss is None:
+            return energy_outlier_loss(logits, self.margins[1])
+        return self.objective.loss(logits)
+
+    def local_entropy(self, shots: ShotFeatures, labels: Labels, text: Texts) -> Tensor:
+        """LoCoOp: minus the mean entropy over all ID-irrelevant local patches of the global batch; 0 without any."""
+        assert shots.patches is not None
+        chosen = irrelevant_locals(shots.patches, text, labels, self.mask.top_k)
+        count = self.trainer.strategy.reduce(chosen.sum(), reduce_op="sum")
+        return self.share(entropy_loss(self.scale * shots.patches[chosen] @ text.T), count)
+
+    def configure_optimizers(self) -> Any:
+        """The configured optimizer on the prompt parameters; the schedule is stepped once an epoch."""
+        optimizer = self.optimizer(self.prompts.parameters())
+        if self.lr_scheduler is None:
+            return optimizer
+        scheduler = self.lr_scheduler(optimizer)
+        if isinstance(scheduler, WarmupCosine) and scheduler.epochs is None:
+            steps = int(self.trainer.estimated_stepping_batches)
+            scheduler.epochs = -(-steps // max(1, int(self.trainer.num_training_batches)))
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    # ---- the few-shot images' frozen features
+
+    def build_store(self, region: bool = False) -> FeatureStore:
+        """The store over the DataModule's few-shot images; ``region``: with regions whatever the objective needs."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        labels = data.shot_labels
+
+        def encode(index: Tensor) -> ShotFeatures:
+            images = data.shot_images(index).to(self.device)
+            return self.shot_features(images, labels[index].to(self.device), region)
+
+        return FeatureStore(
+            encode, len(labels), self.feature_budget, lambda chunks: track(chunks, "encoding few-shot images")
+        )
+
+    @torch.no_grad()
+    def shot_features(self, images: Images, labels: Labels, region: bool = False) -> ShotFeatures:
+        """What the objective needs of few-shot images; regions and patches by the mask of their true label."""
+        if self.objective.outliers == "local_patches" and not region:
+            features = self.backbone.encode_image(images, frozenset({"local"}))
+            return ShotFeatures(features.cls, patches=features.patches_local)
+        if self.objective.outliers != "synthesis" and not region:
+            return ShotFeatures(self.backbone.encode_image(images).cls)
+        features = self.backbone.encode_image(images, self.mask.paths | {self.synthesis.path})
+        relevant = relevant_patches(features, self.class_text, labels, self.mask)
+        chosen = choose_patches(relevant, self.synthesis.patches)
+        patches = features.path(self.synthesis.path)
+        if self.synthesis.level == "region":
+            return ShotFeatures(features.cls, region=region_feature(patches, chosen))
+        return ShotFeatures(features.cls, patches=patches, mask=chosen)
+
+    def outliers_of_all(self, count: int) -> Features:
+        """Outliers over all few-shot images at once, for margins and validation."""
+        labels = self.trainer.datamodule.shot_labels  # type: ignore[attr-defined]
+        options = SynthesisOptions(**{**asdict(self.synthesis), "count": count})
+        return self.mix_pairs(*as_tensors(draw_step(self.seed, 0, labels.numpy(), options), self.class_text))
+
+    def median_energies(self) -> tuple[float, float]:
+        """Medians of -logsumexp under the zero-shot prompts: few-shot images, synthesised outliers."""
+        count = len(self.trainer.datamodule.shot_labels)  # type: ignore[attr-defined]
+        shots, outliers = self.store[torch.arange(count)].cls, self.outliers_of_all(1000)
+        inside, outside = (-torch.logsumexp(self.scale * f @ self.class_text.T, 1) for f in (shots, outliers))
+        return float(inside.median()), float(outside.median() if len(outside) else inside.median())
+
+    @property
+    def margins(self) -> tuple[float, float]:
+        """m_in, m_out of objective energy."""
+        assert self.energy_margins is not None
+        return self.energy_margins
+
+    # ---- testing
+
+    @property
+    def text(self) -> Texts:
+        """The detector's prompts: the learned ones, or the zero-shot detector's before any training."""
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            return self.prompts() if self.trained else self.zero_shot_text
+
+    def on_test_start(self) -> None:
+        """Encode the prompts once; an empty table for each set."""
+        every = self.hparams["scores"] or defined_scores(True)  # the zero-shot detector always has an unknown prompt
+        self.detectors: dict[str, tuple[Texts, list[str]]] = {ZERO_SHOT: (self.zero_shot_text, every)}
+        self.detectors = {"": (self.text, self.scores), **self.detectors} if self.trained else {"": self.detectors[ZERO_SHOT]}
+        names = {name for _, scores in self.detectors.values() for name in scores}
+        self.test_paths = needed_paths(names, self.mask)
+        self.tables = {name: Rows(len(self.columns(masked))).to(self.device) for name, masked in self.test_sets().items()}
+
+    def test_sets(self) -> dict[str, bool]:
+        """Names of the test sets in the order of their loaders, and whether each has true object masks."""
+        tests = self.trainer.datamodule.tests  # type: ignore[attr-defined]
+        return {name: images.has_masks for name, (images, _) in tests.items()}
+
+    def columns(self, masked: bool) -> list[str]:
+        """Names of a test table's columns: predictions, scores, and maps patch by patch where there is a truth."""
+        patches = range(self.backbone.grid[0] * self.backbone.grid[1] if masked else 0)
+        names = [f"{prefix}{c}" for prefix, (_, scores) in self.detectors.items() for c in ("predicted", *scores)]
+        return names + [f"map/{kind}/{p}" for kind in ("clip", "s", "truth") for p in patches]
+
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Score a batch under every detector, in one pass of the backbone."""
+        name, masked = list(self.test_sets().items())[dataloader_idx]
+        features = self.backbone.encode_image(batch["image"], self.test_paths | (MASK_PATHS if masked else frozenset()))
+        values = self.score_columns(features)
+        if masked:
+            values.append(self.map_columns(features, batch))
+        self.tables[name].update(batch["index"], torch.cat(values, 1))
+
+    def score_columns(self, features: ImageFeatures) -> list[Tensor]:
+        """Predicted class and every score of every detector, in the order of :meth:`columns`, each (B, 1)."""
+        values: list[Tensor] = []
+        for text, names in self.detectors.values():
+            scores, cosine = compute_scores(
+                names, features, text, self.class_text, self.scale, self.mask, self.scoring
+            )
+            values += [column.double()[:, None] for column in (cosine.argmax(1), *scores.values())]
+        return values
+
+    def map_columns(self, features: ImageFeatures, batch: dict[str, Tensor]) -> Tensor:
+        """S_clip and S for the true label, and each patch's share of the object, (B, 3 P), to judge the masks by."""
+        own = self.class_text[batch["label"]]
+        truth = torch.nn.functional.adaptive_avg_pool2d(batch["mask"][:, None].float(), self.backbone.grid).flatten(1)
+        maps = (similarity_map(features.path("clip"), own), similarity_map(features.path("vv"), own), truth)
+        return torch.cat([m.double() for m in maps], 1)
+
+    def on_test_epoch_end(self) -> None:
+        """Gather every table over processes; log the headline's figures."""
+        columns = {name: self.columns(masked) for name, masked in self.test_sets().items()}
+        self.results = {n: dict(zip(columns[n], rows.compute().T, strict=True)) for n, rows in self.tables.items()}
+        ours = self.results["id"][self.score] if "id" in self.results else np.empty(0)
+        for name, table in self.results.items():
+            if name != "id" and self.score in table:
+                for metric, value in ood_metrics(ours, table[self.score]).items():
+                    self.log(f"test/{name}/{metric}", value, rank_zero_only=True)
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Undrawn ID images: accuracy, and the base of the detector's score for the comparison with outliers."""
+        features = self.backbone.encode_image(batch["image"])
+        cosine = features.cls @ self.val_text.T
+        correct = cosine[:, : len(self.class_names)].argmax(1) == batch["label"]
+        self.log("val/accuracy", 100 * correct.float().mean(), sync_dist=True, batch_size=len(correct))
+        self.val_metrics.update(self.base_score(features.cls), torch.ones_like(correct))
+
+    def base_score(self, features: Features) -> Tensor:
+        """The detector's score of global features alone (for a local or region score: its base)."""
+        classes = len(self.class_names)
+        return SCORES[self.score].base(evidence(features, self.val_text, classes, self.scale, self.scoring.temperature))
+
+    def on_validation_start(self) -> None:
+        """Synthesise outliers from the few-shot images, every process its share."""
+        self.val_text, self.val_metrics = self.text, OODMetrics().to(self.device)
+        self.store = self.build_store(region=True)
+        outliers = self.outliers_of_all(1000)[self.global_rank :: self.trainer.world_size]
+        self.val_metrics.update(self.base_score(outliers), torch.zeros(len(outliers), dtype=torch.bool, device=self.device))
+
+    def on_validation_epoch_end(self) -> None:
+        """Undrawn ID images against synthesised outliers; never a test OOD set."""
+        for name, value in self.val_metrics.compute().items():
+            self.log(f"val/outliers/{name}", value)
+
+    # ---- one's own images
+
+    def predict_step(self, batch: dict[str, Tensor], batch_idx: int = 0) -> dict[str, Tensor]:
+        """Class, its probability over the C classes, and the detector's score, each (B,)."""
+        features = self.backbone.encode_image(batch["image"], needed_paths([self.score], self.mask))
+        scores, cosine = compute_scores(
+            [self.score], features, self.text, self.class_text, self.scale, self.mask, self.scoring
+        )
+        best = (self.scale * cosine).softmax(1).max(1)
+        return {"class": best.indices, "probability": best.values, "score": scores[self.score]}
+
+    @torch.no_grad()
+    def explain(self, images: Images, labels: Labels | None = None) -> Explanation:
+        """Maps and mask of images, for the predicted class or the given labels."""
+        features = self.backbone.encode_image(images, MASK_PATHS | self.mask.paths)
+        probability = (self.scale * features.cls @ self.text[: len(self.class_names)].T).softmax(1).max(1)
+        labels = probability.indices if labels is None else labels
+        own = self.class_text[labels]
+        return Explanation(
+            probability.indices,
+            probability.values,
+            similarity_map(features.path("vv"), own),
+            similarity_map(features.path("clip"), own),
+            relevant_patches(features, self.class_text, labels, self.mask),
+        )
+
+    # ---- checkpoints: kilobytes, and checked
+
+    @property
+    def strict_loading(self) -> bool:
+        """The frozen backbone is not in a checkpoint; every other key is checked in on_load_checkpoint."""
+        return False
+
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint must agree on to be loaded."""
+        b = self.backbone
+        names = {"backbone": b.name, "fingerprint": b.fingerprint, "activation": b.activation}
+        return names | {"class_names": self.class_names}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Drop the frozen backbone; record what the checkpoint belongs to."""
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith("backbone.")}
+        checkpoint["clipos"] = {**self.identity(), "recipe": self.recipe}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check backbone, weights, activation, class names and keys.
+
+        Raises:
+            InputError: the checkpoint is not ours, or was trained on something else.
+        """
+        check_identity(checkpoint.get("clipos"), self.identity())
+        learned = {k: v.shape for k, v in self.state_dict().items() if not k.startswith("backbone.")}
+        given = {k: v.shape for k, v in checkpoint["state_dict"].items()}
+        if learned != given:
+            wrong = sorted(k for k in learned.keys() | given.keys() if learned.get(k) != given.get(k))
+            raise InputError(f"the checkpoint does not fit the model's options: {', '.join(wrong)} differ")
+        self.trained = True
+
+
+def as_options(kind: type[OptionsT], value: OptionsT | dict[str, Any]) -> OptionsT:
+    """Options from a dataclass, or from the plain dict that a checkpoint holds."""
+    return kind(**value) if isinstance(value, dict) else value
+
+
+def check_names(class_names: Sequence[str], unknown_word: str, template: str) -> None:
+    """Class names that differ from each other and from the unknown word; a template with one place."""
+    if unknown_word in class_names:
+        raise InputError(f"a class is called {unknown_word!r}, like the unknown word: choose another --model.unknown_word")
+    twice = sorted({n for n in class_names if list(class_names).count(n) > 1})
+    if twice:
+        raise InputError(f"two classes are worded {twice[0]!r}: give each its own (--data.class_names)")
+    if template.count("{}") != 1:
+        raise InputError(f"--model.template {template!r} must hold {{}} once, where the class name stands")
+
+
+def check_identity(given: dict[str, Any] | None, ours: dict[str, Any]) -> None:
+    """The checkpoint belongs to this backbone, these weights and these class names."""
+    if given is None:
+        raise InputError("the checkpoint was not written by clipos: give a last.ckpt of `clipos fit`")
+    for key, value in ours.items():
+        if given.get(key) != value:
+            name = {"fingerprint": "weights (their fingerprint)", "class_names": "class names"}.get(key, key)
+            raise InputError(
+                f"the checkpoint was trained with other {name}: {brief(given.get(key))}, here {brief(value)}; test it "
+                "with those, or train again"
+            )
+
+
+def brief(value: Any) -> str:
+    """A value for an error message, cut to 60 characters."""
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+warned: set[str] = set()
+
+
+def warn_single_class() -> None:
+    """Say once that a batch of a single class has no pairs."""
+    if "single" not in warned:
+        warned.add("single")
+        rank_zero_warn("a batch holds a single class, so no outliers are synthesised from it; training goes on")

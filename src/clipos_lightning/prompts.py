@@ -1,0 +1,125 @@
+"""Learnable prompts: contexts before the class names, and before "unknown"; (C+1, D) text features.
+
+CLIP-OS section 3, "unknown-aware prompt learning"; contexts as in CoOp (Zhou et al. 2022).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from .backbone import FrozenClip
+from .errors import InputError
+from .types import Texts
+
+
+@dataclass(frozen=True)
+class ContextOptions:
+    """The learnable part of the prompts.
+
+    Attributes:
+        length: context tokens, started from N(0, 0.02).
+        words: start from these words instead ("a photo of a"); their tokens give the length.
+        learn: shared (one context for all prompts), own (a second one for "unknown"), unknown_only (the class prompts
+            stay the template's, so ID accuracy is the zero-shot one's; only "unknown" learns).
+    """
+
+    length: int = 16
+    words: str | None = None
+    learn: Literal["shared", "own", "unknown_only"] = "shared"
+
+
+class PromptLearner(nn.Module):
+    """Contexts (n, W) that learn, and everything fixed around them; calling it gives the prompts' text features.
+
+    Args:
+        backbone: the frozen CLIP, which encodes the prompts; not registered as a part of this module.
+        class_names: C class names as they stand in the prompts.
+        unknown_word: the word for "none of them"; None: no such prompt (C rows instead of C+1).
+        options: length or words, and what learns.
+        template: of the class prompts that do not learn (``unknown_only``).
+        seed: of the context's start.
+
+    Raises:
+        InputError: nothing learns, no context tokens, or a prompt too long for the model.
+    """
+
+    fixed: Tensor
+    class_embeddings: Tensor
+    class_ends: Tensor
+    unknown_embeddings: Tensor
+    unknown_ends: Tensor
+
+    def __init__(
+        self,
+        backbone: FrozenClip,
+        class_names: Sequence[str],
+        unknown_word: str | None,
+        options: ContextOptions,
+        template: str = "a photo of a {}.",
+        seed: int = 1,
+    ) -> None:
+        super().__init__()
+        if options.learn == "unknown_only" and unknown_word is None:
+            raise InputError(
+                "--model.context.learn unknown_only with an objective without an unknown prompt leaves nothing to "
+                "learn: take shared, or --model.objective unknown"
+            )
+        self._encode = backbone.encode_embeddings  # a bound method: the backbone stays the detector's own part
+        self.learn = options.learn
+        start = start_context(backbone, options, seed)
+        separate = unknown_word is not None and options.learn != "shared"
+        self.context = nn.Parameter(start.clone()) if options.learn != "unknown_only" else None
+        self.unknown_context = nn.Parameter(start.clone()) if separate else None
+        prompts = [f"{name}." for name in class_names]
+        fixed = torch.empty(0)
+        if options.learn == "unknown_only":
+            fixed, prompts = backbone.encode_text([template.format(name) for name in class_names]), []
+        self.register_buffer("fixed", fixed, persistent=False)
+        if unknown_word is not None and not separate:
+            prompts = [*prompts, f"{unknown_word}."]  # shares the context: one batch of prompts
+        self._embed("class", backbone, prompts, len(start))
+        self._embed("unknown", backbone, [f"{unknown_word}."] if separate else [], len(start))
+
+    @torch.no_grad()
+    def _embed(self, kind: str, backbone: FrozenClip, prompts: list[str], placeholders: int) -> None:
+        embeddings, ends = torch.empty(0), torch.empty(0)
+        if prompts:
+            embeddings, ends = backbone.embed_prompts(prompts, placeholders)
+        self.register_buffer(f"{kind}_embeddings", embeddings.clone(), persistent=False)
+        self.register_buffer(f"{kind}_ends", ends, persistent=False)
+
+    def forward(self) -> Texts:
+        """Text features, C rows in the order of the class names, then "unknown" where there is one; normalised."""
+        rows = []
+        if self.context is None:
+            rows.append(self.fixed)
+        else:
+            rows.append(self._encode(with_context(self.class_embeddings, self.context), self.class_ends))
+        if self.unknown_context is not None:
+            rows.append(self._encode(with_context(self.unknown_embeddings, self.unknown_context), self.unknown_ends))
+        return torch.cat(rows)
+
+
+@torch.no_grad()
+def start_context(backbone: FrozenClip, options: ContextOptions, seed: int) -> Tensor:
+    """The context's first value, (n, W): words' token embeddings, or N(0, 0.02) from a generator of its own."""
+    table = backbone.clip.token_embedding
+    if options.words is not None:
+        ids = backbone.tokenize(options.words)
+        if not ids:
+            raise InputError("--model.context.words has no words: give some, or a length")
+        return table(torch.tensor(ids, device=table.weight.device)).float()
+    if options.length < 1:
+        raise InputError(f"--model.context.length is {options.length}: at least 1")
+    generator = torch.Generator().manual_seed(seed)
+    return 0.02 * torch.randn(options.length, table.embedding_dim, generator=generator)
+
+
+def with_context(embeddings: Tensor, context: Tensor) -> Tensor:
+    """The context put into the placeholders after the start token, (K, L, W)."""
+    n = len(context)
+    rows = context.to(embeddings.dtype).expand(len(embeddings), -1, -1)
+    return torch.cat([embeddings[:, :1], rows, embeddings[:, 1 + n :]], dim=1)

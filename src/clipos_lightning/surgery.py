@@ -1,0 +1,189 @@
+"""Which patches belong to the class: patch-context, v-v attention, similarity maps, the discrepancy mask.
+
+Pure functions. Sources: CLIP-OS, Sun et al. 2024, arXiv:2404.00323 (patch-context, discrepancy); CLIP surgery,
+Li et al. 2023, arXiv:2304.05653 (v-v attention). Where the papers leave a constant open it is an option here.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from .errors import InputError
+from .types import Features, ImageFeatures, Labels, Patches, PatchMap, PatchMask, PathName, Texts
+
+
+@dataclass(frozen=True)
+class SurgeryOptions:
+    """The second path through the image tower.
+
+    Attributes:
+        beta: weight of the neighbourhood in v' = (1 - beta) v + beta mean(v); 0 is CLIP surgery alone.
+        kernel_size: side of the neighbourhood in patches, odd.
+        kernel: weights inside the neighbourhood.
+        context_on: smooth the values v, the patch embeddings x before ln_1, or nothing (off).
+        attention: v-v attention, or CLIP's own q-k attention weights (v-v surgery off).
+        depth: the last blocks that have the second path; null: half of them; 0: none, it equals CLIP's patches.
+    """
+
+    beta: float = 0.5
+    kernel_size: int = 3
+    kernel: Literal["uniform", "gaussian", "centre_excluded"] = "uniform"
+    context_on: Literal["values", "embeddings", "off"] = "values"
+    attention: Literal["vv", "qk"] = "vv"
+    depth: int | None = None
+
+
+@dataclass(frozen=True)
+class MaskOptions:
+    """Which patches count as ID-relevant.
+
+    Attributes:
+        kind: discrepancy (S - S_clip, the paper's), top_k (LoCoOp's way: the label is among the patch's top classes),
+            surgery (S alone), clip (plain CLIP's S_clip alone), none (every patch).
+        threshold: a patch is ID-relevant above it; null: 0 for the discrepancy, 0.5 for one map alone.
+        top_k: K of kind top_k and of LoCoOp's loss, as a fraction of the classes (LoCoOp: 200 of 1,000).
+    """
+
+    kind: Literal["discrepancy", "top_k", "surgery", "clip", "none"] = "discrepancy"
+    threshold: float | None = None
+    top_k: float = 0.2
+
+    @property
+    def paths(self) -> frozenset[PathName]:
+        """The backbone's paths that this mask looks at."""
+        by_kind: dict[str, set[PathName]] = {"discrepancy": {"clip", "vv"}, "clip": {"clip"}, "none": set()}
+        return frozenset(by_kind.get(self.kind, {"vv"}))
+
+
+def kernel_weights(size: int, kernel: str) -> Float[Tensor, "size size"]:
+    """Unnormalised weights of a size x size neighbourhood; Gaussian: sigma = 0.3 ((size - 1) / 2 - 1) + 0.8."""
+    if size < 1 or size % 2 == 0:
+        raise InputError(f"--model.surgery.kernel_size is {size}: it must be odd and at least 1")
+    weights = torch.ones(size, size)
+    if kernel == "gaussian":
+        offset = torch.arange(size) - size // 2
+        line = torch.exp(-(offset**2) / (2 * (0.3 * ((size - 1) / 2 - 1) + 0.8) ** 2))
+        weights = line[:, None] * line[None]
+    if kernel == "centre_excluded":
+        weights[size // 2, size // 2] = 0
+    return weights
+
+
+def context_matrix(grid: tuple[int, int], options: SurgeryOptions) -> Float[Tensor, "patches patches"]:
+    """Patch-context as one matrix A with v' = A v: (1 - beta) I + beta M, M averaging each patch's neighbourhood.
+
+    At the border only the patches that exist are averaged (each row of M sums to 1). CLIP-OS, "patch-context
+    incorporating".
+
+    Raises:
+        InputError: a patch has no neighbour at all (a centre-excluded kernel that sees nothing), or an even kernel.
+    """
+    height, width = grid
+    weights = kernel_weights(options.kernel_size, options.kernel)
+    rows, columns = (i.flatten() for i in torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij"))
+    half = options.kernel_size // 2
+    down, right = rows[None] - rows[:, None] + half, columns[None] - columns[:, None] + half  # (P, P) kernel cells
+    inside = (down >= 0) & (down < options.kernel_size) & (right >= 0) & (right < options.kernel_size)
+    mean = torch.where(inside, weights[down.clamp(0, 2 * half), right.clamp(0, 2 * half)], 0.0)
+    total = mean.sum(1, keepdim=True)
+    if (total == 0).any():
+        raise InputError(
+            f"--model.surgery.kernel {options.kernel} of size {options.kernel_size} leaves a patch of the "
+            f"{height}x{width} grid without neighbours: take a larger kernel_size"
+        )
+    return (1 - options.beta) * torch.eye(height * width) + options.beta * mean / total
+
+
+def patch_context(
+    tokens: Float[Tensor, "batch tokens width"], matrix: Float[Tensor, "patches patches"]
+) -> Float[Tensor, "batch tokens width"]:
+    """Each patch takes in its neighbourhood, v' = A v; the class token (first) stays as it is."""
+    return torch.cat([tokens[:, :1], matrix.to(tokens.dtype) @ tokens[:, 1:]], dim=1)
+
+
+def split_heads(x: Float[Tensor, "batch tokens width"], heads: int) -> Float[Tensor, "batch heads tokens head"]:
+    """(B, N, H d) to (B, H, N, d)."""
+    return rearrange(x, "b n (h d) -> b h n d", h=heads)
+
+
+def attend(
+    q: Float[Tensor, "batch tokens width"],
+    k: Float[Tensor, "batch tokens width"],
+    v: Float[Tensor, "batch tokens width"],
+    heads: int,
+) -> Float[Tensor, "batch tokens width"]:
+    """Multi-head softmax(q k^T / sqrt(d)) v, d the head's width, before the output projection.
+
+    ``attend(q, k, v)`` is CLIP's own attention, ``attend(v', v', v')`` is v-v attention (CLIP surgery, eq. 3).
+    """
+    out = F.scaled_dot_product_attention(*(split_heads(t, heads) for t in (q, k, v)))
+    return rearrange(out, "b h n d -> b n (h d)")
+
+
+def min_max(scores: PatchMap) -> PatchMap:
+    """Each image's map stretched to [0, 1]; a map whose range is below 1e-6 is constant and becomes 0."""
+    low, high = scores.amin(1, keepdim=True), scores.amax(1, keepdim=True)
+    span = high - low
+    flat = span < 1e-6
+    return torch.where(flat, 0.0, (scores - low) / span.masked_fill(flat, 1.0))
+
+
+def similarity_map(patches: Patches, text: Features) -> PatchMap:
+    """S = norm(<patches, t>) for each image's own text feature t, min-max over the image's patches, in [0, 1]."""
+    return min_max(torch.einsum("bpd,bd->bp", patches, text))
+
+
+def discrepancy(features: ImageFeatures, text: Features) -> PatchMap:
+    """Delta = S - S_clip in [-1, 1]: what the surgery path sees of the class beyond CLIP's own map (CLIP-OS)."""
+    return similarity_map(features.path("vv"), text) - similarity_map(features.path("clip"), text)
+
+
+def relevance_map(features: ImageFeatures, text: Texts, labels: Labels, options: MaskOptions) -> PatchMap:
+    """What the mask is cut from: Delta, S, S_clip, or minus the label's rank among the classes at each patch."""
+    own = text[labels]
+    if options.kind == "discrepancy":
+        return discrepancy(features, own)
+    if options.kind == "top_k":
+        return -label_rank(features.path("vv") @ text.T, labels).to(text.dtype)
+    return similarity_map(features.path("vv" if options.kind == "surgery" else "clip"), own)
+
+
+def relevant_patches(features: ImageFeatures, text: Texts, labels: Labels, options: MaskOptions) -> PatchMask:
+    """The ID-relevant patches of each image for its label; at least the best patch always is.
+
+    Args:
+        features: with the paths that ``options.paths`` names.
+        text: the frozen class prompts, (C, D).
+        labels: each image's class, (B,): the true one in training, the predicted one at test time.
+        options: which map, which threshold.
+    """
+    if options.kind == "none":
+        patches = features.patches if features.patches_vv is None else features.path("vv")
+        assert patches is not None
+        return torch.ones(patches.shape[:2], dtype=torch.bool, device=patches.device)
+    relevance = relevance_map(features, text, labels, options)
+    default = {"discrepancy": 0.0, "top_k": -top_k_count(len(text), options.top_k)}.get(options.kind, 0.5)
+    threshold = default if options.threshold is None or options.kind == "top_k" else options.threshold
+    best = F.one_hot(relevance.argmax(1), relevance.shape[1]).bool()
+    return (relevance > threshold) | best
+
+
+def top_k_count(classes: int, fraction: float) -> int:
+    """K = fraction of the classes, at least 1."""
+    return max(1, round(fraction * classes))
+
+
+def label_rank(logits: Float[Tensor, "batch patches classes"], labels: Labels) -> Float[Tensor, "batch patches"]:
+    """How many classes beat the label at each patch (0: the label is the best)."""
+    own = logits.gather(2, labels[:, None, None].expand(-1, logits.shape[1], 1))
+    return (logits > own).sum(2).to(logits.dtype)
+
+
+def region_feature(patches: Patches, mask: PatchMask) -> Features:
+    """The normalised sum of the chosen patches, (B, D)."""
+    return F.normalize((patches * mask[..., None].to(patches.dtype)).sum(1), dim=-1)
