@@ -17,7 +17,7 @@ demo: $(VENV)/.installed
 	$(BIN)/clipos test --ckpt_path "$$(sed -n 's/^run: //p' runs/.demo-fit)/last.ckpt" --trainer.default_root_dir runs/demo
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from .errors import InputError
 from .surgery import SurgeryOptions, attend, context_matrix, patch_context
-from .types import Features, ImageFeatures, Images, Patches, PathName, Texts
+from .types import ImageFeatures, Images, Patches, PathName, Texts
 
 EMBEDDED = "MicroCLIP"
 
@@ -43,6 +43,8 @@ class FrozenClip(nn.Module):
     """
 
     context: Tensor
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self,
@@ -112,7 +114,7 @@ class FrozenClip(nn.Module):
             patches_local=self.project(local[:, 1:]) if "local" in paths else None,
         )
 
-    def block(self, block: nn.Module, x: Tokens, surgery: bool) -> tuple[Tokens, Tokens | None]:
+    def block(self, block: Any, x: Tokens, surgery: bool) -> tuple[Tokens, Tokens | None]:
         """CLIP's own block on x, and what the surgery path adds to y: out_proj(softmax(v' v'^T / sqrt(d)) v')."""
         attention = block.attn
         qkv = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
@@ -125,7 +127,7 @@ class FrozenClip(nn.Module):
         x = x + block.ls_1(attention.out_proj(attend(q, k, v, attention.num_heads)))
         return x + block.ls_2(block.mlp(block.ln_2(x))), update
 
-    def smooth_values(self, block: nn.Module, x: Tokens, v: Tokens) -> Tokens:
+    def smooth_values(self, block: Any, x: Tokens, v: Tokens) -> Tokens:
         """v' by patch-context on the values, or on the embeddings before ln_1, or v as it is."""
         if self.surgery.context_on == "values":
             return patch_context(v, self.context)
@@ -191,14 +193,14 @@ class FrozenClip(nn.Module):
         return self.encode_embeddings(*self.embed_prompts(texts))
 
 
-def values_of(block: nn.Module, x: Tokens) -> Tokens:
+def values_of(block: Any, x: Tokens) -> Tokens:
     """v = W_v ln_1(x)."""
     width = x.shape[-1]
     attention = block.attn
     return F.linear(block.ln_1(x), attention.in_proj_weight[2 * width :], attention.in_proj_bias[2 * width :])
 
 
-def local_path(block: nn.Module, x: Tokens) -> Tokens:
+def local_path(block: Any, x: Tokens) -> Tokens:
     """LoCoOp's local features: the last block with out_proj(v) in place of attention (Miyai et al. 2023)."""
     x = x + block.ls_1(block.attn.out_proj(values_of(block, x)))
     return x + block.ls_2(block.mlp(block.ln_2(x)))
@@ -306,8 +308,8 @@ def load_backbone(
     plain = isinstance(config["vision_cfg"].get("layers"), int) and "timm_model_name" not in config["vision_cfg"]
     if not plain or config.get("custom_text") or "multimodal_cfg" in config:  # said before anything is downloaded
         raise InputError(
-            f"backbone {name} is not supported: it is not a plain CLIP with open_clip's ViT and a class token. Take one "
-            f"such as ViT-B-16-quickgelu, ViT-B-32-quickgelu, ViT-L-14-quickgelu or {EMBEDDED}"
+            f"backbone {name} is not supported: it is not a plain CLIP with open_clip's ViT and a class token. Take "
+            f"one such as ViT-B-16-quickgelu, ViT-B-32-quickgelu, ViT-L-14-quickgelu or {EMBEDDED}"
         )
     weights = choose_weights(name, config, pretrained)
     try:

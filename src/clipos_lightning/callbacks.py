@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table as RichTable
@@ -19,8 +20,9 @@ from . import figures
 from .data.datamodule import ID, FewShotOOD
 from .data.sets import ImageSet, ModelSizeImages
 from .files import whole, write_json, write_text
-from .module import ZERO_SHOT, ClipOS
+from .module import ClipOS
 from .report import HEADERS, build_report, cell, is_trained, set_tables, summary_lines, title, to_html, to_markdown
+from .tables import ZERO_SHOT
 
 PACKAGES = ("clipos-lightning", "torch", "torchvision", "lightning", "open_clip_torch", "torchmetrics", "numpy")
 
@@ -79,15 +81,15 @@ class TestReport(Callback):
         report = build_report(module.results, labels, *args)
         pictures = draw_pictures(module, data)
         with whole(self.folder / "scores.npz") as path, open(path, "wb") as file:
-            np.savez_compressed(file, **score_arrays(module, data))
+            np.savez_compressed(file, allow_pickle=False, **score_arrays(module, data))
         write_json(self.folder / "report.json", report)
         write_text(self.folder / "report.md", to_markdown(report))
         uris = {caption: figures.data_uri(figure) for caption, figure in pictures.items()}
         write_text(self.folder / "report.html", to_html(report, uris))
         print_report(report)
         for logger in trainer.loggers:
-            if type(logger).__name__ == "WandbLogger":
-                from .dashboard import log_report
+            if isinstance(logger, WandbLogger):
+                from .dashboard import log_report  # imports wandb, which is slow
 
                 log_report(logger.experiment, report, module.results, pictures)
 
@@ -141,7 +143,9 @@ def draw_pictures(module: ClipOS, data: FewShotOOD) -> dict[str, Any]:
         }
         pictures[f"ROC curves of {score}, ID positive"] = figures.roc_curves(curves)
         outside = {name: results[name][score] for name in ood}
-        pictures[f"{score} on ID and OOD images (higher = more ID)"] = figures.histograms(results[ID][score], outside, score)
+        pictures[f"{score} on ID and OOD images (higher = more ID)"] = figures.histograms(
+            results[ID][score], outside, score
+        )
     pictures["ID test images: what the method thought belonged to the predicted class"] = figures.gallery(
         id_examples(module, data)
     )

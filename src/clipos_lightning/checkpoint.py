@@ -45,3 +45,22 @@ def as_config(checkpoint: dict[str, Any]) -> dict[str, Any]:
         data.pop("root", None)
     seed = checkpoint["hyper_parameters"]["seed"]
     return {"seed_everything": seed, "model": model_options(checkpoint), "data": data}
+
+
+def check_identity(given: dict[str, Any] | None, ours: dict[str, Any]) -> None:
+    """The checkpoint belongs to this backbone, these weights and these class names."""
+    if given is None:
+        raise InputError("the checkpoint was not written by clipos: give a last.ckpt of `clipos fit`")
+    for key, value in ours.items():
+        if given.get(key) != value:
+            name = {"fingerprint": "weights (their fingerprint)", "class_names": "class names"}.get(key, key)
+            raise InputError(
+                f"the checkpoint was trained with other {name}: {brief(given.get(key))}, here {brief(value)}; test it "
+                "with those, or train again"
+            )
+
+
+def brief(value: Any) -> str:
+    """A value for an error message, cut to 60 characters."""
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -23,7 +23,7 @@ from .files import new_run_folder, whole
 from .main import TRAINER_COMMANDS
 from .module import ClipOS
 from .packaged import find_config
-from .progress import Progress
+from .progress import Progress, process_rank
 
 RUN_FOLDER = "CLIPOS_RUN_FOLDER"  # tells the processes that DDP starts where the first one writes
 FREE_AT_TEST = ("score", "scores", "pretrained", "seed")  # the command line wins over the checkpoint
@@ -150,7 +150,11 @@ class ClipOSCLI(LightningCLI):
         loggers += given if isinstance(given, list) else [given] if isinstance(given, Logger) else []
         for logger in loggers[1:]:
             place_wandb(logger, self.folder)
-        ours: list[Any] = [LastCheckpoint(self.folder), ShotsManifest(self.folder), TestReport(self.folder, self.config_dump)]
+        ours: list[Any] = [
+            LastCheckpoint(self.folder),
+            ShotsManifest(self.folder),
+            TestReport(self.folder, self.config_dump),
+        ]
         ours += [Progress()] if trainer.get("enable_progress_bar") is not False else []
         if len(loggers) > 1:
             from .dashboard import Dashboard
@@ -228,7 +232,7 @@ def flatten(options: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def run_folder(root: Path, command: str) -> Path:
     """The run's folder, made by the first process and named to the others by an environment variable."""
-    if rank_zero_only.rank != 0:
+    if process_rank() != 0:
         return Path(os.environ.get(RUN_FOLDER, root / command))
     folder = new_run_folder(root, command)
     os.environ[RUN_FOLDER] = str(folder.absolute())
@@ -251,7 +255,9 @@ def prepare_wandb(trainer: dict[str, Any]) -> None:
     os.environ.setdefault("WANDB_SILENT", "true")
     if not wandb.api.api_key:
         os.environ["WANDB_MODE"] = "offline"
-        say("W&B: no credentials, so this run is recorded offline; `wandb login`, then `wandb sync RUN/wandb/offline-run-*`")
+        say(
+            "W&B: no credentials, recorded offline; to upload: `wandb login`, then `wandb sync RUN/wandb/offline-run-*`"
+        )
 
 
 def place_wandb(logger: Logger, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,7 +30,8 @@ class ShotFeatures:
 
     def __getitem__(self, index: Tensor) -> "ShotFeatures":
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return ShotFeatures(**{k: None if v is None else v[index] for k, v in values.items()})
+        chosen: dict[str, Any] = {k: None if v is None else v[index] for k, v in values.items()}
+        return ShotFeatures(**chosen)
 
     @property
     def nbytes(self) -> int:

@@ -1,4 +1,4 @@
-"""The report's pictures: ROC curves, score histograms, heat maps of what belonged to the class. Arrays in, figures out."""
+"""The report's pictures: ROC curves, score histograms, heat maps of what belonged to the class. Arrays to figures."""
 
 import base64
 import io

@@ -38,7 +38,7 @@ def focal_loss(logits: Logits, gamma: float = 2.0) -> Values:
 
 
 def uniform_loss(logits: Logits) -> Values:
-    """KL(uniform || p) over the C classes = logsumexp(l) - mean(l) - log C (outlier exposure, Hendrycks et al. 2019)."""
+    """KL(uniform || p) over the C classes = logsumexp(l) - mean(l) - log C (Hendrycks et al. 2019)."""
     classes = torch.tensor(float(logits.shape[1]))
     return torch.logsumexp(logits, 1) - logits.mean(1) - torch.log(classes).to(logits.device)
 

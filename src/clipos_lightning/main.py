@@ -48,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 2 wrong input or something missing, 130 interrupted, 1 a defect of ours.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    os.environ.setdefault(
+        "MKL_CBWR", "AUTO,STRICT"
+    )  # sums on CPUs do not depend on threads or batch: same run, same bits
     try:
         return dispatch(arguments)
     except InputError as error:

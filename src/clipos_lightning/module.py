@@ -13,21 +13,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .backbone import load_backbone
+from .checkpoint import check_identity
 from .errors import InputError
 from .features import FeatureStore, ShotFeatures
 from .losses import OBJECTIVES, energy_id_loss, energy_outlier_loss, entropy_loss, id_loss, irrelevant_locals
-from .metrics import OODMetrics, Rows, ood_metrics
+from .metrics import OODMetrics, ood_metrics
 from .progress import track
-from .prompts import ContextOptions, PromptLearner
+from .prompts import ContextOptions, PromptLearner, check_names
 from .schedule import WarmupCosine
 from .scores import SCORES, ScoreOptions, check_scores, compute_scores, defined_scores, evidence, needed_paths
 from .surgery import MaskOptions, SurgeryOptions, region_feature, relevant_patches, similarity_map
-from .synthesis import SynthesisOptions, as_tensors, choose_patches, draw_step, mix_features, pick_patch
-from .types import Features, ImageFeatures, Images, Labels, PatchMap, PatchMask, PathName, Texts
+from .synthesis import SynthesisOptions, as_tensors, choose_patches, draw_step, mix_shots
+from .tables import MAP_PATHS, ZERO_SHOT, Detector, Table, column_names, map_values
+from .types import Features, ImageFeatures, Images, Labels, PatchMap, PatchMask, Texts
 
 OptionsT = TypeVar("OptionsT")
-MASK_PATHS: frozenset[PathName] = frozenset({"clip", "vv"})
-ZERO_SHOT = "zero_shot/"  # prefix of the zero-shot detector's columns
 
 
 @dataclass
@@ -47,6 +47,11 @@ class Explanation:
     surgery: PatchMap
     clip: PatchMap
     mask: PatchMask
+
+
+def as_options(kind: type[OptionsT], value: OptionsT | dict[str, Any]) -> OptionsT:
+    """Options from a dataclass, or from the plain dict that a checkpoint holds."""
+    return kind(**value) if isinstance(value, dict) else value
 
 
 class ClipOS(LightningModule):
@@ -124,8 +129,9 @@ class ClipOS(LightningModule):
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         self.feature_budget = feature_budget_mb * 2**20
         self.trained = False
+        self.strict_loading = False  # a checkpoint lacks the frozen backbone; on_load_checkpoint checks every other key
         self.recipe: dict[str, Any] = {}  # how it is trained, as plain data for the checkpoint (the CLI fills it)
-        options = {"backbone": backbone, "pretrained": pretrained, "objective": objective}
+        options: dict[str, Any] = {"backbone": backbone, "pretrained": pretrained, "objective": objective}
         options |= {"outlier_weight": outlier_weight, "score": score, "scores": scores, "unknown_word": unknown_word}
         options |= {"template": template, "zero_shot_unknown": zero_shot_unknown, "energy_margins": energy_margins}
         options |= {"surgery": asdict(surgery), "mask": asdict(mask), "synthesis": asdict(synthesis)}
@@ -192,13 +198,8 @@ class ClipOS(LightningModule):
         return self.mix_pairs(batch["index"].to(pairs.device)[pairs], mix, where), len(draw.pairs)
 
     def mix_pairs(self, images: Tensor, mix: Tensor, where: Tensor) -> Features:
-        """Outliers (M, D) of pairs of few-shot images (M, 2): regions mixed, or one patch of each."""
-        a, b = self.store[images[:, 0]], self.store[images[:, 1]]
-        if self.synthesis.level == "region":
-            assert a.region is not None and b.region is not None
-            return mix_features(a.region, b.region, mix)
-        assert a.patches is not None and a.mask is not None and b.patches is not None and b.mask is not None
-        return mix_features(pick_patch(a.patches, a.mask, where[:, 0]), pick_patch(b.patches, b.mask, where[:, 1]), mix)
+        """Outliers (M, D) of pairs of few-shot images (M, 2)."""
+        return mix_shots(self.store[images[:, 0]], self.store[images[:, 1]], mix, where)
 
     def outlier_loss(self, logits: Tensor) -> Tensor:
         """The objective's outlier term, one value an outlier."""
@@ -285,57 +286,38 @@ class ClipOS(LightningModule):
     def on_test_start(self) -> None:
         """Encode the prompts once; an empty table for each set."""
         every = self.hparams["scores"] or defined_scores(True)  # the zero-shot detector always has an unknown prompt
-        self.detectors: dict[str, tuple[Texts, list[str]]] = {ZERO_SHOT: (self.zero_shot_text, every)}
-        self.detectors = {"": (self.text, self.scores), **self.detectors} if self.trained else {"": self.detectors[ZERO_SHOT]}
-        names = {name for _, scores in self.detectors.values() for name in scores}
-        self.test_paths = needed_paths(names, self.mask)
-        self.tables = {name: Rows(len(self.columns(masked))).to(self.device) for name, masked in self.test_sets().items()}
-
-    def test_sets(self) -> dict[str, bool]:
-        """Names of the test sets in the order of their loaders, and whether each has true object masks."""
+        zero_shot = Detector(ZERO_SHOT if self.trained else "", self.zero_shot_text, every)
+        self.detectors = [Detector("", self.text, self.scores), zero_shot] if self.trained else [zero_shot]
+        self.test_paths = needed_paths({name for d in self.detectors for name in d.scores}, self.mask)
         tests = self.trainer.datamodule.tests  # type: ignore[attr-defined]
-        return {name: images.has_masks for name, (images, _) in tests.items()}
-
-    def columns(self, masked: bool) -> list[str]:
-        """Names of a test table's columns: predictions, scores, and maps patch by patch where there is a truth."""
-        patches = range(self.backbone.grid[0] * self.backbone.grid[1] if masked else 0)
-        names = [f"{prefix}{c}" for prefix, (_, scores) in self.detectors.items() for c in ("predicted", *scores)]
-        return names + [f"map/{kind}/{p}" for kind in ("clip", "s", "truth") for p in patches]
+        grid = self.backbone.grid
+        self.tables = [Table(name, column_names(self.detectors, grid, s.has_masks)) for name, (s, _) in tests.items()]
+        for table in self.tables:
+            table.rows.to(self.device)
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Score a batch under every detector, in one pass of the backbone."""
-        name, masked = list(self.test_sets().items())[dataloader_idx]
-        features = self.backbone.encode_image(batch["image"], self.test_paths | (MASK_PATHS if masked else frozenset()))
-        values = self.score_columns(features)
-        if masked:
-            values.append(self.map_columns(features, batch))
-        self.tables[name].update(batch["index"], torch.cat(values, 1))
-
-    def score_columns(self, features: ImageFeatures) -> list[Tensor]:
-        """Predicted class and every score of every detector, in the order of :meth:`columns`, each (B, 1)."""
-        values: list[Tensor] = []
-        for text, names in self.detectors.values():
-            scores, cosine = compute_scores(
-                names, features, text, self.class_text, self.scale, self.mask, self.scoring
-            )
+        paths = self.test_paths | (MAP_PATHS if "mask" in batch else frozenset())
+        features = self.backbone.encode_image(batch["image"], paths)
+        values = []
+        for detector in self.detectors:
+            scores, cosine = self.judge(detector.scores, features, detector.text)
             values += [column.double()[:, None] for column in (cosine.argmax(1), *scores.values())]
-        return values
+        if "mask" in batch:
+            values.append(map_values(features, self.class_text[batch["label"]], batch["mask"], self.backbone.grid))
+        self.tables[dataloader_idx].rows.update(batch["index"], torch.cat(values, 1))
 
-    def map_columns(self, features: ImageFeatures, batch: dict[str, Tensor]) -> Tensor:
-        """S_clip and S for the true label, and each patch's share of the object, (B, 3 P), to judge the masks by."""
-        own = self.class_text[batch["label"]]
-        truth = torch.nn.functional.adaptive_avg_pool2d(batch["mask"][:, None].float(), self.backbone.grid).flatten(1)
-        maps = (similarity_map(features.path("clip"), own), similarity_map(features.path("vv"), own), truth)
-        return torch.cat([m.double() for m in maps], 1)
+    def judge(self, names: Sequence[str], features: ImageFeatures, text: Texts) -> tuple[dict[str, Tensor], Tensor]:
+        """Scores of a batch under a detector's prompts, and the cosines to its classes."""
+        return compute_scores(names, features, text, self.class_text, self.scale, self.mask, self.scoring)
 
     def on_test_epoch_end(self) -> None:
         """Gather every table over processes; log the headline's figures."""
-        columns = {name: self.columns(masked) for name, masked in self.test_sets().items()}
-        self.results = {n: dict(zip(columns[n], rows.compute().T, strict=True)) for n, rows in self.tables.items()}
-        ours = self.results["id"][self.score] if "id" in self.results else np.empty(0)
-        for name, table in self.results.items():
-            if name != "id" and self.score in table:
-                for metric, value in ood_metrics(ours, table[self.score]).items():
+        self.results = {table.name: table.gather() for table in self.tables}
+        ours = self.results["id"].get(self.score)
+        for name, columns in self.results.items():
+            if name != "id" and ours is not None:
+                for metric, value in ood_metrics(ours, columns[self.score]).items():
                     self.log(f"test/{name}/{metric}", value, rank_zero_only=True)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
@@ -356,7 +338,9 @@ class ClipOS(LightningModule):
         self.val_text, self.val_metrics = self.text, OODMetrics().to(self.device)
         self.store = self.build_store(region=True)
         outliers = self.outliers_of_all(1000)[self.global_rank :: self.trainer.world_size]
-        self.val_metrics.update(self.base_score(outliers), torch.zeros(len(outliers), dtype=torch.bool, device=self.device))
+        self.val_metrics.update(
+            self.base_score(outliers), torch.zeros(len(outliers), dtype=torch.bool, device=self.device)
+        )
 
     def on_validation_epoch_end(self) -> None:
         """Undrawn ID images against synthesised outliers; never a test OOD set."""
@@ -368,16 +352,14 @@ class ClipOS(LightningModule):
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int = 0) -> dict[str, Tensor]:
         """Class, its probability over the C classes, and the detector's score, each (B,)."""
         features = self.backbone.encode_image(batch["image"], needed_paths([self.score], self.mask))
-        scores, cosine = compute_scores(
-            [self.score], features, self.text, self.class_text, self.scale, self.mask, self.scoring
-        )
+        scores, cosine = self.judge([self.score], features, self.text)
         best = (self.scale * cosine).softmax(1).max(1)
         return {"class": best.indices, "probability": best.values, "score": scores[self.score]}
 
     @torch.no_grad()
     def explain(self, images: Images, labels: Labels | None = None) -> Explanation:
         """Maps and mask of images, for the predicted class or the given labels."""
-        features = self.backbone.encode_image(images, MASK_PATHS | self.mask.paths)
+        features = self.backbone.encode_image(images, MAP_PATHS | self.mask.paths)
         probability = (self.scale * features.cls @ self.text[: len(self.class_names)].T).softmax(1).max(1)
         labels = probability.indices if labels is None else labels
         own = self.class_text[labels]
@@ -390,11 +372,6 @@ class ClipOS(LightningModule):
         )
 
     # ---- checkpoints: kilobytes, and checked
-
-    @property
-    def strict_loading(self) -> bool:
-        """The frozen backbone is not in a checkpoint; every other key is checked in on_load_checkpoint."""
-        return False
 
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must agree on to be loaded."""
@@ -421,41 +398,6 @@ class ClipOS(LightningModule):
             wrong = sorted(k for k in learned.keys() | given.keys() if learned.get(k) != given.get(k))
             raise InputError(f"the checkpoint does not fit the model's options: {', '.join(wrong)} differ")
         self.trained = True
-
-
-def as_options(kind: type[OptionsT], value: OptionsT | dict[str, Any]) -> OptionsT:
-    """Options from a dataclass, or from the plain dict that a checkpoint holds."""
-    return kind(**value) if isinstance(value, dict) else value
-
-
-def check_names(class_names: Sequence[str], unknown_word: str, template: str) -> None:
-    """Class names that differ from each other and from the unknown word; a template with one place."""
-    if unknown_word in class_names:
-        raise InputError(f"a class is called {unknown_word!r}, like the unknown word: choose another --model.unknown_word")
-    twice = sorted({n for n in class_names if list(class_names).count(n) > 1})
-    if twice:
-        raise InputError(f"two classes are worded {twice[0]!r}: give each its own (--data.class_names)")
-    if template.count("{}") != 1:
-        raise InputError(f"--model.template {template!r} must hold {{}} once, where the class name stands")
-
-
-def check_identity(given: dict[str, Any] | None, ours: dict[str, Any]) -> None:
-    """The checkpoint belongs to this backbone, these weights and these class names."""
-    if given is None:
-        raise InputError("the checkpoint was not written by clipos: give a last.ckpt of `clipos fit`")
-    for key, value in ours.items():
-        if given.get(key) != value:
-            name = {"fingerprint": "weights (their fingerprint)", "class_names": "class names"}.get(key, key)
-            raise InputError(
-                f"the checkpoint was trained with other {name}: {brief(given.get(key))}, here {brief(value)}; test it "
-                "with those, or train again"
-            )
-
-
-def brief(value: Any) -> str:
-    """A value for an error message, cut to 60 characters."""
-    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 warned: set[str] = set()

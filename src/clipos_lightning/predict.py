@@ -44,7 +44,11 @@ class ImageFiles(Dataset[dict[str, Any]]):
 
     def __getitem__(self, i: int) -> dict[str, Any]:
         try:
-            return {"path": self.paths[i], "image": to_model_size(open_image(Path(self.paths[i])), self.size), "error": ""}
+            return {
+                "path": self.paths[i],
+                "image": to_model_size(open_image(Path(self.paths[i])), self.size),
+                "error": "",
+            }
         except InputError as error:
             blank = torch.zeros(3, self.size, self.size, dtype=torch.uint8)
             return {"path": self.paths[i], "image": blank, "error": str(error)}
@@ -87,7 +91,9 @@ def load_detector(file: str, pretrained: str | None = None, device: str = "auto"
     module.on_load_checkpoint(checkpoint)
     module.load_state_dict(checkpoint["state_dict"], strict=False)
     try:
-        return module.to("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu")).eval()
+        return module.to(
+            "cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu")
+        ).eval()
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"predict: device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
 
@@ -114,7 +120,13 @@ def rows_of(batch: dict[str, Any], out: dict[str, Tensor], class_names: Sequence
         else:
             name = class_names[int(out["class"][i])]
             probability, score = float(out["probability"][i]), float(out["score"][i])
-            yield {"path": path, "class": name, "probability": f"{probability:.6g}", "score": f"{score:.9g}", "error": ""}
+            yield {
+                "path": path,
+                "class": name,
+                "probability": f"{probability:.6g}",
+                "score": f"{score:.9g}",
+                "error": "",
+            }
 
 
 @contextmanager
@@ -139,7 +151,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("paths", nargs="+", metavar="path", help="images, or folders of images (read recursively)")
     parser.add_argument("--out", help="CSV file to write (must not exist); default: stdout")
     parser.add_argument("--batch_size", type=int, default=128, help="images per forward (default 128)")
-    parser.add_argument("--num_workers", type=int, default=min(8, (os.cpu_count() or 1) // 2), help="decoding processes")
+    parser.add_argument(
+        "--num_workers", type=int, default=min(8, (os.cpu_count() or 1) // 2), help="decoding processes"
+    )
     parser.add_argument("--pretrained", help="the backbone's weights, where they are not where they were in training")
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto (default)")
     given = parser.parse_args(list(arguments))

@@ -12,9 +12,14 @@ from tqdm.auto import tqdm
 T = TypeVar("T")
 
 
+def process_rank() -> int:
+    """This process's rank among all of the run."""
+    return int(getattr(rank_zero_only, "rank", 0))
+
+
 def track(items: Iterable[T], description: str) -> Iterator[T]:
     """Iterate with a bar on stderr, which vanishes when done; only on the first process and a terminal."""
-    yield from tqdm(items, description, leave=False, disable=rank_zero_only.rank != 0 or not sys.stderr.isatty())
+    yield from tqdm(items, description, leave=False, disable=process_rank() != 0 or not sys.stderr.isatty())
 
 
 class Progress(ProgressBar):

@@ -31,6 +31,19 @@ class ContextOptions:
     learn: Literal["shared", "own", "unknown_only"] = "shared"
 
 
+def check_names(class_names: Sequence[str], unknown_word: str, template: str) -> None:
+    """Class names that differ from each other and from the unknown word; a template with one place."""
+    if unknown_word in class_names:
+        raise InputError(
+            f"a class is called {unknown_word!r}, like the unknown word: choose another --model.unknown_word"
+        )
+    twice = sorted({n for n in class_names if list(class_names).count(n) > 1})
+    if twice:
+        raise InputError(f"two classes are worded {twice[0]!r}: give each its own (--data.class_names)")
+    if template.count("{}") != 1:
+        raise InputError(f"--model.template {template!r} must hold {{}} once, where the class name stands")
+
+
 class PromptLearner(nn.Module):
     """Contexts (n, W) that learn, and everything fixed around them; calling it gives the prompts' text features.
 

@@ -10,16 +10,18 @@ from numpy.typing import NDArray
 
 from .metrics import OOD_METRICS, boundary_f, mask_iou, ood_metrics
 from .scores import SCORES
+from .tables import ZERO_SHOT
 
 Table = Mapping[str, NDArray[np.float64]]
 Results = Mapping[str, Table]
 Metrics = dict[str, Any]
 
-ZERO_SHOT = "zero_shot/"
 HEADERS = {"auroc": "AUROC ↑", "fpr95": "FPR95 ↓", "aupr_in": "AUPR-in ↑", "aupr_out": "AUPR-out ↑"}
 
 
-def summarise(results: Results, labels: NDArray[np.int64], kinds: Mapping[str, str | None], prefix: str = "") -> Metrics:
+def summarise(
+    results: Results, labels: NDArray[np.int64], kinds: Mapping[str, str | None], prefix: str = ""
+) -> Metrics:
     """One detector's part of the report: ID accuracy, metrics per OOD set and score, averages over sets.
 
     Args:
@@ -50,7 +52,7 @@ def average(ood: Mapping[str, Mapping[str, Metrics]]) -> dict[str, Metrics]:
 
 
 def judge_masks(table: Table, grid: tuple[int, int]) -> dict[str, dict[str, float]]:
-    """Delta > 0, S > 0.5 and S_clip > 0.5 against the true mask: mean IoU and boundary F over images, on the patch grid.
+    """Delta > 0, S > 0.5 and S_clip > 0.5 against the true mask: mean IoU and boundary F over images, by patches.
 
     A patch is truth when the object covers at least half of it; an image whose truth covers no patch is left out.
     """

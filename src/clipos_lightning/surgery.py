@@ -121,7 +121,7 @@ def attend(
 
     ``attend(q, k, v)`` is CLIP's own attention, ``attend(v', v', v')`` is v-v attention (CLIP surgery, eq. 3).
     """
-    out = F.scaled_dot_product_attention(*(split_heads(t, heads) for t in (q, k, v)))
+    out = F.scaled_dot_product_attention(split_heads(q, heads), split_heads(k, heads), split_heads(v, heads))
     return rearrange(out, "b h n d -> b n (h d)")
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .errors import InputError
+from .features import ShotFeatures
 from .types import Features, Patches, PatchMask
 
 
@@ -114,6 +115,21 @@ def pick_patch(patches: Patches, mask: PatchMask, where: Float[Tensor, " batch"]
 def mix_features(a: Features, b: Features, mix: Float[Tensor, " batch"]) -> Features:
     """f = normalise(lambda a + (1 - lambda) b), CLIP-OS's synthesised outlier."""
     return F.normalize(mix[:, None] * a + (1 - mix[:, None]) * b, dim=-1)
+
+
+def mix_shots(a: ShotFeatures, b: ShotFeatures, mix: Float[Tensor, " batch"], where: Tensor) -> Features:
+    """Outliers (M, D) of M pairs of few-shot images: their regions mixed, or one patch of each.
+
+    Args:
+        a: the first image of each pair.
+        b: the second.
+        mix: lambda, (M,).
+        where: in [0, 1), which patch of each is taken where the store holds patches, (M, 2).
+    """
+    if a.region is not None and b.region is not None:
+        return mix_features(a.region, b.region, mix)
+    assert a.patches is not None and a.mask is not None and b.patches is not None and b.mask is not None
+    return mix_features(pick_patch(a.patches, a.mask, where[:, 0]), pick_patch(b.patches, b.mask, where[:, 1]), mix)
 
 
 def as_tensors(draw: Draw, like: Tensor) -> tuple[Int[Tensor, "outliers 2"], Float[Tensor, " outliers"], Tensor]:

@@ -6,7 +6,7 @@ joint embedding space. All features are L2-normalised.
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
@@ -41,8 +41,9 @@ class ImageFeatures:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "ImageFeatures":
         """The same features with ``function`` applied to each tensor that is there."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return ImageFeatures(**{k: None if v is None else function(v) for k, v in values.items()})
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        mapped: dict[str, Any] = {k: None if v is None else function(v) for k, v in values.items()}
+        return ImageFeatures(**mapped)
 
     def __getitem__(self, index: Tensor | slice) -> "ImageFeatures":
         return self.map(lambda t: t[index])
@@ -61,7 +62,7 @@ class ImageFeatures:
 
 def concatenate(parts: list[ImageFeatures]) -> ImageFeatures:
     """Batches of features, one after another."""
-    joined = {
+    joined: dict[str, Any] = {
         f.name: None if getattr(parts[0], f.name) is None else torch.cat([getattr(p, f.name) for p in parts])
         for f in fields(ImageFeatures)
     }

@@ -109,8 +109,8 @@ def ood_textures(root: Path) -> ImageSet:
             parts.append(torchvision.datasets.DTD(str(root), split=split, download=False))
         except (RuntimeError, OSError) as error:
             raise InputError(
-                f"OOD set 'textures' is not below {root}: unpack dtd-r1.0.1.tar.gz there, so that {root}/dtd/dtd/images "
-                "exists, or leave it out of --data.ood_sets"
+                f"OOD set 'textures' is not below {root}: unpack dtd-r1.0.1.tar.gz into {root}/dtd, so that "
+                f"{root}/dtd/dtd/images exists, or leave it out of --data.ood_sets"
             ) from error
     files = [Path(p) for part in parts for p in part._image_files]
     return TorchvisionSet("textures", parts, [f"{p.parent.name}/{p.name}" for p in files])

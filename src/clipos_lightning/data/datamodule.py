@@ -94,18 +94,21 @@ class FewShotOOD(LightningDataModule):
         self.ood_specs = parse_ood_specs(chosen)
         self.ood_kinds = {spec.name: kind_of(id, spec.source) for spec in self.ood_specs}
         names = self.id_set.class_names
-        self.class_names: list[str] = read_class_names(class_names, self.id_set.class_keys, names) if class_names else names
+        self.class_names: list[str] = (
+            read_class_names(class_names, self.id_set.class_keys, names) if class_names else names
+        )
         self.tests: dict[str, tuple[ImageSet, list[int]]] = {}
         self.drawn: list[int] = []
         self.image_size = 0
-        options = {"root": str(self.root.absolute()), "id": id, "ood_sets": chosen, "shots": shots, "seed": self.seed}
-        options |= {"shots_file": shots_file, "limit_per_set": limit_per_set, "class_names": class_names}
-        self.save_hyperparameters({**options, "batch_size": batch_size, "eval_batch_size": eval_batch_size}, logger=False)
+        options: dict[str, Any] = {"root": str(self.root.absolute()), "id": id, "ood_sets": chosen, "shots": shots}
+        options |= {"seed": self.seed, "shots_file": shots_file, "limit_per_set": limit_per_set}
+        options |= {"class_names": class_names, "batch_size": batch_size, "eval_batch_size": eval_batch_size}
+        self.save_hyperparameters(options, logger=False)
 
     def setup(self, stage: str) -> None:
         """Draw the few-shot images (fit, validate); open the test sets (test)."""
-        if self.trainer is not None and hasattr(self.trainer.lightning_module, "backbone"):
-            self.image_size = self.trainer.lightning_module.backbone.image_size
+        backbone: Any = getattr(self.trainer and self.trainer.lightning_module, "backbone", None)
+        self.image_size = self.image_size if backbone is None else backbone.image_size
         if stage in ("fit", "validate") and not self.drawn:
             self.drawn = self.read_draw() if self.shots_file else self.draw()
         if stage == "test" and not self.tests:

@@ -40,7 +40,9 @@ class ImageSet(ABC):
         has_masks: true object masks come with the pictures.
     """
 
-    def __init__(self, name: str, keys: Sequence[str], labels: NDArray[np.int64] | None, has_masks: bool = False):
+    def __init__(
+        self, name: str, keys: Sequence[str], labels: NDArray[np.int64] | None, has_masks: bool = False
+    ) -> None:
         self.name, self.keys, self.labels, self.has_masks = name, keys, labels, has_masks
 
     def __len__(self) -> int:

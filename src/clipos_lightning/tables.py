@@ -1,0 +1,66 @@
+"""Test tables: rows of images, columns of predictions, scores, and maps where there is a truth."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .metrics import Rows
+from .surgery import similarity_map
+from .types import Features, ImageFeatures, PathName, Texts
+
+MAP_PATHS: frozenset[PathName] = frozenset({"clip", "vv"})
+MAPS = ("clip", "s", "truth")
+ZERO_SHOT = "zero_shot/"  # prefix of the zero-shot detector's columns beside a trained one's
+
+
+@dataclass
+class Detector:
+    """Prompts under which images are judged.
+
+    Attributes:
+        prefix: of its columns.
+        text: (C, D), or (C + 1, D) with "unknown" last.
+        scores: those it reports.
+    """
+
+    prefix: str
+    text: Texts
+    scores: list[str]
+
+
+class Table:
+    """One test set's rows while it is tested.
+
+    Args:
+        name: the set.
+        columns: names of the columns.
+    """
+
+    def __init__(self, name: str, columns: list[str]) -> None:
+        self.name, self.columns, self.rows = name, columns, Rows(len(columns))
+
+    def gather(self) -> dict[str, NDArray[np.float64]]:
+        """Column to values over all processes, rows in the order of the set."""
+        return dict(zip(self.columns, self.rows.compute().T, strict=True))
+
+
+def column_names(detectors: Sequence[Detector], grid: tuple[int, int], masked: bool) -> list[str]:
+    """Predicted class and scores of each detector, then the maps patch by patch where the set has true masks."""
+    patches = range(grid[0] * grid[1] if masked else 0)
+    names = [f"{d.prefix}{column}" for d in detectors for column in ("predicted", *d.scores)]
+    return names + [f"map/{kind}/{p}" for kind in MAPS for p in patches]
+
+
+def map_values(
+    features: ImageFeatures, own: Features, mask: Float[Tensor, "batch height width"], grid: tuple[int, int]
+) -> Float[Tensor, "batch columns"]:
+    """S_clip and S for the true label, and each patch's share of the object: what masks are judged by, (B, 3 P)."""
+    truth = F.adaptive_avg_pool2d(mask[:, None].float(), grid).flatten(1)
+    maps = (similarity_map(features.path("clip"), own), similarity_map(features.path("vv"), own), truth)
+    return torch.cat([m.double() for m in maps], 1)

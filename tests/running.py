@@ -1,0 +1,183 @@
+"""Runs the command line inside the test's process, and makes the small image folders that its tests read."""
+
+import io
+import json
+import os
+import pickle
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+from unittest import mock
+
+import numpy as np
+import torch
+from PIL import Image
+
+from clipos_lightning import callbacks
+from clipos_lightning.data.scenes import ID_SHAPES, render
+from clipos_lightning.main import main
+
+CPU = ("--trainer.accelerator", "cpu", "--data.num_workers", "0")
+PHOTOS = ("circle", "star", "heart")
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+NATURAL = ("buildings", "forest", "glacier", "mountain", "sea", "street")
+
+
+@dataclass
+class Run:
+    """What a command left: exit code, stdout, stderr."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.splitlines()
+
+    @property
+    def folder(self) -> Path:
+        assert self.lines[-1].startswith("run: "), self.out
+        return Path(self.lines[-1].removeprefix("run: "))
+
+    @property
+    def checkpoint(self) -> str:
+        return str(self.folder / "last.ckpt")
+
+    @property
+    def report(self) -> dict[str, Any]:
+        return json.loads((self.folder / "report.json").read_text(encoding="utf-8"))
+
+    @property
+    def scores(self) -> dict[str, np.ndarray]:
+        return dict(np.load(self.folder / "scores.npz"))
+
+    @property
+    def context(self) -> torch.Tensor:
+        return torch.cat([t.flatten() for _, t in sorted(state_of(self.checkpoint).items())])
+
+
+def clipos(*words: Any, env: dict[str, str] | None = None, pictures: bool = False) -> Run:
+    """``clipos WORDS``, without $CLIPOS_DATA unless given; pictures are slow and left out unless asked for."""
+    out, err = io.StringIO(), io.StringIO()
+    draw = callbacks.draw_pictures if pictures else lambda *_: {}
+    with mock.patch.dict(os.environ), mock.patch.object(callbacks, "draw_pictures", draw):
+        os.environ.pop("CLIPOS_DATA", None)
+        os.environ.update(env or {})
+        with redirect_stdout(out), redirect_stderr(err):
+            code = main([str(word) for word in words])
+    return Run(code, out.getvalue(), err.getvalue())
+
+
+def done(*words: Any, **kwargs: Any) -> Run:
+    """A trainer command on the CPU that must succeed."""
+    run = clipos(*words, *CPU, **kwargs)
+    assert run.code == 0, run.err
+    return run
+
+
+def refused(run: Run, *pieces: str) -> None:
+    """Exit code 2, and at most three lines on stderr that hold these pieces, without a traceback."""
+    assert run.code == 2, (run.code, run.err)
+    lines = run.err.strip().splitlines()
+    assert 1 <= len(lines) <= 3, run.err
+    assert lines[0].startswith("clipos: error: ")
+    assert "Traceback" not in run.err
+    for piece in pieces:
+        assert piece in run.err, f"{piece!r} is not in {run.err!r}"
+
+
+def state_of(checkpoint: str) -> dict[str, torch.Tensor]:
+    return torch.load(checkpoint, weights_only=True)["state_dict"]
+
+
+def relative_difference(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a - b).norm() / b.norm())
+
+
+def save_scene(path: Path, shape: str, index: int, stream: str = "tune") -> None:
+    """A picture of the embedded set as a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = render("id", stream, 5, 10 * index + ID_SHAPES.index(shape)).image
+    Image.fromarray(picture).save(path)
+
+
+def save_noise(path: Path, seed: int, size: tuple[int, int] = (40, 36)) -> None:
+    """A picture of random pixels as a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def make_photos(root: Path, train: int = 4, test: int = 5, other: int = 7) -> Path:
+    """``photos/{train,test}/{circle,star,heart}/N.png`` and ``other/N.png`` below a folder."""
+    for shape in PHOTOS:
+        for i in range(train):
+            save_scene(root / "photos/train" / shape / f"{i}.png", shape, i)
+        for i in range(test):
+            save_scene(root / "photos/test" / shape / f"{i}.png", shape, 100 + i)
+    for i in range(other):
+        save_noise(root / "other" / f"{i}.png", i)
+    return root
+
+
+PHOTO_OPTIONS = ("--data.id", "folder:photos", "--data.ood_sets", "[folder:other]")
+
+
+def make_benchmarks(root: Path) -> Path:
+    """CIFAR-10's batches, a miniature DTD, and image folders under the names that the shipped configs use."""
+    rng = np.random.default_rng(0)
+    batches = root / "cifar-10-batches-py"
+    batches.mkdir(parents=True)
+    for name, each in [*((f"data_batch_{i}", 2) for i in range(1, 6)), ("test_batch", 2)]:
+        write_cifar_batch(batches / name, rng, np.arange(10 * each) % 10)
+    for i, kind in enumerate(("banded", "dotted")):
+        save_noise(root / "dtd/dtd/images" / kind / f"{kind}_0001.jpg", i)
+    labels = root / "dtd/dtd/labels"
+    labels.mkdir()
+    for split, kind in (("train1", "banded"), ("val1", "dotted"), ("test1", "banded")):
+        (labels / f"{split}.txt").write_text(f"{kind}/{kind}_0001.jpg\n")
+    seed = iter(range(10**6))
+    for name, classes in (("cifar10-images", CIFAR10), ("intel-scenes", NATURAL)):
+        for split, count in (("train", 4), ("test", 2)):
+            for kind in classes:
+                for i in range(count):
+                    save_noise(root / name / split / kind / f"{i}.png", next(seed), (24, 20))
+    for folder in ("textures-10class/banded", "textures-10class/dotted", "svhn-images/train", "svhn-images/extra"):
+        for i in range(3):
+            save_noise(root / folder / f"{i}.png", next(seed), (24, 20))
+    return root
+
+
+class Python2Pickler(pickle._Pickler):  # the C one cannot be told how to write strings
+    """Writes strings as Python 2 did, which is how CIFAR's batches are published."""
+
+    def save_string(self, text: str | bytes) -> None:
+        raw = text.encode("latin1") if isinstance(text, str) else text
+        self.write(pickle.BINSTRING + struct.pack("<i", len(raw)) + raw)
+
+    dispatch: ClassVar[dict[type, Any]] = {**pickle._Pickler.dispatch, str: save_string, bytes: save_string}
+
+
+def write_cifar_batch(path: Path, rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
+    """A batch as CIFAR-10's authors pickled them; returns its rows (N, 3072)."""
+    rows = rng.integers(0, 256, (len(labels), 3072), dtype=np.uint8)
+    file = io.BytesIO()
+    batch = {"batch_label": "made", "labels": labels.tolist(), "data": rows, "filenames": ["x.png"] * len(labels)}
+    Python2Pickler(file, protocol=2).dump(batch)
+    path.write_bytes(file.getvalue().replace(b"numpy._core.multiarray\n", b"numpy.core.multiarray\n"))
+    return rows
+
+
+@contextmanager
+def inside(folder: Path) -> Iterator[None]:
+    """The working directory is this folder."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
