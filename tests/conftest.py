@@ -9,7 +9,18 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-CHECKED = ("types", "surgery", "backbone", "prompts", "synthesis", "losses", "features", "schedule", "metrics")
+CHECKED = (
+    "types",
+    "surgery",
+    "backbone",
+    "prompts",
+    "synthesis",
+    "losses",
+    "features",
+    "schedule",
+    "metrics",
+    "scores",
+)
 jaxtyping.install_import_hook([f"clipos_lightning.{name}" for name in CHECKED], "beartype.beartype")
 torch.set_num_threads(1)
 

@@ -9,10 +9,10 @@ import clipos_lightning
 
 PACKAGE = Path(clipos_lightning.__file__).parent
 ORDER = """
-    errors files packaged types surgery backbone
+    errors files packaged checkpoint types surgery backbone
     data.scenes data.transforms data.splits data.classnames data.sets data.benchmarks data.datamodule
-    features synthesis prompts losses scores metrics schedule progress report figures dashboard module callbacks
-    checkpoint main cli predict __main__
+    features synthesis prompts losses scores metrics tables schedule progress report figures dashboard module callbacks
+    main cli predict __main__
 """.split()
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path

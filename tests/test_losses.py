@@ -113,7 +113,7 @@ def test_locoops_outlier_term_is_the_negative_mean_entropy_of_those_patches(unit
             if max(p) != p[label]:
                 entropies.append(-sum(x * math.log(x) for x in p))
     assert 0 < len(entropies) < 27
-    assert float(term) == pytest.approx(-sum(entropies) / len(entropies), abs=1e-5)
+    assert term.item() == pytest.approx(-sum(entropies) / len(entropies), abs=1e-5)
 
 
 def test_objectives_use_what_they_say():

@@ -101,12 +101,10 @@ class FrozenClip(nn.Module):
         blocks = visual.transformer.resblocks
         y, local = x, x
         for i, block in enumerate(blocks):
-            if i == len(blocks) - self.depth:
-                y = x
             if i == len(blocks) - 1 and "local" in paths:
                 local = local_path(block, x)
             x, update = self.block(block, x, surgery="vv" in paths and i >= len(blocks) - self.depth)
-            y = x if update is None else y + update
+            y = x if update is None else y + update  # the surgery path leaves the original one where its blocks start
         return ImageFeatures(
             cls=self.project(x[:, :1])[:, 0],
             patches=self.project(x[:, 1:]) if "clip" in paths else None,
@@ -215,6 +213,13 @@ def fingerprint(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def is_plain(block: Any) -> bool:
+    """CLIP's own attention, q, k and v kept together, without the norms and scales of open_clip's custom blocks."""
+    names = ("ln_q", "ln_k", "ln_inner", "head_scale", "logit_scale")
+    extras = [getattr(block, "ln_attn", None), *(getattr(block.attn, name, None) for name in names)]
+    return hasattr(block.attn, "in_proj_weight") and all(isinstance(e, nn.Identity | None) for e in extras)
+
+
 def check_supported(clip: nn.Module, tokenizer: Any, name: str) -> None:
     """A ViT of open_clip's own with class token, learnable positions and CLIP's causal text tower, or an InputError."""
     problem = None
@@ -225,8 +230,8 @@ def check_supported(clip: nn.Module, tokenizer: Any, name: str) -> None:
         problem = f"its image tower is a {type(visual).__name__}, not a ViT with a class token"
     elif visual.attn_pool is not None or visual.pool_type != "tok":
         problem = "its image tower does not pool by the class token"
-    elif not all(hasattr(b.attn, "in_proj_weight") for b in visual.transformer.resblocks):
-        problem = "its attention blocks do not keep q, k and v together"
+    elif not all(is_plain(block) for block in visual.transformer.resblocks):
+        problem = "its attention blocks are not CLIP's own"
     elif visual.image_size[0] != visual.image_size[1]:
         problem = "its images are not square"
     elif clip.attn_mask is None or clip.text_pool_type not in ("argmax", "eos"):

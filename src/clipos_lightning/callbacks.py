@@ -1,7 +1,6 @@
 """What a run leaves behind: the few-shot manifest, the last checkpoint, the report."""
 
 import platform
-import shlex
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -63,10 +62,11 @@ class TestReport(Callback):
     Args:
         folder: of the run.
         config: the run's configuration as plain data, recorded in the report.
+        command: the command line, recorded too.
     """
 
-    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
-        self.folder, self.config = folder, config
+    def __init__(self, folder: Path, config: dict[str, Any] | None = None, command: str = "") -> None:
+        self.folder, self.config, self.command = folder, config or {}, command
 
     @rank_zero_only
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -98,7 +98,7 @@ class TestReport(Callback):
         return {
             "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
             "seed": module.seed,
-            "command": shlex.join(["clipos", *sys.argv[1:]]),
+            "command": self.command,
             "trained": module.trained,
             "backbone": module.backbone.name,
             "fingerprints": {"backbone": module.backbone.fingerprint},

@@ -2,9 +2,10 @@
 
 import logging
 import os
+import shlex
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from .callbacks import LastCheckpoint, ShotsManifest, TestReport
 from .checkpoint import as_config, model_options, read_checkpoint
@@ -36,12 +38,13 @@ class PackagedConfig(ActionConfigFile):
         """Swap in the packaged path; refuse values that come from elsewhere."""
         if isinstance(values, str) and "\n" not in values:
             values = str(find_config(values))
-            refuse_linked(Path(values))
+            if not refuse_linked(Path(values)):  # a file of comments alone
+                return
         super().__call__(parser, cfg, values, option_string)
 
 
-def refuse_linked(path: Path) -> None:
-    """Class names follow the data: set in a config they would be ignored in silence."""
+def refuse_linked(path: Path) -> bool:
+    """Class names follow the data: set in a config they are ignored in silence. Returns whether it holds any option."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -50,6 +53,7 @@ def refuse_linked(path: Path) -> None:
         raise InputError(f"config {path} is not a mapping of options")
     if "class_names" in ((content or {}).get("model") or {}):
         raise InputError(f"{path}: model.class_names follows the data; set data.class_names to a YAML file instead")
+    return content is not None
 
 
 class Parser(LightningArgumentParser):
@@ -102,8 +106,7 @@ class ClipOSCLI(LightningCLI):
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         """Our own tables instead of Lightning's; our own words for what the command does."""
         parser = super()._prepare_subcommand_parser(klass, subcommand, description=TRAINER_COMMANDS[subcommand])
-        if subcommand != "fit":
-            parser.set_defaults({"verbose": False})
+        parser.set_defaults({"weights_only": True} if subcommand == "fit" else {"weights_only": True, "verbose": False})
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -113,12 +116,20 @@ class ClipOSCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """The checkpoint is read first, as a configuration that everything else overrides."""
         words = list(args)
+        self.command = shlex.join(["clipos", *words])
         path = value_of(words, "--ckpt_path")
         if path is not None:
             self.checkpoint = read_checkpoint(path)
             base = yaml.safe_dump(as_config(self.checkpoint), sort_keys=False)
             words = [words[0], "--config", base, *words[1:]]
         self.config = parser.parse_args(words)
+        given = self.config[self.config.subcommand].ckpt_path
+        if given is not None and path is None:
+            raise InputError(
+                f"ckpt_path {given} stands in a config: give it on the command line, as --ckpt_path {given}"
+            )
+        if self.config[self.config.subcommand].trainer.enable_checkpointing is False:
+            raise InputError("--trainer.enable_checkpointing false: a run always writes its last.ckpt; leave it out")
 
     def _parse_ckpt_path(self) -> None:
         """Lightning's way (the checkpoint silently beats the command line) is replaced by parse_arguments."""
@@ -153,7 +164,7 @@ class ClipOSCLI(LightningCLI):
         ours: list[Any] = [
             LastCheckpoint(self.folder),
             ShotsManifest(self.folder),
-            TestReport(self.folder, self.config_dump),
+            TestReport(self.folder, self.config_dump, self.command),
         ]
         ours += [Progress()] if trainer.get("enable_progress_bar") is not False else []
         if len(loggers) > 1:
@@ -166,7 +177,7 @@ class ClipOSCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """What comes next."""
-        say(f"next: clipos test --ckpt_path {self.folder / 'last.ckpt'}")
+        say(f"next: clipos test --ckpt_path {shlex.quote(str(self.folder / 'last.ckpt'))}")
         self.end()
 
     def after_validate(self) -> None:
@@ -209,25 +220,21 @@ def check_options(ours: dict[str, Any], trained: dict[str, Any]) -> None:
     Raises:
         InputError: one differs.
     """
-    for key, value in flatten(ours).items():
-        known = flatten(trained)
-        if key.split(".")[0] in FREE_AT_TEST or key not in known or known[key] == value:
-            continue
-        raise InputError(
-            f"--model.{key} is {value!r}, but the checkpoint was trained with {known[key]!r}: leave it out, or train "
-            "again with it"
-        )
+    for key in (k for k in ours if k not in FREE_AT_TEST and k in trained):
+        for name, new, old in differences(ours[key], trained[key], key):
+            raise InputError(
+                f"--model.{name} is {new!r}, but the checkpoint was trained with {old!r}: leave it out, or train again "
+                "with it"
+            )
 
 
-def flatten(options: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested options with dotted keys; tuples as lists."""
-    flat: dict[str, Any] = {}
-    for key, value in options.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
-    return flat
+def differences(new: Any, old: Any, name: str) -> Iterator[tuple[str, Any, Any]]:
+    """Where two plain values differ: dotted name, new, old. Keys that only one of two mappings has do not count."""
+    if isinstance(new, dict) and isinstance(old, dict):
+        for key in new.keys() & old.keys():
+            yield from differences(new[key], old[key], f"{name}.{key}")
+    elif (list(new) if isinstance(new, tuple) else new) != (list(old) if isinstance(old, tuple) else old):
+        yield name, new, old
 
 
 def run_folder(root: Path, command: str) -> Path:
@@ -295,15 +302,18 @@ def main(arguments: Sequence[str]) -> None:
         InputError: whatever is wrong with them.
     """
     hush()
-    ClipOSCLI(
-        ClipOS,
-        FewShotOOD,
-        args=list(arguments),
-        parser_class=Parser,
-        save_config_callback=SaveConfig,
-        seed_everything_default=1,
-        trainer_defaults={"default_root_dir": "runs", "log_every_n_steps": 1, "enable_model_summary": False},
-        auto_configure_optimizers=False,
-        load_from_checkpoint_support=False,
-    )
+    try:
+        ClipOSCLI(
+            ClipOS,
+            FewShotOOD,
+            args=list(arguments),
+            parser_class=Parser,
+            save_config_callback=SaveConfig,
+            seed_everything_default=1,
+            trainer_defaults={"default_root_dir": "runs", "log_every_n_steps": 1, "enable_model_summary": False},
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+    except MisconfigurationException as error:  # Lightning's own word for trainer options that cannot be
+        raise InputError(f"trainer: {' '.join(str(error).split())}") from error
     sys.stdout.flush()

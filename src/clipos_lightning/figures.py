@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .metrics import auroc, steps
 
-ID_COLOR, OOD_COLOR, ZERO_COLOR = "#0b6e8f", "#d1603d", "#8a97a5"
+ID_COLOR, OOD_COLOR = "#0b6e8f", "#d1603d"
 Array = NDArray[np.floating]
 
 
@@ -64,12 +64,13 @@ def panels(count: int, height: float = 2.6) -> tuple[Figure, list[Any]]:
 def roc_curves(curves: Mapping[str, Mapping[str, tuple[Array, Array]]]) -> Figure:
     """ROC curves, ID positive: set -> detector -> (ID scores, OOD scores)."""
     figure, axes = panels(len(curves))
-    colors = [ID_COLOR, ZERO_COLOR, OOD_COLOR]
+    colors = [ID_COLOR, OOD_COLOR]
     for axis, (name, detectors) in zip(axes, curves.items(), strict=True):
         for color, (label, (inside, outside)) in zip(colors, detectors.items(), strict=False):
             true, false = steps(inside, outside)
             x, y = np.append(0, false / len(outside)), np.append(0, true / len(inside))
-            axis.plot(x, y, color=color, label=f"{label} {auroc(inside, outside):.1f}")
+            style = "--" if label == "zero-shot" and len(detectors) > 1 else "-"
+            axis.plot(x, y, style, color=color, label=f"{label} {auroc(inside, outside):.1f}")
         axis.plot([0, 1], [0, 1], color="#dde3ea", linewidth=0.8, zorder=0)
         axis.set(title=name, xlabel="OOD accepted", ylabel="ID accepted", xlim=(0, 1), ylim=(0, 1.01))
         axis.legend(loc="lower right", fontsize=7, frameon=False, title="AUROC", title_fontsize=7)

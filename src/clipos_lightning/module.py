@@ -1,5 +1,6 @@
 """ClipOS: the LightningModule that wires backbone, mask, synthesis, prompts, losses and scores together."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeVar
@@ -17,7 +18,7 @@ from .checkpoint import check_identity
 from .errors import InputError
 from .features import FeatureStore, ShotFeatures
 from .losses import OBJECTIVES, energy_id_loss, energy_outlier_loss, entropy_loss, id_loss, irrelevant_locals
-from .metrics import OODMetrics, ood_metrics
+from .metrics import OOD_METRICS, OODMetrics, ood_metrics
 from .progress import track
 from .prompts import ContextOptions, PromptLearner, check_names
 from .schedule import WarmupCosine
@@ -118,8 +119,8 @@ class ClipOS(LightningModule):
         synthesis, context = as_options(SynthesisOptions, synthesis), as_options(ContextOptions, context)
         scoring = as_options(ScoreOptions, scoring)
         self.objective = OBJECTIVES[objective]
-        self.scores = scores or defined_scores(self.objective.unknown)
         self.score = score or ("msp_unknown" if self.objective.unknown else "msp")
+        self.scores = list(dict.fromkeys([*(scores or defined_scores(self.objective.unknown)), self.score]))
         check_scores([self.score], self.objective.unknown, "--model.score")
         check_scores(self.scores, self.objective.unknown, "--model.scores")
         check_names(class_names, unknown_word, template)
@@ -221,8 +222,9 @@ class ClipOS(LightningModule):
             return optimizer
         scheduler = self.lr_scheduler(optimizer)
         if isinstance(scheduler, WarmupCosine) and scheduler.epochs is None:
-            steps = int(self.trainer.estimated_stepping_batches)
-            scheduler.epochs = -(-steps // max(1, int(self.trainer.num_training_batches)))
+            self.trainer.fit_loop.setup_data()  # a run by steps does not know its epochs before
+            batches = int(self.trainer.estimated_stepping_batches) * self.trainer.accumulate_grad_batches
+            scheduler.epochs = math.ceil(batches / self.trainer.num_training_batches)
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     # ---- the few-shot images' frozen features
@@ -285,7 +287,7 @@ class ClipOS(LightningModule):
 
     def on_test_start(self) -> None:
         """Encode the prompts once; an empty table for each set."""
-        every = self.hparams["scores"] or defined_scores(True)  # the zero-shot detector always has an unknown prompt
+        every = self.scores if self.hparams["scores"] else defined_scores(True)  # zero-shot always has "unknown"
         zero_shot = Detector(ZERO_SHOT if self.trained else "", self.zero_shot_text, every)
         self.detectors = [Detector("", self.text, self.scores), zero_shot] if self.trained else [zero_shot]
         self.test_paths = needed_paths({name for d in self.detectors for name in d.scores}, self.mask)
@@ -314,11 +316,12 @@ class ClipOS(LightningModule):
     def on_test_epoch_end(self) -> None:
         """Gather every table over processes; log the headline's figures."""
         self.results = {table.name: table.gather() for table in self.tables}
-        ours = self.results["id"].get(self.score)
-        for name, columns in self.results.items():
-            if name != "id" and ours is not None:
-                for metric, value in ood_metrics(ours, columns[self.score]).items():
-                    self.log(f"test/{name}/{metric}", value, rank_zero_only=True)
+        ours = self.results["id"][self.score]
+        found = {n: ood_metrics(ours, columns[self.score]) for n, columns in self.results.items() if n != "id"}
+        for name, metrics in found.items():
+            self.log_dict({f"test/{name}/{metric}": value for metric, value in metrics.items()}, rank_zero_only=True)
+        for metric in OOD_METRICS if found else ():
+            self.log(f"test/average/{metric}", sum(m[metric] for m in found.values()) / len(found), rank_zero_only=True)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Undrawn ID images: accuracy, and the base of the detector's score for the comparison with outliers."""

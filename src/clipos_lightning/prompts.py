@@ -33,10 +33,9 @@ class ContextOptions:
 
 def check_names(class_names: Sequence[str], unknown_word: str, template: str) -> None:
     """Class names that differ from each other and from the unknown word; a template with one place."""
-    if unknown_word in class_names:
-        raise InputError(
-            f"a class is called {unknown_word!r}, like the unknown word: choose another --model.unknown_word"
-        )
+    same = [name for name in class_names if name.lower() == unknown_word.lower()]  # CLIP reads lower case
+    if same:
+        raise InputError(f"a class is called {same[0]!r}, like the unknown word: choose another --model.unknown_word")
     twice = sorted({n for n in class_names if list(class_names).count(n) > 1})
     if twice:
         raise InputError(f"two classes are worded {twice[0]!r}: give each its own (--data.class_names)")

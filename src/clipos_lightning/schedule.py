@@ -1,15 +1,17 @@
 """CoOp's learning-rate schedule, for configurations: a warm-up at a constant rate, then a cosine."""
 
 import math
+from typing import Any
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LRScheduler
 
 
-class WarmupCosine(LambdaLR):
+class WarmupCosine(LRScheduler):
     """A constant rate for the first epochs, then a cosine to zero (CoOp's and LoCoOp's schedule).
 
-    The factor of epoch e is (1 + cos(pi e / epochs)) / 2 after the warm-up.
+    The factor of epoch e is (1 + cos(pi (e - warmup_epochs) / epochs)) / 2 after the warm-up, as in CoOp's code, where
+    the cosine waits while the warm-up lasts.
 
     Args:
         optimizer: whose rates are set.
@@ -21,23 +23,17 @@ class WarmupCosine(LambdaLR):
     def __init__(
         self, optimizer: Optimizer, warmup_epochs: int = 1, warmup_lr: float = 1e-5, epochs: int | None = None
     ) -> None:
-        self.epochs = epochs
-        bases = [group["lr"] for group in optimizer.param_groups]
+        self.warmup_epochs, self.warmup_lr, self.epochs = warmup_epochs, warmup_lr, epochs
+        super().__init__(optimizer)
 
-        def factor(base: float) -> "Factor":
-            return Factor(self, warmup_epochs, warmup_lr / base if base else 0.0)
+    def get_lr(self) -> list[float | Any]:
+        """Each parameter group's rate in this epoch."""
+        after = self.last_epoch - self.warmup_epochs
+        if after < 0:
+            return [self.warmup_lr if base else 0.0 for base in self.base_lrs]  # a group at rate 0 stays frozen
+        factor = 0.5 * (1 + math.cos(math.pi * min(1.0, after / (self.epochs or 1))))
+        return [base * factor for base in self.base_lrs]
 
-        super().__init__(optimizer, [factor(base) for base in bases])
-
-
-class Factor:
-    """The factor of one parameter group's rate as a function of the epoch."""
-
-    def __init__(self, schedule: WarmupCosine, warmup_epochs: int, warmup: float) -> None:
-        self.schedule, self.warmup_epochs, self.warmup = schedule, warmup_epochs, warmup
-
-    def __call__(self, epoch: int) -> float:
-        """Warm-up, then cosine."""
-        if epoch < self.warmup_epochs:
-            return self.warmup
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, epoch / (self.schedule.epochs or 1))))
+    def state_dict(self) -> dict[str, Any]:
+        """Plain data; without the length, which a resumed run may have changed."""
+        return {key: value for key, value in super().state_dict().items() if key != "epochs"}

@@ -69,7 +69,7 @@ def evidence(feature: Float[Tensor, "*items dim"], text: Texts, classes: int, sc
 
 
 def msp(e: Evidence) -> Tensor:
-    """log max_c softmax(l)_c as -log1p(sum over the others of exp(l_c - l_max)), which does not saturate."""
+    """log max_c softmax(l)_c as -log(1 + sum over the others of exp(l_c - l_max)), which does not saturate."""
     return log_share(e.logits, e.logits)
 
 
@@ -81,9 +81,8 @@ def msp_unknown(e: Evidence) -> Tensor:
 def log_share(logits: Tensor, denominator: Tensor) -> Tensor:
     """log of the best class's softmax over ``denominator``, which holds ``logits`` first and may hold more."""
     best = logits.argmax(-1, keepdim=True)
-    gap = denominator - logits.gather(-1, best)
-    others = torch.ones_like(gap).scatter(-1, best, 0.0)
-    return -torch.log1p((gap.exp() * others).sum(-1))
+    others = (denominator - logits.gather(-1, best)).scatter(-1, best, -torch.inf)
+    return -F.softplus(torch.logsumexp(others, -1))
 
 
 def mcm(e: Evidence) -> Tensor:
@@ -182,7 +181,7 @@ def compute_scores(
     names: Sequence[str],
     features: ImageFeatures,
     text: Texts,
-    class_text: Texts,
+    class_text: Float[Tensor, "classes dim"],
     scale: float,
     mask: MaskOptions,
     options: ScoreOptions,

@@ -78,7 +78,7 @@ def cifar_batches(folder: Path, names: Sequence[str]) -> ArraySet:
         for name in names:
             with open(folder / name, "rb") as file:
                 parts.append(read_cifar_batch(file))
-    except (OSError, pickle.UnpicklingError, KeyError, ValueError, EOFError) as error:
+    except (OSError, pickle.UnpicklingError, KeyError, ValueError, EOFError, TypeError, AttributeError) as error:
         raise InputError(f"cannot read CIFAR-10 in {folder}: {error}. Unpack cifar-10-python.tar.gz again") from error
     return ArraySet("cifar10", np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts]))
 
@@ -156,13 +156,15 @@ def parse_ood_specs(entries: list[str]) -> list[OodSpec]:
     """
     specs: list[OodSpec] = []
     for entry in entries:
-        label, _, source = entry.rpartition("=") if not entry.startswith("folder:") else ("", "", entry)
+        before, mark, after = entry.partition("folder:")  # a path may hold an equals sign
+        label, _, source = ("", "", entry) if mark and not before else (before if mark else entry).rpartition("=")
+        source = mark + after if mark and before.endswith("=") else source
         spec = OodSpec("", source)
         spec.name = label or (Path(spec.folder).name if spec.folder is not None else source)
         if spec.folder is None and source not in OOD_SETS:
             raise InputError(f"--data.ood_sets: no set {source!r}; take {', '.join(OOD_SETS)} or folder:PATH")
-        if spec.folder == "" or not spec.name:
-            raise InputError(f"--data.ood_sets: {entry!r} names no folder; write folder:PATH")
+        if spec.folder == "" or not spec.name or "=" in label:
+            raise InputError(f"--data.ood_sets: {entry!r} is not a set; write NAME, folder:PATH or LABEL=folder:PATH")
         if spec.name in {s.name for s in specs} | {"id", "zero_shot"}:
             raise InputError(f"--data.ood_sets: the name {spec.name!r} is taken; write other={source}")
         specs.append(spec)

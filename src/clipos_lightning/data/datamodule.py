@@ -22,6 +22,11 @@ from .splits import draw_shots, limit_positions, manifest
 ID = "id"  # the ID test set's name among the test loaders
 
 
+def absolute(path: str | None) -> str | None:
+    """A path that means the same wherever a later command is run."""
+    return None if path is None else str(Path(path).absolute())
+
+
 class ShardSampler(DistributedSampler[int]):
     """Every ``world``-th position from ``rank`` on: no repeats, so several processes see each image exactly once.
 
@@ -81,6 +86,8 @@ class FewShotOOD(LightningDataModule):
         for option, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if value < 1:
                 raise InputError(f"--data.{option} is {value}: at least 1")
+        if num_workers is not None and num_workers < 0:
+            raise InputError(f"--data.num_workers is {num_workers}: at least 0")
         if limit_per_set is not None and limit_per_set < 1:
             raise InputError(f"--data.limit_per_set is {limit_per_set}: at least 1, or null for all")
         if isinstance(shots, int) and shots < 1:
@@ -101,8 +108,8 @@ class FewShotOOD(LightningDataModule):
         self.drawn: list[int] = []
         self.image_size = 0
         options: dict[str, Any] = {"root": str(self.root.absolute()), "id": id, "ood_sets": chosen, "shots": shots}
-        options |= {"seed": self.seed, "shots_file": shots_file, "limit_per_set": limit_per_set}
-        options |= {"class_names": class_names, "batch_size": batch_size, "eval_batch_size": eval_batch_size}
+        options |= {"seed": self.seed, "shots_file": absolute(shots_file), "limit_per_set": limit_per_set}
+        options |= {"class_names": absolute(class_names), "batch_size": batch_size, "eval_batch_size": eval_batch_size}
         self.save_hyperparameters(options, logger=False)
 
     def setup(self, stage: str) -> None:

@@ -179,7 +179,9 @@ def list_images(root: Path) -> list[str]:
     """POSIX paths of the image files below a folder, sorted; hidden files and folders are left out."""
     found = []
     for folder, subfolders, names in os.walk(root, followlinks=True):
-        subfolders[:] = [s for s in subfolders if not s.startswith(".")]
+        here = Path(folder).resolve()
+        loops = {s for s in subfolders if here.is_relative_to((Path(folder) / s).resolve())}  # a link to a folder above
+        subfolders[:] = [s for s in subfolders if not s.startswith(".") and s not in loops]
         below = Path(folder).relative_to(root)
         found += [(below / n).as_posix() for n in names if Path(n).suffix.lower() in SUFFIXES and n[0] != "."]
     return sorted(found)
@@ -223,9 +225,9 @@ class RestrictedUnpickler(pickle.Unpickler):
     """Unpickles nothing but what CIFAR's batches hold: dicts, lists, bytes, numbers, numpy arrays."""
 
     ALLOWED = frozenset(
-        (module, name)
-        for module in ("numpy.core.multiarray", "numpy._core.multiarray", "numpy")
-        for name in ("_reconstruct", "ndarray", "dtype")
+        [("_codecs", "encode"), ("numpy", "ndarray"), ("numpy", "dtype")]
+        + [(f"numpy.{core}.multiarray", "_reconstruct") for core in ("core", "_core")]
+        + [(f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")]
     )
 
     def find_class(self, module: str, name: str) -> Any:

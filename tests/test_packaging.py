@@ -1,0 +1,100 @@
+"""Shipped configs are found in an editable install and in a wheel."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+import clipos_lightning
+from clipos_lightning.errors import InputError
+from clipos_lightning.packaged import config_folder, find_config, shipped_configs
+
+CHECKOUT = Path(clipos_lightning.__file__).parents[2]
+SOURCES = ("pyproject.toml", "README.md", "LICENSE", "src", "configs")
+
+
+def test_configs_are_found_in_the_installed_package() -> None:
+    names = shipped_configs()
+    assert {"demo.yaml", "cifar10_1shot.yaml", "cifar10_1shot_micro.yaml", "coop.yaml", "locoop.yaml"} <= names.keys()
+    assert all(names.values())  # each says what it is
+    assert names.keys() == {path.name for path in config_folder().iterdir()}
+
+
+@pytest.mark.parametrize("name", shipped_configs())
+def test_every_shipped_config_is_yaml_with_known_sections(name: str) -> None:
+    config = yaml.safe_load(find_config(name).read_text(encoding="utf-8"))
+    assert config.keys() <= {"model", "data", "trainer", "seed_everything"}
+
+
+def test_names_with_and_without_suffix_and_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_config("demo") == find_config("demo.yaml") == config_folder() / "demo.yaml"
+    for name in ("nowhere", "./demo.yaml", "../configs/demo.yaml", "sub/demo.yaml", ""):
+        with pytest.raises(InputError, match="neither a file nor a shipped config"):
+            find_config(name)
+    (tmp_path / "demo.yaml").write_text("")
+    assert find_config("demo.yaml") == Path("demo.yaml")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel built from a copy of the sources."""
+    if not (CHECKOUT / "pyproject.toml").is_file():
+        pytest.skip("not run from a checkout")
+    pytest.importorskip("build")
+    pytest.importorskip("hatchling")
+    copy = tmp_path_factory.mktemp("checkout")
+    for name in SOURCES:
+        if (CHECKOUT / name).is_dir():
+            shutil.copytree(CHECKOUT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(CHECKOUT / name, copy / name)
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(copy / "dist"), str(copy)]
+    built = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert built.returncode == 0, built.stdout + built.stderr
+    (path,) = (copy / "dist").glob("*.whl")
+    return path
+
+
+def test_the_wheel_holds_configs_assets_and_every_module(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    package = Path(clipos_lightning.__file__).parent
+    wanted = {
+        p.relative_to(package.parent).as_posix() for p in package.rglob("*") if p.suffix != ".pyc" and p.is_file()
+    }
+    wanted |= {f"clipos_lightning/configs/{name}" for name in shipped_configs()}
+    assert wanted <= names
+    assert not any(name.startswith(("tests", "configs", "docs")) for name in names)
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_the_installed_wheel_finds_its_own_configs(wheel: Path, tmp_path: Path) -> None:
+    target = tmp_path / "site"
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        str(target),
+        str(wheel),
+    ]
+    subprocess.run(pip, check=True, timeout=120, capture_output=True)
+    where = "import clipos_lightning.packaged as p; print(p.find_config('demo'))"
+    environment = {**os.environ, "PYTHONPATH": str(target)}
+    runs = [
+        subprocess.run(
+            [sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        )
+        for words in (["-m", "clipos_lightning", "configs"], ["-c", where])
+    ]
+    assert [line.split()[0] for line in runs[0].stdout.splitlines()] == list(shipped_configs())
+    assert Path(runs[1].stdout.strip()) == target / "clipos_lightning/configs/demo.yaml"
