@@ -462,7 +462,7 @@ def test_outlier_weight_zero_is_no_outlier_term() -> None:
 # ---- resuming
 
 
-@pytest.mark.parametrize(("stop", "objective"), [(3, "unknown"), (5, "unknown"), (3, "energy"), (3, "entropy")])
+@pytest.mark.parametrize(("stop", "objective"), [(3, "unknown"), (3, "energy"), (5, "entropy")])
 def test_a_resumed_run_trains_as_one_that_was_not_stopped(stop: int, objective: str) -> None:
     """5 batches an epoch: step 3 is in the middle of an epoch, step 5 at its end."""
     options = (*DEMO, *SEVERAL_BATCHES, "--model.objective", objective, "--model.context.words", "null")
@@ -500,10 +500,8 @@ def test_an_interrupted_run_keeps_what_it_learned_and_resumes(monkeypatch: pytes
 def test_a_schedule_ends_where_the_resumed_run_ends() -> None:
     schedule = ("--model.lr_scheduler", "clipos_lightning.schedule.WarmupCosine")
     short = done("fit", *DEMO, *schedule, "--trainer.max_epochs", 3)
-    longer = done("fit", "--ckpt_path", short.checkpoint, "--trainer.max_epochs", 6)
-    (schedule_state,) = torch.load(longer.checkpoint, weights_only=True)["lr_schedulers"]
-    base = schedule_state["base_lrs"][0]
-    assert schedule_state["_last_lr"][0] == pytest.approx(base * (1 + math.cos(math.pi * 5 / 6)) / 2)
+    five, six = (done("fit", "--ckpt_path", short.checkpoint, "--trainer.max_epochs", n) for n in (5, 6))
+    assert relative_difference(six.context, five.context) > 1e-5  # the rate is not zero after the third epoch
 
 
 # ---- validate

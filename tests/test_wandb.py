@@ -1,7 +1,6 @@
 """The W&B dashboard without an account: recorded offline, with the results as a table, and never a question."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,9 @@ CREDENTIALS = ("WANDB_API_KEY", "WANDB_MODE", "WANDB_ENTITY", "WANDB_PROJECT", "
 
 
 @pytest.fixture
-def offline_runs(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Run, Run]]:
+def offline_runs(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Run, Run]:
     """fit and test with the overlay, nobody logged in, and a terminal's input that must not be read."""
-    wandb.teardown()  # it remembers the environment it was first used in
+    wandb.finish()  # of an earlier test in this process
     for name in CREDENTIALS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))  # no ~/.netrc
@@ -29,9 +28,10 @@ def offline_runs(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     overlay = ("--config", "demo.yaml", "--config", "wandb.yaml")
     options = ("--data.root", tiny_folder, *PHOTO_OPTIONS)
     fit = done("fit", *overlay, *options, "--trainer.max_steps", 2)
+    wandb.finish()  # as the end of its process would
     test = done("test", "--config", "wandb.yaml", "--ckpt_path", fit.checkpoint, pictures=True)
-    yield fit, test
-    wandb.teardown()
+    wandb.finish()
+    return fit, test
 
 
 def test_without_credentials_a_run_is_recorded_offline(offline_runs: tuple[Run, Run], tmp_path: Path) -> None:

@@ -1,19 +1,22 @@
 """fit, validate and test by LightningCLI: shipped configs by name, a folder for each run, clear errors."""
 
 import logging
+import netrc
 import os
 import shlex
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 from jsonargparse import ActionConfigFile, Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -143,7 +146,6 @@ class ClipOSCLI(LightningCLI):
         self._dump_config()
         if self.checkpoint is not None:
             check_options(self.config_dump["model"], model_options(self.checkpoint))
-        prepare_wandb(self.config_dump["trainer"])
 
     def instantiate_classes(self) -> None:
         """Data, model, then the trainer; the model learns how it is trained for its checkpoints."""
@@ -246,32 +248,24 @@ def run_folder(root: Path, command: str) -> Path:
     return folder
 
 
-def uses_wandb(logger: Any) -> bool:
-    """Whether a logger's plain configuration is (or holds) W&B's."""
-    if isinstance(logger, list):
-        return any(uses_wandb(entry) for entry in logger)
-    return isinstance(logger, dict) and str(logger.get("class_path", "")).endswith("WandbLogger")
-
-
-def prepare_wandb(trainer: dict[str, Any]) -> None:
-    """Without credentials W&B records offline; it never asks for a login."""
-    if not uses_wandb(trainer.get("logger")) or os.environ.get("WANDB_MODE"):
-        return
-    import wandb
-
-    os.environ.setdefault("WANDB_SILENT", "true")
-    if not wandb.api.api_key:
-        os.environ["WANDB_MODE"] = "offline"
-        say(
-            "W&B: no credentials, recorded offline; to upload: `wandb login`, then `wandb sync RUN/wandb/offline-run-*`"
-        )
+def has_wandb_key() -> bool:
+    """Whether W&B's client would find credentials without asking: in the environment, or left by ``wandb login``."""
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    with suppress(OSError, netrc.NetrcParseError):
+        return bool(netrc.netrc(os.environ.get("NETRC")).authenticators(host))
+    return False
 
 
 def place_wandb(logger: Logger, folder: Path) -> None:
-    """W&B's own files go into the run's folder."""
-    init = getattr(logger, "_wandb_init", None)
-    if init is not None:
-        logger._save_dir = init["dir"] = str(folder)  # type: ignore[attr-defined]
+    """W&B's own files go into the run's folder; without credentials it records offline and never asks for a login."""
+    if not isinstance(logger, WandbLogger):
+        return
+    logger._save_dir = logger._wandb_init["dir"] = str(folder)
+    if not os.environ.get("WANDB_MODE") and not logger._offline and not has_wandb_key():
+        logger._offline, logger._wandb_init["mode"] = True, "offline"
+        say(f"W&B: no credentials, recorded offline; later: wandb login; wandb sync {folder}/wandb/offline-run-*")
 
 
 def hush() -> None:

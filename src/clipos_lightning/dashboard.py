@@ -27,6 +27,12 @@ class Dashboard(Callback):
                 logger.experiment.define_metric("train/*", step_metric="trainer/global_step", summary="last")
                 logger.experiment.define_metric("val/*", step_metric="trainer/global_step", summary="max")
 
+    @rank_zero_only
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Everything is written before the command ends."""
+        if any(isinstance(logger, WandbLogger) for logger in trainer.loggers):
+            wandb.finish()
+
 
 def log_report(run: Any, report: Mapping[str, Any], results: Results, pictures: Mapping[str, Any]) -> None:
     """A test's results: table, summary, ROC curves, histograms, pictures.

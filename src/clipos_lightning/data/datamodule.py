@@ -201,7 +201,7 @@ class FewShotOOD(LightningDataModule):
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """In training: the global batch of this step, in one run and in a resumed one alike."""
         if self.trainer is not None and self.trainer.training:
-            return self.global_batch(self.trainer.fit_loop.total_batch_idx + 1)
+            return self.global_batch(self.trainer.fit_loop.epoch_loop.batch_progress.total.completed)
         return batch
 
     def val_dataloader(self) -> Any:
