@@ -23,11 +23,11 @@ import torch
 from lightning.pytorch import Trainer
 
 from clipos_lightning.backbone import FrozenClip, load_backbone
-from clipos_lightning.cli import hush
 from clipos_lightning.data.datamodule import FewShotOOD
 from clipos_lightning.data.sets import ImageSet, ModelSizeImages, SceneSet, folder_images
 from clipos_lightning.metrics import auroc
 from clipos_lightning.module import ClipOS
+from clipos_lightning.progress import hush
 from clipos_lightning.prompts import ContextOptions
 from clipos_lightning.scores import SCORES, defined_scores
 from clipos_lightning.synthesis import SynthesisOptions

@@ -60,6 +60,14 @@ def check_identity(given: dict[str, Any] | None, ours: dict[str, Any]) -> None:
             )
 
 
+def check_state(given: dict[str, Any], ours: dict[str, Any]) -> None:
+    """The checkpoint holds every learned tensor and nothing else, each in its shape."""
+    shapes, wanted = ({k: tuple(v.shape) for k, v in state.items()} for state in (given, ours))
+    wrong = sorted(k for k in shapes.keys() | wanted.keys() if shapes.get(k) != wanted.get(k))
+    if wrong:
+        raise InputError(f"the checkpoint does not fit the model's options: {', '.join(wrong)} differ")
+
+
 def brief(value: Any) -> str:
     """A value for an error message, cut to 60 characters."""
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)

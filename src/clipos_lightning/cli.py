@@ -1,11 +1,9 @@
 """fit, validate and test by LightningCLI: shipped configs by name, a folder for each run, clear errors."""
 
-import logging
 import netrc
 import os
 import shlex
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -22,13 +20,13 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from .callbacks import LastCheckpoint, ShotsManifest, TestReport
 from .checkpoint import as_config, model_options, read_checkpoint
+from .commands import TRAINER_COMMANDS
 from .data.datamodule import FewShotOOD
 from .errors import InputError
 from .files import new_run_folder, whole
-from .main import TRAINER_COMMANDS
 from .module import ClipOS
 from .packaged import find_config
-from .progress import Progress, process_rank
+from .progress import Progress, hush, process_rank
 
 RUN_FOLDER = "CLIPOS_RUN_FOLDER"  # tells the processes that DDP starts where the first one writes
 FREE_AT_TEST = ("score", "scores", "pretrained", "seed")  # the command line wins over the checkpoint
@@ -266,24 +264,6 @@ def place_wandb(logger: Logger, folder: Path) -> None:
     if not os.environ.get("WANDB_MODE") and not logger._offline and not has_wandb_key():
         logger._offline, logger._wandb_init["mode"] = True, "offline"
         say(f"W&B: no credentials, recorded offline; later: wandb login; wandb sync {folder}/wandb/offline-run-*")
-
-
-def hush() -> None:
-    """No banners and tips: stderr is for what is wrong."""
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (
-        r".*does not have many workers.*",
-        r".*exists and is not empty.*",
-        r".*LightningCLI's args parameter.*",
-        r".*resuming from a checkpoint that ended before the epoch.*",
-        r".*Found \d+ module\(s\) in eval mode.*",
-        r".*smaller than the logging interval.*",
-        r".*GPU available but not used.*",
-        r"Total length of .* across ranks is zero.*",
-        r".*isinstance\(treespec, LeafSpec\).*",
-    ):
-        warnings.filterwarnings("ignore", message)
 
 
 def main(arguments: Sequence[str]) -> None:

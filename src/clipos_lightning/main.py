@@ -7,19 +7,9 @@ import traceback
 from collections.abc import Iterator, Sequence
 
 from . import __version__
+from .commands import COMMANDS, TRAINER_COMMANDS
 from .errors import InputError
 from .packaged import find_config, shipped_configs
-
-TRAINER_COMMANDS = {
-    "fit": "train a detector from a few labelled images per class",
-    "validate": "check a detector on training images that were not drawn, and on synthesised outliers",
-    "test": "test a detector against OOD sets and write a report; without --ckpt_path: the zero-shot detector",
-}
-COMMANDS = {
-    **TRAINER_COMMANDS,
-    "predict": "classify one's own images, or say that they are none of the classes",
-    "configs": "list the shipped configs",
-}
 
 HELP = f"""clipos {__version__}: few-shot out-of-distribution detection with CLIP (CLIP-OS, arXiv:2404.00323)
 

@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeVar
+from dataclasses import asdict
+from functools import cache
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,8 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .backbone import load_backbone
-from .checkpoint import check_identity
-from .errors import InputError
+from .checkpoint import check_identity, check_state
 from .features import FeatureStore, ShotFeatures
 from .losses import OBJECTIVES, energy_id_loss, energy_outlier_loss, entropy_loss, id_loss, irrelevant_locals
 from .metrics import OOD_METRICS, OODMetrics, ood_metrics
@@ -26,33 +26,7 @@ from .scores import SCORES, ScoreOptions, check_scores, compute_scores, defined_
 from .surgery import MaskOptions, SurgeryOptions, region_feature, relevant_patches, similarity_map
 from .synthesis import SynthesisOptions, as_tensors, choose_patches, draw_step, mix_shots
 from .tables import MAP_PATHS, ZERO_SHOT, Detector, Table, column_names, map_values
-from .types import Features, ImageFeatures, Images, Labels, PatchMap, PatchMask, Texts
-
-OptionsT = TypeVar("OptionsT")
-
-
-@dataclass
-class Explanation:
-    """What the method thought of a batch of images.
-
-    Attributes:
-        predicted: the predicted class, (B,).
-        probability: softmax(l) of that class over the C classes, (B,).
-        surgery: S, (B, P).
-        clip: plain CLIP's S_clip, (B, P).
-        mask: the ID-relevant patches, (B, P).
-    """
-
-    predicted: Labels
-    probability: Tensor
-    surgery: PatchMap
-    clip: PatchMap
-    mask: PatchMask
-
-
-def as_options(kind: type[OptionsT], value: OptionsT | dict[str, Any]) -> OptionsT:
-    """Options from a dataclass, or from the plain dict that a checkpoint holds."""
-    return kind(**value) if isinstance(value, dict) else value
+from .types import Explanation, Features, ImageFeatures, Images, Labels, Texts, as_options
 
 
 class ClipOS(LightningModule):
@@ -395,19 +369,12 @@ class ClipOS(LightningModule):
             InputError: the checkpoint is not ours, or was trained on something else.
         """
         check_identity(checkpoint.get("clipos"), self.identity())
-        learned = {k: v.shape for k, v in self.state_dict().items() if not k.startswith("backbone.")}
-        given = {k: v.shape for k, v in checkpoint["state_dict"].items()}
-        if learned != given:
-            wrong = sorted(k for k in learned.keys() | given.keys() if learned.get(k) != given.get(k))
-            raise InputError(f"the checkpoint does not fit the model's options: {', '.join(wrong)} differ")
+        learned = {k: v for k, v in self.state_dict().items() if not k.startswith("backbone.")}
+        check_state(checkpoint["state_dict"], learned)
         self.trained = True
 
 
-warned: set[str] = set()
-
-
+@cache
 def warn_single_class() -> None:
     """Say once that a batch of a single class has no pairs."""
-    if "single" not in warned:
-        warned.add("single")
-        rank_zero_warn("a batch holds a single class, so no outliers are synthesised from it; training goes on")
+    rank_zero_warn("a batch holds a single class, so no outliers are synthesised from it; training goes on")

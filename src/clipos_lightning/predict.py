@@ -14,13 +14,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from .checkpoint import read_checkpoint
-from .cli import hush
 from .data.sets import list_images, open_image
 from .data.transforms import to_model_size
 from .errors import InputError
 from .files import whole
 from .module import ClipOS
-from .progress import track
+from .progress import hush, track
 
 COLUMNS = ("path", "class", "probability", "score", "error")
 

@@ -1,6 +1,8 @@
-"""Progress bars that say what is going on: encoding few-shot images, training, testing set k of n."""
+"""What the terminal shows of work under way: bars that say what is going on, and no banners of other libraries."""
 
+import logging
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -101,3 +103,21 @@ class Progress(ProgressBar):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """No bar is left half-way in front of an error."""
         self.close()
+
+
+def hush() -> None:
+    """No banners and tips: stderr is for what is wrong."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        r".*does not have many workers.*",
+        r".*exists and is not empty.*",
+        r".*LightningCLI's args parameter.*",
+        r".*resuming from a checkpoint that ended before the epoch.*",
+        r".*Found \d+ module\(s\) in eval mode.*",
+        r".*smaller than the logging interval.*",
+        r".*GPU available but not used.*",
+        r"Total length of .* across ranks is zero.*",
+        r".*isinstance\(treespec, LeafSpec\).*",
+    ):
+        warnings.filterwarnings("ignore", message)

@@ -6,7 +6,7 @@ joint embedding space. All features are L2-normalised.
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
@@ -21,6 +21,7 @@ Labels = Int[Tensor, " batch"]
 Texts = Float[Tensor, "prompts dim"]
 
 PathName = Literal["clip", "vv", "local"]
+OptionsT = TypeVar("OptionsT")
 
 
 @dataclass
@@ -67,3 +68,27 @@ def concatenate(parts: list[ImageFeatures]) -> ImageFeatures:
         for f in fields(ImageFeatures)
     }
     return ImageFeatures(**joined)
+
+
+@dataclass
+class Explanation:
+    """What the method thought of a batch of images.
+
+    Attributes:
+        predicted: the predicted class, (B,).
+        probability: softmax(l) of that class over the C classes, (B,).
+        surgery: S, (B, P).
+        clip: plain CLIP's S_clip, (B, P).
+        mask: the ID-relevant patches, (B, P).
+    """
+
+    predicted: Labels
+    probability: Tensor
+    surgery: PatchMap
+    clip: PatchMap
+    mask: PatchMask
+
+
+def as_options(kind: type[OptionsT], value: OptionsT | dict[str, Any]) -> OptionsT:
+    """Options from a dataclass, or from the plain dict that a checkpoint holds."""
+    return kind(**value) if isinstance(value, dict) else value

@@ -1,0 +1,12 @@
+"""The commands and what each does, for the help texts. No torch."""
+
+TRAINER_COMMANDS = {
+    "fit": "train a detector from a few labelled images per class",
+    "validate": "check a detector on training images that were not drawn, and on synthesised outliers",
+    "test": "test a detector against OOD sets and write a report; without --ckpt_path: the zero-shot detector",
+}
+COMMANDS = {
+    **TRAINER_COMMANDS,
+    "predict": "classify one's own images, or say that they are none of the classes",
+    "configs": "list the shipped configs",
+}
