@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -79,16 +80,23 @@ def test_two_processes_are_one_whatever_the_objective(options: list[str], tmp_pa
 
 
 @pytest.mark.slow
-def test_a_process_without_a_share_does_not_hang(tmp_path: Path) -> None:
+def test_a_process_without_a_share_does_not_hang(tiny_folder: Path, tmp_path: Path) -> None:
     """Batches of one image, a test set of one image: the second process has nothing to do, and still takes part."""
-    options = ("--config", "demo.yaml", "--data.batch_size", "1", "--trainer.max_steps", "3")
+    single = tmp_path / "single"
+    single.mkdir()
+    shutil.copy(tiny_folder / "other/0.png", single)
+    options = ("--config", "demo.yaml", "--data.root", tiny_folder, "--data.id", "folder:photos")
+    options += ("--data.ood_sets", f"[folder:other,folder:{single}]", "--data.batch_size", 1, "--trainer.max_steps", 3)
     both = two("fit", *options, folder=tmp_path)
     assert both.code == 0, both.err
     one = done("fit", *options, "--trainer.default_root_dir", tmp_path)
     both.out = f"run: {tmp_path / both.folder}"
     assert relative_difference(both.context, one.context) < 1e-5
-    test = two("test", "--ckpt_path", both.checkpoint, "--data.limit_per_set", 1, folder=tmp_path)
+    test = two("test", "--ckpt_path", both.checkpoint, folder=tmp_path)
     assert test.code == 0, test.err
+    assert test.err == ""
+    test.out = f"run: {tmp_path / test.folder}"
+    assert {name: scores["energy"]["n"] for name, scores in test.report["ood"].items()} == {"other": 7, "single": 1}
 
 
 @pytest.mark.slow

@@ -9,4 +9,5 @@ COMMANDS = {
     **TRAINER_COMMANDS,
     "predict": "classify one's own images, or say that they are none of the classes",
     "configs": "list the shipped configs",
+    "data": "list, download, verify and describe the data sets",
 }

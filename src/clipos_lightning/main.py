@@ -23,6 +23,7 @@ examples:
   clipos test --ckpt_path runs/fit-…/last.ckpt     AUROC, FPR95 and AUPR per OOD set and score; a report to look at
   clipos test --config demo.yaml                   the zero-shot detector, without training
   clipos predict runs/fit-…/last.ckpt photos/      class, probability and score of each image, as CSV
+  clipos data list                                 the data sets that there are, and which lie below the data root
 
 `clipos COMMAND --help` shows a command's options; `--config` takes a file or a shipped config's name.
 """
@@ -81,6 +82,10 @@ def dispatch(arguments: list[str]) -> int:
         from .predict import main as predict
 
         return predict(rest)
+    elif command == "data":
+        from .datasets_command import main as data_command
+
+        return data_command(rest)
     elif command in TRAINER_COMMANDS:
         for name in configs_in(rest):
             find_config(name)
