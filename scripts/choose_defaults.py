@@ -86,7 +86,7 @@ CLIPOS = [  # what learns, start, rate, lambda, level, patches
 
 def clipos(learn: Any, start: str, rate: float, weight: float, level: Any, patches: Any) -> Trial:
     """A setting of CLIP-OS."""
-    context = ContextOptions(length=8, words="a photo of a" if start == "words" else None, learn=learn)
+    context = ContextOptions(8 if start == "random" else None, "a photo of a" if start == "words" else None, learn)
     options = {
         "context": context,
         "outlier_weight": weight,

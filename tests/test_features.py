@@ -102,3 +102,14 @@ def test_image_features_are_sliced_and_joined_with_the_paths_they_have(unit):
     for path in ("clip", "local"):
         with pytest.raises(ValueError, match=f"path '{path}' were not computed"):
             joined.path(path)
+
+
+def test_over_budget_a_prepared_step_is_encoded_once():
+    encoder = Encoder()
+    _, store = stores(encoder)
+    encoder.asked.clear()
+    store.prepare(torch.tensor([7, 3, 7, 500]))
+    for index in ([3, 7], [500], [7, 7, 3]):
+        assert_same(store[torch.tensor(index)], encoder.all[torch.tensor(index)])
+    assert encoder.asked == [[3, 7, 500]]
+    assert_same(store[torch.tensor([1])], encoder.all[torch.tensor([1])])  # not prepared: encoded all the same

@@ -50,7 +50,7 @@ class ShotsManifest(Callback):
 
     @rank_zero_only
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """The DataModule has drawn; a test of the zero-shot detector has no shots."""
+        """The DataModule has drawn; where training images are not at hand, a test goes without."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(data, FewShotOOD) and data.drawn:
             write_json(self.folder / "shots.json", data.manifest())
@@ -78,6 +78,7 @@ class TestReport(Callback):
         labels = images.labels[sorted(positions)]
         run = self.run_record(module, data)
         args = (data.ood_kinds, module.score, data.id_set.name, module.backbone.grid, run)
+        self.folder.mkdir(parents=True, exist_ok=True)
         report = build_report(module.results, labels, *args)
         pictures = draw_pictures(module, data)
         with whole(self.folder / "scores.npz") as path, open(path, "wb") as file:

@@ -8,7 +8,7 @@ import torch
 
 from .errors import InputError
 
-NOT_OPTIONS = ("class_names", "seed")  # of the model's hyper-parameters: linked from the data, set by seed_everything
+NOT_OPTIONS = ("class_names",)  # of the model's hyper-parameters: linked from the data
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,7 +30,7 @@ from .packaged import find_config
 from .progress import Progress, hush, process_rank
 
 RUN_FOLDER = "CLIPOS_RUN_FOLDER"  # tells the processes that DDP starts where the first one writes
-FREE_AT_TEST = ("score", "scores", "pretrained", "seed")  # the command line wins over the checkpoint
+FREE_AT_TEST = ("score", "scores", "pretrained")  # the command line wins over the checkpoint
 
 
 class PackagedConfig(ActionConfigFile):
@@ -116,8 +117,8 @@ class ClipOSCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """The checkpoint is read first, as a configuration that everything else overrides."""
-        words = list(args)
-        self.command = shlex.join(["clipos", *words])
+        words = configs_first(args)
+        self.command = shlex.join(["clipos", *args])
         path = value_of(words, "--ckpt_path")
         if path is not None:
             self.checkpoint = read_checkpoint(path)
@@ -129,6 +130,9 @@ class ClipOSCLI(LightningCLI):
             raise InputError(
                 f"ckpt_path {given} stands in a config: give it on the command line, as --ckpt_path {given}"
             )
+        precision = str(self.config[self.config.subcommand].trainer.precision)
+        if (precision.endswith("-true") and precision != "32-true") or precision in ("64", "transformer-engine"):
+            raise InputError(f"--trainer.precision {precision}: scores are fp32; take 32-true, 16-mixed or bf16-mixed")
         if self.config[self.config.subcommand].trainer.enable_checkpointing is False:
             raise InputError("--trainer.enable_checkpointing false: a run always writes its last.ckpt; leave it out")
 
@@ -177,6 +181,11 @@ class ClipOSCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """What comes next."""
+        for spec in self.datamodule.ood_specs:
+            if spec.folder is not None and not (self.datamodule.root / spec.folder).is_dir():
+                say(
+                    f"note: OOD set {spec.name!r} has no folder {self.datamodule.root / spec.folder}; test will need it"
+                )
         say(f"next: clipos test --ckpt_path {shlex.quote(str(self.folder / 'last.ckpt'))}")
         self.end()
 
@@ -201,6 +210,18 @@ class ClipOSCLI(LightningCLI):
 def say(line: str) -> None:
     """A line on stdout, by the first process."""
     print(line, flush=True)
+
+
+def configs_first(words: Sequence[str]) -> list[str]:
+    """The command, its --config options in their order, then everything else: a flag wins wherever it stands."""
+    command, configs, rest = list(words[:1]), list[str](), list[str]()
+    remaining = iter(words[1:])
+    for word in remaining:
+        if word in ("-c", "--config"):
+            configs += [word, *islice(remaining, 1)]
+        else:
+            (configs if word.startswith("--config=") else rest).append(word)
+    return command + configs + rest
 
 
 def value_of(words: Sequence[str], option: str) -> str | None:

@@ -58,6 +58,7 @@ class FeatureStore:
         progress: Callable[[list[Tensor]], Iterator[Tensor]] = iter,
     ) -> None:
         self._encode = encode
+        self.step: tuple[Tensor, ShotFeatures] | None = None
         self.kept: ShotFeatures | None = None
         chunks = list(torch.arange(count).split(CHUNK))
         first = encode(chunks[0])
@@ -68,10 +69,18 @@ class FeatureStore:
         """Features of the images at ``index`` (n,), in that order; images that repeat are encoded once."""
         if self.kept is not None:
             return self.kept[index.to(self.kept.cls.device)]
-        unique, inverse = index.cpu().unique(return_inverse=True)
-        parts = [self._encode(chunk) for chunk in unique.split(CHUNK)]
-        features = concatenate(parts) if parts else self._encode(unique)
-        return features[inverse.to(features.cls.device)]
+        if self.step is None or not torch.isin(index.cpu(), self.step[0]).all():
+            self.prepare(index)
+        assert self.step is not None
+        known, features = self.step
+        return features[torch.searchsorted(known, index.cpu().contiguous()).to(features.cls.device)]
+
+    def prepare(self, index: Tensor) -> None:
+        """Over budget: encode the images of a step once, whatever is asked of them later; else nothing to do."""
+        if self.kept is None:
+            unique = index.cpu().unique()
+            parts = [self._encode(chunk) for chunk in unique.split(CHUNK)]
+            self.step = unique, concatenate(parts) if parts else self._encode(unique)
 
 
 def concatenate(parts: list[ShotFeatures]) -> ShotFeatures:

@@ -125,7 +125,7 @@ class Rows(Metric):
 
     def update(self, index: Tensor, values: Tensor) -> None:
         """Add the rows (B, K) of the items with these indices (B,)."""
-        self.rows.append(torch.cat([index[:, None].double(), values.double()], 1))
+        self.rows.append(torch.cat([index[:, None].float(), values.float()], 1))  # indices are exact up to 2^24
 
     def compute(self) -> NDArray[np.float64]:
         """Values (N, K) in the order of the indices."""

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -13,18 +14,20 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 from torch import Tensor
+from torchmetrics import MeanMetric
 
 from .backbone import load_backbone
 from .checkpoint import check_identity, check_state
+from .errors import InputError
 from .features import FeatureStore, ShotFeatures
-from .losses import OBJECTIVES, energy_id_loss, energy_outlier_loss, entropy_loss, id_loss, irrelevant_locals
+from .losses import OBJECTIVES, energy_id_loss, energy_outlier_loss, id_loss, irrelevant_locals
 from .metrics import OOD_METRICS, OODMetrics, ood_metrics
 from .progress import track
 from .prompts import ContextOptions, PromptLearner, check_names
 from .schedule import WarmupCosine
 from .scores import SCORES, ScoreOptions, check_scores, compute_scores, defined_scores, evidence, needed_paths
 from .surgery import MaskOptions, SurgeryOptions, region_feature, relevant_patches, similarity_map
-from .synthesis import SynthesisOptions, as_tensors, choose_patches, draw_step, mix_shots
+from .synthesis import Draw, SynthesisOptions, as_tensors, choose_patches, draw_step, mix_shots
 from .tables import MAP_PATHS, ZERO_SHOT, Detector, Table, column_names, map_values
 from .types import Explanation, Features, ImageFeatures, Images, Labels, Texts, as_options
 
@@ -54,7 +57,7 @@ class ClipOS(LightningModule):
         energy_margins: m_in and m_out of objective energy; null: the medians of -logsumexp under the zero-shot prompts,
             of the few-shot images and of their synthesised outliers.
         feature_budget_mb: memory for frozen features of the few-shot images; above it they are encoded anew each step.
-        seed: of the context's start and of every draw in training; null: that of --seed_everything.
+        seed: of the context's start and of every draw in training; null: that of --seed_everything (from Python: 1).
         optimizer: gets the prompt parameters only.
         lr_scheduler: stepped once an epoch; null: a constant rate.
 
@@ -101,6 +104,10 @@ class ClipOS(LightningModule):
         self.class_names, self.outlier_weight, self.energy_margins = list(class_names), outlier_weight, energy_margins
         self.mask, self.synthesis, self.scoring = mask, synthesis, scoring
         self.seed = 1 if seed is None else seed
+        if self.seed < 0 or outlier_weight < 0:
+            raise InputError(f"--model.seed ({self.seed}) and --model.outlier_weight ({outlier_weight}) are at least 0")
+        if pretrained and Path(pretrained).is_file():
+            pretrained = str(Path(pretrained).absolute())  # means the same wherever the checkpoint is used
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         self.feature_budget = feature_budget_mb * 2**20
         self.trained = False
@@ -141,40 +148,51 @@ class ClipOS(LightningModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """One step over this process's share of the global batch (CLIP-OS, section 3)."""
         text = self.prompts()  # (C + 1, D)
-        rank, world = self.global_rank, self.trainer.world_size
-        index, labels = batch["index"][rank::world], batch["label"][rank::world]
-        logits = self.scale * self.store[index].cls @ text.T
-        id_term = self.share(id_loss(logits, labels), len(batch["index"]))
-        loss, outlier_term = id_term, None
-        if self.objective.outliers == "synthesis" and self.outlier_weight:
-            outliers, count = self.synthesise(batch, rank, world)  # (M, D)
-            outlier_term = self.share(self.outlier_loss(self.scale * outliers @ text.T), count)
-            if self.objective is OBJECTIVES["energy"]:
-                outlier_term = outlier_term + self.share(energy_id_loss(logits, self.margins[0]), len(batch["index"]))
-        if self.objective.outliers == "local_patches" and self.outlier_weight:
-            outlier_term = self.local_entropy(self.store[index], labels, text)
-        if outlier_term is not None:
+        with self.exact():
+            rank, world = self.global_rank, self.trainer.world_size
+            index, labels = batch["index"][rank::world], batch["label"][rank::world]
+            draw = self.draw(batch)
+            self.store.prepare(torch.cat([index, batch["index"][draw.share(rank, world).pairs].flatten()]))
+            logits = self.scale * self.store[index].cls @ text.T
+            id_term = self.share(id_loss(logits, labels), len(batch["index"]))
+            outlier_term = torch.zeros_like(id_term)
+            if self.objective.outliers == "synthesis" and self.outlier_weight:
+                outliers = self.mix_pairs(batch["index"], draw.share(rank, world))  # (M, D)
+                outlier_term = self.share(self.outlier_loss(self.scale * outliers @ text.T), len(draw.pairs))
+            if self.objective is OBJECTIVES["energy"] and self.outlier_weight:
+                margin_term = self.share(energy_id_loss(logits, self.margins[0]), len(batch["index"]))
+                outlier_term = outlier_term + margin_term
+            if self.objective.outliers == "local_patches" and self.outlier_weight:
+                outlier_term = self.local_entropy(self.store[index], labels, text)
             loss = id_term + self.outlier_weight * outlier_term
-            self.log("train/outlier_loss", outlier_term.detach(), sync_dist=True, batch_size=1)
-        self.log("train/id_loss", id_term.detach(), sync_dist=True, batch_size=1)
+        terms = {"train/id_loss": id_term.detach(), "train/outlier_loss": outlier_term.detach()}
+        self.log_dict(terms, sync_dist=True, batch_size=1)
         self.log("train/loss", loss.detach(), sync_dist=True, prog_bar=True, batch_size=1)
         return loss
+
+    def exact(self) -> torch.autocast:
+        """Fp32 whatever the Trainer's precision: only the two encoders run in mixed precision."""
+        return torch.autocast(self.device.type, enabled=False)
 
     def share(self, values: Tensor, count: int | Tensor) -> Tensor:
         """This process's part of a mean over ``count`` items of all processes, for DDP, which averages gradients."""
         return values.sum() * self.trainer.world_size / max(int(count), 1)
 
-    def synthesise(self, batch: dict[str, Any], rank: int, world: int) -> tuple[Features, int]:
-        """This process's share of the step's outliers, and their count over all processes."""
-        draw = draw_step(self.seed, batch["step"], batch["label"].cpu().numpy(), self.synthesis)
-        if not len(draw.pairs):
+    def draw(self, batch: dict[str, Any]) -> Draw:
+        """The step's outliers over the global batch; none where the objective makes none."""
+        labels = batch["label"].cpu().numpy()
+        if self.objective.outliers != "synthesis" or not self.outlier_weight:
+            labels = labels[:0]
+        draw = draw_step(self.seed, batch["step"], labels, self.synthesis)
+        if len(labels) and not len(draw.pairs):
             warn_single_class()
-        pairs, mix, where = as_tensors(draw.share(rank, world), self.class_text)
-        return self.mix_pairs(batch["index"].to(pairs.device)[pairs], mix, where), len(draw.pairs)
+        return draw
 
-    def mix_pairs(self, images: Tensor, mix: Tensor, where: Tensor) -> Features:
-        """Outliers (M, D) of pairs of few-shot images (M, 2)."""
-        return mix_shots(self.store[images[:, 0]], self.store[images[:, 1]], mix, where)
+    def mix_pairs(self, images: Tensor, draw: Draw) -> Features:
+        """Outliers (M, D) of a draw's pairs among these few-shot images (their indices, (B,))."""
+        pairs, mix, where = as_tensors(draw, self.class_text)
+        first, second = images.to(pairs.device)[pairs].unbind(1)
+        return mix_shots(self.store[first], self.store[second], mix, where)
 
     def outlier_loss(self, logits: Tensor) -> Tensor:
         """The objective's outlier term, one value an outlier."""
@@ -187,7 +205,7 @@ class ClipOS(LightningModule):
         assert shots.patches is not None
         chosen = irrelevant_locals(shots.patches, text, labels, self.mask.top_k)
         count = self.trainer.strategy.reduce(chosen.sum(), reduce_op="sum")
-        return self.share(entropy_loss(self.scale * shots.patches[chosen] @ text.T), count)
+        return self.share(self.outlier_loss(self.scale * shots.patches[chosen] @ text.T), count)
 
     def configure_optimizers(self) -> Any:
         """The configured optimizer on the prompt parameters; the schedule is stepped once an epoch."""
@@ -197,7 +215,9 @@ class ClipOS(LightningModule):
         scheduler = self.lr_scheduler(optimizer)
         if isinstance(scheduler, WarmupCosine) and scheduler.epochs is None:
             self.trainer.fit_loop.setup_data()  # a run by steps does not know its epochs before
-            batches = int(self.trainer.estimated_stepping_batches) * self.trainer.accumulate_grad_batches
+            batches = self.trainer.estimated_stepping_batches * self.trainer.accumulate_grad_batches
+            if math.isinf(batches):
+                raise InputError("WarmupCosine needs its length: set its init_args.epochs, or --trainer.max_epochs")
             scheduler.epochs = math.ceil(batches / self.trainer.num_training_batches)
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
@@ -236,7 +256,7 @@ class ClipOS(LightningModule):
         """Outliers over all few-shot images at once, for margins and validation."""
         labels = self.trainer.datamodule.shot_labels  # type: ignore[attr-defined]
         options = SynthesisOptions(**{**asdict(self.synthesis), "count": count})
-        return self.mix_pairs(*as_tensors(draw_step(self.seed, 0, labels.numpy(), options), self.class_text))
+        return self.mix_pairs(torch.arange(len(labels)), draw_step(self.seed, 0, labels.numpy(), options))
 
     def median_energies(self) -> tuple[float, float]:
         """Medians of -logsumexp under the zero-shot prompts: few-shot images, synthesised outliers."""
@@ -276,11 +296,12 @@ class ClipOS(LightningModule):
         paths = self.test_paths | (MAP_PATHS if "mask" in batch else frozenset())
         features = self.backbone.encode_image(batch["image"], paths)
         values = []
-        for detector in self.detectors:
-            scores, cosine = self.judge(detector.scores, features, detector.text)
-            values += [column.double()[:, None] for column in (cosine.argmax(1), *scores.values())]
-        if "mask" in batch:
-            values.append(map_values(features, self.class_text[batch["label"]], batch["mask"], self.backbone.grid))
+        with self.exact():
+            for detector in self.detectors:
+                scores, cosine = self.judge(detector.scores, features, detector.text)
+                values += [column.float()[:, None] for column in (cosine.argmax(1), *scores.values())]
+            if "mask" in batch:
+                values.append(map_values(features, self.class_text[batch["label"]], batch["mask"], self.backbone.grid))
         self.tables[dataloader_idx].rows.update(batch["index"], torch.cat(values, 1))
 
     def judge(self, names: Sequence[str], features: ImageFeatures, text: Texts) -> tuple[dict[str, Tensor], Tensor]:
@@ -300,10 +321,11 @@ class ClipOS(LightningModule):
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Undrawn ID images: accuracy, and the base of the detector's score for the comparison with outliers."""
         features = self.backbone.encode_image(batch["image"])
-        cosine = features.cls @ self.val_text.T
-        correct = cosine[:, : len(self.class_names)].argmax(1) == batch["label"]
-        self.log("val/accuracy", 100 * correct.float().mean(), sync_dist=True, batch_size=len(correct))
-        self.val_metrics.update(self.base_score(features.cls), torch.ones_like(correct))
+        with self.exact():
+            cosine = features.cls @ self.val_text.T
+            correct = cosine[:, : len(self.class_names)].argmax(1) == batch["label"]
+            self.val_metrics.update(self.base_score(features.cls), torch.ones_like(correct))
+        self.val_correct.update(100 * correct.float())
 
     def base_score(self, features: Features) -> Tensor:
         """The detector's score of global features alone (for a local or region score: its base)."""
@@ -313,6 +335,7 @@ class ClipOS(LightningModule):
     def on_validation_start(self) -> None:
         """Synthesise outliers from the few-shot images, every process its share."""
         self.val_text, self.val_metrics = self.text, OODMetrics().to(self.device)
+        self.val_correct = MeanMetric().to(self.device)
         self.store = self.build_store(region=True)
         outliers = self.outliers_of_all(1000)[self.global_rank :: self.trainer.world_size]
         self.val_metrics.update(
@@ -321,6 +344,7 @@ class ClipOS(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Undrawn ID images against synthesised outliers; never a test OOD set."""
+        self.log("val/accuracy", self.val_correct.compute())
         for name, value in self.val_metrics.compute().items():
             self.log(f"val/outliers/{name}", value)
 
@@ -329,8 +353,9 @@ class ClipOS(LightningModule):
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int = 0) -> dict[str, Tensor]:
         """Class, its probability over the C classes, and the detector's score, each (B,)."""
         features = self.backbone.encode_image(batch["image"], needed_paths([self.score], self.mask))
-        scores, cosine = self.judge([self.score], features, self.text)
-        best = (self.scale * cosine).softmax(1).max(1)
+        with self.exact():
+            scores, cosine = self.judge([self.score], features, self.text)
+            best = (self.scale * cosine).softmax(1).max(1)
         return {"class": best.indices, "probability": best.values, "score": scores[self.score]}
 
     @torch.no_grad()

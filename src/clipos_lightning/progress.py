@@ -117,6 +117,7 @@ def hush() -> None:
         r".*Found \d+ module\(s\) in eval mode.*",
         r".*smaller than the logging interval.*",
         r".*GPU available but not used.*",
+        r"It is recommended to use .self\.log.*sync_dist=True.*",
         r"Total length of .* across ranks is zero.*",
         r".*isinstance\(treespec, LeafSpec\).*",
     ):

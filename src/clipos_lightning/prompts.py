@@ -3,6 +3,7 @@
 CLIP-OS section 3, "unknown-aware prompt learning"; contexts as in CoOp (Zhou et al. 2022).
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -20,13 +21,13 @@ class ContextOptions:
     """The learnable part of the prompts.
 
     Attributes:
-        length: context tokens, started from N(0, 0.02).
+        length: context tokens, started from N(0, 0.02); null: 16.
         words: start from these words instead ("a photo of a"); their tokens give the length.
         learn: shared (one context for all prompts), own (a second one for "unknown"), unknown_only (the class prompts
             stay the template's, so ID accuracy is the zero-shot one's; only "unknown" learns).
     """
 
-    length: int = 16
+    length: int | None = None
     words: str | None = None
     learn: Literal["shared", "own", "unknown_only"] = "shared"
 
@@ -36,9 +37,9 @@ def check_names(class_names: Sequence[str], unknown_word: str, template: str) ->
     same = [name for name in class_names if name.lower() == unknown_word.lower()]  # CLIP reads lower case
     if same:
         raise InputError(f"a class is called {same[0]!r}, like the unknown word: choose another --model.unknown_word")
-    twice = sorted({n for n in class_names if list(class_names).count(n) > 1})
+    twice = [name for name, count in Counter(name.lower() for name in class_names).items() if count > 1]
     if twice:
-        raise InputError(f"two classes are worded {twice[0]!r}: give each its own (--data.class_names)")
+        raise InputError(f"two classes are worded {twice[0]!r} to CLIP: give each its own (--data.class_names)")
     if template.count("{}") != 1:
         raise InputError(f"--model.template {template!r} must hold {{}} once, where the class name stands")
 
@@ -119,15 +120,20 @@ class PromptLearner(nn.Module):
 def start_context(backbone: FrozenClip, options: ContextOptions, seed: int) -> Tensor:
     """The context's first value, (n, W): words' token embeddings, or N(0, 0.02) from a generator of its own."""
     table = backbone.clip.token_embedding
+    if options.words is not None and options.length is not None:
+        raise InputError(
+            "--model.context.length and .words are both set, and words have their own length: set one to null"
+        )
     if options.words is not None:
         ids = backbone.tokenize(options.words)
         if not ids:
             raise InputError("--model.context.words has no words: give some, or a length")
         return table(torch.tensor(ids, device=table.weight.device)).float()
-    if options.length < 1:
-        raise InputError(f"--model.context.length is {options.length}: at least 1")
+    length = 16 if options.length is None else options.length
+    if length < 1:
+        raise InputError(f"--model.context.length is {length}: at least 1")
     generator = torch.Generator().manual_seed(seed)
-    return 0.02 * torch.randn(options.length, table.embedding_dim, generator=generator)
+    return 0.02 * torch.randn(length, table.embedding_dim, generator=generator)
 
 
 def with_context(embeddings: Tensor, context: Tensor) -> Tensor:

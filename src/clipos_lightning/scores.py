@@ -33,6 +33,10 @@ class ScoreOptions:
     local_weight: float = 1.0
     region_weight: float = 1.0
 
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise InputError(f"--model.scoring.temperature is {self.temperature}: it must be above 0")
+
 
 @dataclass
 class Evidence:

@@ -37,6 +37,10 @@ class SurgeryOptions:
     attention: Literal["vv", "qk"] = "vv"
     depth: int | None = None
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.beta <= 1:
+            raise InputError(f"--model.surgery.beta is {self.beta}: it must lie in [0, 1]")
+
 
 @dataclass(frozen=True)
 class MaskOptions:
@@ -52,6 +56,12 @@ class MaskOptions:
     kind: Literal["discrepancy", "top_k", "surgery", "clip", "none"] = "discrepancy"
     threshold: float | None = None
     top_k: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not 0 < self.top_k <= 1:
+            raise InputError(f"--model.mask.top_k is {self.top_k}: a fraction of the classes, above 0 and at most 1")
+        if self.threshold is not None and self.kind in ("top_k", "none"):
+            raise InputError(f"--model.mask.threshold has no meaning for kind {self.kind}: leave it out")
 
     @property
     def paths(self) -> frozenset[PathName]:

@@ -106,7 +106,8 @@ def choose_patches(mask: PatchMask, which: Literal["relevant", "irrelevant", "al
 
 def pick_patch(patches: Patches, mask: PatchMask, where: Float[Tensor, " batch"]) -> Features:
     """One of the mask's patches of each image: the floor(where * n)-th of its n patches, (B, D)."""
-    wanted = (where * mask.sum(1)).long()
+    count = mask.sum(1)
+    wanted = torch.minimum((where * count).long(), count - 1)  # fp32 may round up to 1
     nth = mask.long().cumsum(1) - 1
     index = (mask & (nth == wanted[:, None])).long().argmax(1)
     return patches[torch.arange(len(patches), device=patches.device), index]
@@ -136,6 +137,6 @@ def as_tensors(draw: Draw, like: Tensor) -> tuple[Int[Tensor, "outliers 2"], Flo
     """A draw's pairs, lambdas and patch choices on the device of ``like``."""
     return (
         torch.from_numpy(draw.pairs).to(like.device),
-        torch.from_numpy(draw.mix).to(like.device, torch.float32),
-        torch.from_numpy(draw.patch).to(like.device),
+        torch.from_numpy(draw.mix).to(torch.float32).to(like.device),
+        torch.from_numpy(draw.patch).to(torch.float32).to(like.device),
     )

@@ -44,6 +44,7 @@ class Table:
 
     def __init__(self, name: str, columns: list[str]) -> None:
         self.name, self.columns, self.rows = name, columns, Rows(len(columns))
+        self.rows.update(torch.empty(0), torch.empty(0, len(columns)))  # a process may have no image of a small set
 
     def gather(self) -> dict[str, NDArray[np.float64]]:
         """Column to values over all processes, rows in the order of the set."""
@@ -63,4 +64,4 @@ def map_values(
     """S_clip and S for the true label, and each patch's share of the object: what masks are judged by, (B, 3 P)."""
     truth = F.adaptive_avg_pool2d(mask[:, None].float(), grid).flatten(1)
     maps = (similarity_map(features.path("clip"), own), similarity_map(features.path("vv"), own), truth)
-    return torch.cat([m.double() for m in maps], 1)
+    return torch.cat([m.float() for m in maps], 1)

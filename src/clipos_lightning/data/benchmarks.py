@@ -63,8 +63,8 @@ def id_cifar10(root: Path, seed: int, shots: int | str) -> IdSet:
     folder = next((f for f in (root / "cifar-10-batches-py", root / "cifar10/cifar-10-batches-py") if f.is_dir()), None)
     if folder is None:
         raise InputError(
-            f"CIFAR-10 is not below {root}: unpack cifar-10-python.tar.gz there, so that {root}/cifar-10-batches-py "
-            "exists, or set --data.root (or $CLIPOS_DATA)"
+            f"CIFAR-10 is not below {root} (no {root}/cifar-10-batches-py): clipos data download cifar10 --root {root}"
+            ", or set --data.root (or $CLIPOS_DATA)"
         )
     train = cifar_batches(folder, [f"data_batch_{i}" for i in range(1, 6)])
     test = cifar_batches(folder, ["test_batch"])
@@ -109,8 +109,8 @@ def ood_textures(root: Path) -> ImageSet:
             parts.append(torchvision.datasets.DTD(str(root), split=split, download=False))
         except (RuntimeError, OSError) as error:
             raise InputError(
-                f"OOD set 'textures' is not below {root}: unpack dtd-r1.0.1.tar.gz into {root}/dtd, so that "
-                f"{root}/dtd/dtd/images exists, or leave it out of --data.ood_sets"
+                f"OOD set 'textures' is not below {root} (no {root}/dtd/dtd/images): clipos data download textures "
+                f"--root {root}, or leave it out of --data.ood_sets"
             ) from error
     files = [Path(p) for part in parts for p in part._image_files]
     return TorchvisionSet("textures", parts, [f"{p.parent.name}/{p.name}" for p in files])

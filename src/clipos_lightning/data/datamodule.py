@@ -3,6 +3,8 @@
 import json
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -81,11 +83,14 @@ class FewShotOOD(LightningDataModule):
         class_names: str | None = None,
     ) -> None:
         super().__init__()
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # a small test set on many processes
         self.root = Path(root or os.environ.get("CLIPOS_DATA") or "data").expanduser()
         self.seed = 1 if seed is None else seed
         for option, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if value < 1:
                 raise InputError(f"--data.{option} is {value}: at least 1")
+        if self.seed < 0:
+            raise InputError(f"--data.seed is {self.seed}: at least 0")
         if num_workers is not None and num_workers < 0:
             raise InputError(f"--data.num_workers is {num_workers}: at least 0")
         if limit_per_set is not None and limit_per_set < 1:
@@ -106,6 +111,7 @@ class FewShotOOD(LightningDataModule):
         )
         self.tests: dict[str, tuple[ImageSet, list[int]]] = {}
         self.drawn: list[int] = []
+        self.drawn_as: tuple[int, int | str] = (self.seed, shots)  # a shots_file brings its own
         self.image_size = 0
         options: dict[str, Any] = {"root": str(self.root.absolute()), "id": id, "ood_sets": chosen, "shots": shots}
         options |= {"seed": self.seed, "shots_file": absolute(shots_file), "limit_per_set": limit_per_set}
@@ -120,6 +126,8 @@ class FewShotOOD(LightningDataModule):
             self.drawn = self.read_draw() if self.shots_file else self.draw()
         if stage == "test" and not self.tests:
             self.tests = self.open_tests()
+            with suppress(InputError):  # for the manifest alone: testing needs no training images
+                self.drawn = self.drawn or (self.read_draw() if self.shots_file else self.draw())
 
     def draw(self) -> list[int]:
         """The few-shot draw of this seed."""
@@ -135,7 +143,8 @@ class FewShotOOD(LightningDataModule):
         """
         try:
             with open(str(self.shots_file), encoding="utf-8") as file:
-                images = json.load(file)["images"]
+                written = json.load(file)
+            images, self.drawn_as = written["images"], (written["seed"], written["shots"])
             wanted = [(name, key) for name, keys in images.items() for key in keys]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"--data.shots_file: {self.shots_file} is not a shots.json of a run: {error}") from error
@@ -144,9 +153,12 @@ class FewShotOOD(LightningDataModule):
         classes = (self.id_set.class_keys[label] for label in train.labels)
         positions = {pair: i for i, pair in enumerate(zip(classes, train.shot_keys(), strict=True))}
         missing = [pair for pair in wanted if pair not in positions]
-        if missing or not wanted:
-            what = "/".join(missing[0]) if missing else "any image"
+        if missing:
+            what = "/".join(missing[0])
             raise InputError(f"--data.shots_file: the ID set {self.id_set.name} has not {what} of {self.shots_file}")
+        empty = set(self.id_set.class_keys) - {name for name, _ in wanted}
+        if empty:
+            raise InputError(f"--data.shots_file: {self.shots_file} has no image of class {min(empty)}")
         return [positions[pair] for pair in wanted]
 
     def manifest(self) -> dict[str, Any]:
@@ -154,7 +166,8 @@ class FewShotOOD(LightningDataModule):
         train, labels = self.id_set.train, self.shot_labels.tolist()
         keys = train.shot_keys()
         drawn = [(label, keys[i]) for label, i in zip(labels, self.drawn, strict=True)]
-        return manifest(self.id_set.name, self.seed, self.shots, self.id_set.class_keys, drawn)
+        seed, shots = self.drawn_as
+        return manifest(self.id_set.name, seed, shots, self.id_set.class_keys, drawn)
 
     def open_tests(self) -> dict[str, tuple[ImageSet, list[int]]]:
         """The ID test set first, then every OOD set, with the positions that are tested."""
@@ -175,7 +188,8 @@ class FewShotOOD(LightningDataModule):
     def shot_images(self, index: Tensor) -> Tensor:
         """Few-shot images by their position in the draw, uint8 (n, 3, H, W)."""
         images = ModelSizeImages(self.id_set.train, self.drawn, self.image_size)
-        pixels = [images[i]["image"] for i in index.tolist()]
+        with ThreadPoolExecutor(max(1, self.num_workers)) as pool:  # decoding leaves the interpreter free
+            pixels = [item["image"] for item in pool.map(images.__getitem__, index.tolist())]
         return torch.stack(pixels) if pixels else torch.empty(0, 3, self.image_size, self.image_size, dtype=torch.uint8)
 
     def global_batch(self, step: int) -> dict[str, Any]:
@@ -220,10 +234,18 @@ class FewShotOOD(LightningDataModule):
             )
         keys = [self.id_set.train.keys[i] for i in rest]
         positions = [rest[i] for i in limit_positions(keys, self.limit_per_set)]
+        self.check_shares(len(positions))
         return self.loader(ModelSizeImages(self.id_set.train, positions, self.image_size))
+
+    def check_shares(self, largest: int) -> None:
+        """Every process needs an image of the largest set, or the others wait for it."""
+        world = 1 if self.trainer is None else self.trainer.world_size
+        if largest < world:
+            raise InputError(f"the sets have {largest} images at most, fewer than {world} processes: use fewer devices")
 
     def test_dataloader(self) -> dict[str, DataLoader[Any]]:
         """Name to loader: the ID test set (``id``) first, then the OOD sets."""
+        self.check_shares(max(len(positions) for _, positions in self.tests.values()))
         return {
             name: self.loader(ModelSizeImages(images, positions, self.image_size))
             for name, (images, positions) in self.tests.items()

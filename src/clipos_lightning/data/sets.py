@@ -170,6 +170,8 @@ def open_image(path: Path) -> Image.Image:
     """
     try:
         with Image.open(path) as image:
+            if image.mode.startswith("I"):  # 16-bit greyscale, which PIL would clip to white
+                return Image.fromarray((np.asarray(image) // 257).clip(0, 255).astype(np.uint8)).convert("RGB")
             return image.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise unreadable(path, error) from error
