@@ -82,7 +82,7 @@ class TestReport(Callback):
         report = build_report(module.results, labels, *args)
         pictures = draw_pictures(module, data)
         with whole(self.folder / "scores.npz") as path, open(path, "wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **score_arrays(module, data))
+            np.savez_compressed(file, **score_arrays(module, data))
         write_json(self.folder / "report.json", report)
         write_text(self.folder / "report.md", to_markdown(report))
         uris = {caption: figures.data_uri(figure) for caption, figure in pictures.items()}
@@ -109,9 +109,9 @@ class TestReport(Callback):
         }
 
 
-def score_arrays(module: ClipOS, data: FewShotOOD) -> dict[str, np.ndarray]:
+def score_arrays(module: ClipOS, data: FewShotOOD) -> dict[str, Any]:
     """Every score of every image: ``<set>/paths``, ``<set>/labels``, ``<set>/<score>``, ``zero_shot/<set>/<score>``."""
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, Any] = {}
     for name, table in module.results.items():
         images, positions = data.tests[name]
         rows = sorted(positions)
