@@ -166,7 +166,7 @@ def judge(module: ClipOS, data: FewShotOOD, task: Task) -> tuple[float, dict[str
 def scores_of(module: ClipOS, features: ImageFeatures, labels: Any) -> tuple[dict[str, np.ndarray], float]:
     """Every score, region scores once a weight as ``name@weight``; the share of right classes."""
     names = defined_scores(module.objective.unknown or not module.trained)
-    values, cosine = module.judge(names, features, module.text)
+    values, cosine = module.head("", module.text, module.class_text, names).judge(features)
     found = {n: v.numpy() for n, v in values.items() if SCORES[n].on != "region"}
     for name in (n for n in names if SCORES[n].on == "region"):
         base = found[name.replace("_region", "")]

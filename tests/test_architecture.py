@@ -9,10 +9,10 @@ import clipos_lightning
 
 PACKAGE = Path(clipos_lightning.__file__).parent
 ORDER = """
-    errors data.fetch data.sources files commands packaged checkpoint types surgery backbone
+    errors plugins data.fetch data.sources files commands packaged checkpoint types surgery backbone
     data.shapes data.scenes data.transforms data.splits data.classnames data.sets data.benchmarks data.datamodule
     data.sources data.fetch
-    features synthesis prompts losses scores metrics tables schedule progress report figures dashboard module callbacks
+    features synthesis prompts prototypes losses scores metrics heads tables schedule progress report figures dashboard module callbacks
     cli predict datasets_command main __main__
 """.split()
 MODULES = {

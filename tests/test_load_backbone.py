@@ -55,8 +55,8 @@ def test_weights_that_cannot_be_fetched_are_a_clear_error(monkeypatch):
 
 def test_embedded_weights_load_by_name_alone(microclip):
     assert (microclip.name, microclip.activation) == ("MicroCLIP", "gelu")
-    assert (microclip.image_size, microclip.grid, microclip.depth) == (32, (8, 8), 3)
-    assert load_backbone("MicroCLIP", surgery=SurgeryOptions(depth=1)).depth == 1
+    assert (microclip.image_size, microclip.grid, microclip.depth(microclip.surgery)) == (32, (8, 8), 3)
+    assert microclip.depth(SurgeryOptions(depth=1)) == 1
 
 
 def test_weights_from_a_local_file(microclip, images, tmp_path):

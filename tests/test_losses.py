@@ -14,6 +14,7 @@ from clipos_lightning.losses import (
     focal_loss,
     id_loss,
     irrelevant_locals,
+    make_objective,
     uniform_loss,
     unknown_loss,
 )
@@ -121,11 +122,31 @@ def test_objectives_use_what_they_say():
     assert with_unknown == {"unknown", "focal"}
     sources = {name: objective.outliers for name, objective in OBJECTIVES.items()}
     made = dict.fromkeys(("unknown", "focal", "uniform_kl", "energy"), "synthesis")
-    assert sources == made | {"entropy": "local_patches", "none": "none"}
-    losses = {name: objective.loss for name, objective in OBJECTIVES.items() if objective.loss}
-    assert losses == {
-        "unknown": unknown_loss,
-        "focal": focal_loss,
-        "uniform_kl": uniform_loss,
-        "entropy": entropy_loss,
-    }
+    assert sources == made | {"entropy": "local_patches", "sct": "local_patches", "none": "none"}
+    logits = torch.linspace(-2, 3, 12).view(3, 4)
+    losses = {"unknown": unknown_loss, "focal": focal_loss, "uniform_kl": uniform_loss, "entropy": entropy_loss}
+    for name, loss in (losses | {"sct": entropy_loss}).items():
+        assert torch.equal(make_objective(name).outlier_loss(logits), loss(logits))
+
+
+def test_sct_weighs_by_the_confidence_in_the_own_class():
+    logits, labels = torch.linspace(-2, 3, 12).view(3, 4).requires_grad_(), torch.tensor([0, 3, 1])
+    sct = make_objective("sct")
+    p = [softmax(row)[label] for row, label in zip(logits.tolist(), labels.tolist(), strict=True)]
+    assert sct.id_loss(logits, labels).tolist() == pytest.approx([-(1 - v) * math.log(v) for v in p], abs=1e-5)
+    assert sct.patch_weight(logits, labels).tolist() == pytest.approx(p, abs=1e-6)
+    assert sct.patch_weight(logits, labels).requires_grad  # as in its authors' code
+    assert make_objective("entropy").patch_weight(logits, labels).tolist() == [1, 1, 1]
+
+
+def test_margins_are_the_medians_unless_given():
+    inside, outside = torch.tensor([[1.0, 2.0], [0.0, 3.0], [5.0, 1.0]]), torch.tensor([[0.0, 0.5], [1.0, 1.5]])
+    energy = [sorted(-math.log(sum(map(math.exp, row))) for row in rows.tolist()) for rows in (inside, outside)]
+    objective = make_objective("energy")
+    objective.prepare(inside, outside)
+    assert objective.margins == pytest.approx((energy[0][1], energy[1][0]))  # torch's median: the lower of two
+    given = make_objective("energy", (1.0, 2.0))
+    given.prepare(inside, outside)
+    assert given.margins == (1.0, 2.0)
+    assert given.id_penalty(inside).tolist() == energy_id_loss(inside, 1.0).tolist()
+    assert given.outlier_loss(outside).tolist() == energy_outlier_loss(outside, 2.0).tolist()

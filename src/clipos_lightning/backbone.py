@@ -9,6 +9,8 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -40,9 +42,9 @@ class FrozenClip(nn.Module):
         name: the model's name in open_clip.
         activation: ``quick_gelu`` or ``gelu``, recorded with checkpoints.
         surgery: options of the second path.
+        weights_fingerprint: SHA-256 of the weights where it is known; None: computed.
     """
 
-    context: Tensor
     mean: Tensor
     std: Tensor
 
@@ -53,6 +55,7 @@ class FrozenClip(nn.Module):
         name: str,
         activation: str,
         surgery: SurgeryOptions | None = None,
+        weights_fingerprint: str | None = None,
     ) -> None:
         super().__init__()
         surgery = surgery or SurgeryOptions()
@@ -60,16 +63,17 @@ class FrozenClip(nn.Module):
         self.clip, self.tokenizer, self.name, self.activation, self.surgery = clip, tokenizer, name, activation, surgery
         self.image_size: int = clip.visual.image_size[0]
         self.grid: tuple[int, int] = clip.visual.grid_size
-        self.fingerprint = fingerprint(clip)
+        self.fingerprint = weights_fingerprint or fingerprint(clip)
         blocks = len(clip.visual.transformer.resblocks)
-        self.depth = blocks // 2 if surgery.depth is None else surgery.depth
-        if not 0 <= self.depth <= blocks:
-            raise InputError(f"--model.surgery.depth is {self.depth}: {name} has {blocks} blocks, take 0 to {blocks}")
-        self.register_buffer("context", context_matrix(self.grid, surgery), persistent=False)
+        if not 0 <= self.depth(surgery) <= blocks:
+            depth = surgery.depth
+            raise InputError(f"--model.surgery.depth is {depth}: {name} has {blocks} blocks, take 0 to {blocks}")
+        self._matrices: dict[SurgeryOptions, Tensor] = {}
         preprocess = getattr(clip.visual, "preprocess_cfg", {})
         for key, value in (("mean", open_clip.OPENAI_DATASET_MEAN), ("std", open_clip.OPENAI_DATASET_STD)):
-            tensor = torch.tensor(preprocess.get(key, value)).view(1, 3, 1, 1)
+            tensor = torch.tensor(preprocess.get(key, value), device=clip.logit_scale.device).view(1, 3, 1, 1)
             self.register_buffer(key, tensor, persistent=False)
+        self.context_of(surgery)  # bad options are said before anything is encoded
         self.requires_grad_(False)
         super().train(False)
 
@@ -85,52 +89,81 @@ class FrozenClip(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.context.device
+        return self.mean.device
 
-    @torch.no_grad()
+    def depth(self, surgery: SurgeryOptions) -> int:
+        """How many of the last blocks have the surgery path."""
+        return len(self.clip.visual.transformer.resblocks) // 2 if surgery.depth is None else surgery.depth
+
+    def context_of(self, surgery: SurgeryOptions) -> Float[Tensor, "patches patches"]:
+        """The patch-context matrix of these options, built once, on the backbone's device."""
+        if surgery not in self._matrices:
+            self._matrices[surgery] = context_matrix(self.grid, surgery)
+        self._matrices[surgery] = self._matrices[surgery].to(self.device)
+        return self._matrices[surgery]
+
     def encode_image(self, images: Images, paths: frozenset[PathName] = frozenset()) -> ImageFeatures:
-        """One forward: the global feature and the patches of the paths asked for; q, k, v once per block.
+        """One forward: the global feature and the patches of the paths asked for.
 
         Args:
             images: uint8 at the model's size, (B, 3, H, W).
             paths: of ``clip`` (own patches), ``vv`` (surgery path), ``local`` (LoCoOp's local features).
         """
+        return self.encode_surgeries(images, paths, [self.surgery])[self.surgery]
+
+    @torch.no_grad()
+    def encode_surgeries(
+        self, images: Images, paths: frozenset[PathName], surgeries: Sequence[SurgeryOptions]
+    ) -> dict[SurgeryOptions, ImageFeatures]:
+        """One forward with a surgery path for each of several options; they share everything but ``patches_vv``.
+
+        q, k and v are computed once a block; each surgery path leaves the original one where its blocks start.
+
+        Args:
+            images: uint8 at the model's size, (B, 3, H, W).
+            paths: as for :meth:`encode_image`.
+            surgeries: options of the surgery paths, at least one.
+        """
         visual = self.clip.visual
         dtype = visual.conv1.weight.dtype
         x = visual._embeds(((images.float() / 255 - self.mean) / self.std).to(dtype))
         blocks = visual.transformer.resblocks
-        y, local = x, x
+        added: dict[SurgeryOptions, Tokens] = dict.fromkeys(surgeries if "vv" in paths else (), x)
+        local = x
         for i, block in enumerate(blocks):
             if i == len(blocks) - 1 and "local" in paths:
                 local = local_path(block, x)
-            x, update = self.block(block, x, surgery="vv" in paths and i >= len(blocks) - self.depth)
-            y = x if update is None else y + update  # the surgery path leaves the original one where its blocks start
-        return ImageFeatures(
+            inside = [s for s in added if i >= len(blocks) - self.depth(s)]
+            x, updates = self.block(block, x, inside)
+            added = {s: y + updates[s] if s in updates else x for s, y in added.items()}
+        shared = ImageFeatures(
             cls=self.project(x[:, :1])[:, 0],
             patches=self.project(x[:, 1:]) if "clip" in paths else None,
-            patches_vv=self.project(y[:, 1:]) if "vv" in paths else None,
             patches_local=self.project(local[:, 1:]) if "local" in paths else None,
         )
+        return {s: replace(shared, patches_vv=self.project(added[s][:, 1:]) if added else None) for s in surgeries}
 
-    def block(self, block: Any, x: Tokens, surgery: bool) -> tuple[Tokens, Tokens | None]:
-        """CLIP's own block on x, and what the surgery path adds to y: out_proj(softmax(v' v'^T / sqrt(d)) v')."""
+    def block(
+        self, block: Any, x: Tokens, surgeries: Sequence[SurgeryOptions]
+    ) -> tuple[Tokens, dict[SurgeryOptions, Tokens]]:
+        """CLIP's own block on x, and what each surgery path adds: out_proj(softmax(v' v'^T / sqrt(d)) v')."""
         attention = block.attn
         qkv = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
         q, k, v = qkv.chunk(3, dim=-1)
-        update = None
-        if surgery:
-            smooth = self.smooth_values(block, x, v)
-            q_, k_ = (smooth, smooth) if self.surgery.attention == "vv" else (q, k)
-            update = block.ls_1(attention.out_proj(attend(q_, k_, smooth, attention.num_heads)))
+        updates = {}
+        for surgery in surgeries:
+            smooth = self.smooth_values(block, x, v, surgery)
+            q_, k_ = (smooth, smooth) if surgery.attention == "vv" else (q, k)
+            updates[surgery] = block.ls_1(attention.out_proj(attend(q_, k_, smooth, attention.num_heads)))
         x = x + block.ls_1(attention.out_proj(attend(q, k, v, attention.num_heads)))
-        return x + block.ls_2(block.mlp(block.ln_2(x))), update
+        return x + block.ls_2(block.mlp(block.ln_2(x))), updates
 
-    def smooth_values(self, block: Any, x: Tokens, v: Tokens) -> Tokens:
+    def smooth_values(self, block: Any, x: Tokens, v: Tokens, surgery: SurgeryOptions) -> Tokens:
         """v' by patch-context on the values, or on the embeddings before ln_1, or v as it is."""
-        if self.surgery.context_on == "values":
-            return patch_context(v, self.context)
-        if self.surgery.context_on == "embeddings":
-            return values_of(block, patch_context(x, self.context))
+        if surgery.context_on == "values":
+            return patch_context(v, self.context_of(surgery))
+        if surgery.context_on == "embeddings":
+            return values_of(block, patch_context(x, self.context_of(surgery)))
         return v
 
     def project(self, tokens: Tokens) -> Patches:
@@ -296,8 +329,33 @@ def choose_weights(name: str, config: dict[str, Any], pretrained: str | None) ->
     return pretrained
 
 
+@dataclass(frozen=True)
+class LoadedClip:
+    """open_clip's model and tokenizer, and the SHA-256 of the weights."""
+
+    clip: open_clip.CLIP
+    tokenizer: open_clip.SimpleTokenizer
+    fingerprint: str
+
+
+_shared: ContextVar[dict[tuple[Any, ...], LoadedClip] | None] = ContextVar("_shared", default=None)
+
+
+@contextmanager
+def shared_weights() -> Iterator[None]:
+    """Inside, each CLIP is loaded once: all detectors on it hold the same frozen weights (and move with them)."""
+    token = _shared.set({} if _shared.get() is None else _shared.get())
+    try:
+        yield
+    finally:
+        _shared.reset(token)
+
+
 def load_backbone(
-    name: str = EMBEDDED, pretrained: str | None = None, surgery: SurgeryOptions | None = None
+    name: str = EMBEDDED,
+    pretrained: str | None = None,
+    surgery: SurgeryOptions | None = None,
+    image_size: int | None = None,
 ) -> FrozenClip:
     """A frozen CLIP by its name in open_clip.
 
@@ -305,6 +363,7 @@ def load_backbone(
         name: such as ``ViT-B-16-quickgelu``, or ``MicroCLIP`` (embedded).
         pretrained: a tag of open_clip or a local file; None: the backbone's own (``openai``, or the embedded weights).
         surgery: options of the surgery path.
+        image_size: pixels a side, with the positions interpolated (bicubic); None: the model's own.
 
     Raises:
         InputError: unknown or unsupported model, activation mismatch, weights neither cached nor reachable.
@@ -316,15 +375,31 @@ def load_backbone(
             f"backbone {name} is not supported: it is not a plain CLIP with open_clip's ViT and a class token. Take "
             f"one such as ViT-B-16-quickgelu, ViT-B-32-quickgelu, ViT-L-14-quickgelu or {EMBEDDED}"
         )
-    weights = choose_weights(name, config, pretrained)
+    patch = config["vision_cfg"]["patch_size"]
+    if image_size is not None and (image_size < patch or image_size % patch):
+        raise InputError(f"--model.image_size is {image_size}: {name} takes a multiple of its patch, {patch} pixels")
+    loaded = load_clip(name, choose_weights(name, config, pretrained), image_size)
+    activation = "quick_gelu" if config.get("quick_gelu") else "gelu"
+    return FrozenClip(loaded.clip, loaded.tokenizer, name, activation, surgery, loaded.fingerprint)
+
+
+def load_clip(name: str, weights: str, image_size: int | None) -> LoadedClip:
+    """open_clip's model with these weights, loaded once inside :func:`shared_weights`."""
+    shared, key = _shared.get(), (name, weights, image_size)
+    if shared is not None and key in shared:
+        return shared[key]
     try:
         with quiet():
-            clip = open_clip.create_model(name, pretrained=weights, precision="fp32", device="cpu")
-            tokenizer = open_clip.get_tokenizer(name)
+            clip = open_clip.create_model(
+                name, pretrained=weights, precision="fp32", device="cpu", force_image_size=image_size
+            )
+            loaded = LoadedClip(clip, open_clip.get_tokenizer(name), fingerprint(clip))
     except Exception as error:  # whatever the hub's client or the file's reader raises
         reason = " ".join(str(error).split())[:160]
         raise InputError(
             f"cannot load weights {weights!r} of {name}: neither cached nor reachable, or not a file of this model "
             f"({reason}). Connect to the internet once, or give a file with --model.pretrained"
         ) from error
-    return FrozenClip(clip, tokenizer, name, "quick_gelu" if config.get("quick_gelu") else "gelu", surgery)
+    if shared is not None:
+        shared[key] = loaded
+    return loaded

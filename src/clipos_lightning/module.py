@@ -1,11 +1,10 @@
 """ClipOS: the LightningModule that wires backbone, mask, synthesis, prompts, losses and scores together."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,16 +19,18 @@ from .backbone import load_backbone
 from .checkpoint import check_identity, check_state
 from .errors import InputError
 from .features import FeatureStore, ShotFeatures
-from .losses import OBJECTIVES, energy_id_loss, energy_outlier_loss, id_loss, irrelevant_locals
+from .heads import ZERO_SHOT, Head, all_paths
+from .losses import Objective, irrelevant_locals, make_objective
 from .metrics import OOD_METRICS, OODMetrics, ood_metrics
 from .progress import track
 from .prompts import ContextOptions, PromptLearner, check_names
+from .prototypes import blend, class_means
 from .schedule import WarmupCosine
-from .scores import SCORES, ScoreOptions, check_scores, compute_scores, defined_scores, evidence, needed_paths
-from .surgery import MaskOptions, SurgeryOptions, region_feature, relevant_patches, similarity_map
-from .synthesis import Draw, SynthesisOptions, as_tensors, choose_patches, draw_step, mix_shots
-from .tables import MAP_PATHS, ZERO_SHOT, Detector, Table, column_names, map_values
-from .types import Explanation, Features, ImageFeatures, Images, Labels, Texts, as_options
+from .scores import ScoreOptions, check_scores, defined_scores, evidence, find_score
+from .surgery import MaskOptions, SurgeryOptions, relevant_patches, similarity_map
+from .synthesis import Draw, SynthesisOptions, as_tensors, draw_step, mix_shots, shot_features
+from .tables import MAP_PATHS, Table, column_names, map_values
+from .types import Explanation, Features, Images, Labels, Texts, as_options
 
 
 class ClipOS(LightningModule):
@@ -41,11 +42,13 @@ class ClipOS(LightningModule):
         class_names: C class names as they stand in the prompts (from the data, not set by hand).
         backbone: an open_clip ViT by name, or MicroCLIP (embedded).
         pretrained: open_clip tag or local file of its weights; null: openai, or the embedded weights.
+        image_size: pixels a side, with the backbone's positions interpolated; null: its own.
         objective: unknown (CLIP-OS), focal, uniform_kl, energy: what learns from synthesised outliers and how; entropy:
-            LoCoOp's loss on ID-irrelevant patches; none: CoOp.
+            LoCoOp's loss on ID-irrelevant patches; sct: SCT's; none: CoOp; or the dotted path of one's own.
         outlier_weight: lambda_ood, weight of the outlier term.
         score: the detector's score, the report's headline; null: msp_unknown, or msp without an unknown prompt.
-        scores: scores in the report; null: all that the objective defines.
+        scores: scores in the report, by name or dotted path; null: all that the objective defines.
+        image_weight: share of the few-shot images' mean feature in each class's feature: 0 text alone, 1 images alone.
         unknown_word: the word for "none of them" in the learned prompt.
         template: the frozen class prompts: of the mask, the zero-shot detector and unknown_only.
         zero_shot_unknown: the zero-shot detector's prompt for "none of them".
@@ -73,10 +76,12 @@ class ClipOS(LightningModule):
         class_names: list[str],
         backbone: str = "ViT-B-16-quickgelu",
         pretrained: str | None = None,
-        objective: Literal["unknown", "focal", "uniform_kl", "energy", "entropy", "none"] = "unknown",
+        image_size: int | None = None,
+        objective: str | dict[str, Any] = "unknown",
         outlier_weight: float = 1.0,
         score: str | None = None,
         scores: list[str] | None = None,
+        image_weight: float = 0.0,
         unknown_word: str = "unknown",
         template: str = "a photo of a {}.",
         zero_shot_unknown: str = "a photo of an unknown object.",
@@ -95,75 +100,102 @@ class ClipOS(LightningModule):
         surgery, mask = as_options(SurgeryOptions, surgery), as_options(MaskOptions, mask)
         synthesis, context = as_options(SynthesisOptions, synthesis), as_options(ContextOptions, context)
         scoring = as_options(ScoreOptions, scoring)
-        self.objective = OBJECTIVES[objective]
+        self.objective = make_objective(objective, energy_margins)
         self.score = score or ("msp_unknown" if self.objective.unknown else "msp")
         self.scores = list(dict.fromkeys([*(scores or defined_scores(self.objective.unknown)), self.score]))
         check_scores([self.score], self.objective.unknown, "--model.score")
         check_scores(self.scores, self.objective.unknown, "--model.scores")
         check_names(class_names, unknown_word, template)
-        self.class_names, self.outlier_weight, self.energy_margins = list(class_names), outlier_weight, energy_margins
+        self.class_names, self.outlier_weight, self.image_weight = list(class_names), outlier_weight, image_weight
         self.mask, self.synthesis, self.scoring = mask, synthesis, scoring
         self.seed = 1 if seed is None else seed
         if self.seed < 0 or outlier_weight < 0:
             raise InputError(f"--model.seed ({self.seed}) and --model.outlier_weight ({outlier_weight}) are at least 0")
+        if not 0 <= image_weight <= 1:
+            raise InputError(f"--model.image_weight is {image_weight}: it must lie in [0, 1]")
         if pretrained and Path(pretrained).is_file():
             pretrained = str(Path(pretrained).absolute())  # means the same wherever the checkpoint is used
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         self.feature_budget = feature_budget_mb * 2**20
         self.trained = False
+        self.decider: Head | None = None  # what predict judges by, built once
         self.strict_loading = False  # a checkpoint lacks the frozen backbone; on_load_checkpoint checks every other key
         self.recipe: dict[str, Any] = {}  # how it is trained, as plain data for the checkpoint (the CLI fills it)
-        options: dict[str, Any] = {"backbone": backbone, "pretrained": pretrained, "objective": objective}
-        options |= {"outlier_weight": outlier_weight, "score": score, "scores": scores, "unknown_word": unknown_word}
+        options: dict[str, Any] = {"backbone": backbone, "pretrained": pretrained, "image_size": image_size}
+        options |= {"objective": objective, "outlier_weight": outlier_weight, "image_weight": image_weight}
+        options |= {"score": score, "scores": scores, "unknown_word": unknown_word}
         options |= {"template": template, "zero_shot_unknown": zero_shot_unknown, "energy_margins": energy_margins}
         options |= {"surgery": asdict(surgery), "mask": asdict(mask), "synthesis": asdict(synthesis)}
         options |= {"context": asdict(context), "scoring": asdict(scoring), "seed": self.seed}
         options |= {"feature_budget_mb": feature_budget_mb, "class_names": self.class_names}
         self.save_hyperparameters(options, logger=False)
 
-        self.backbone = load_backbone(backbone, pretrained, surgery)
+        self.backbone = load_backbone(backbone, pretrained, surgery, image_size)
         self.scale = float(self.backbone.scale)
         unknown = unknown_word if self.objective.unknown else None
         self.prompts = PromptLearner(self.backbone, class_names, unknown, context, template, self.seed)
-        class_text = self.backbone.encode_text([template.format(name) for name in class_names])
-        self.register_buffer("class_text", class_text, persistent=False)
-        zero_shot = torch.cat([class_text, self.backbone.encode_text([zero_shot_unknown])])
-        self.register_buffer("zero_shot_text", zero_shot, persistent=False)
+        plain = self.backbone.encode_text([*(template.format(name) for name in class_names), zero_shot_unknown])
+        self.register_buffer("plain_text", plain, persistent=False)  # the zero-shot prompts: C classes, then "unknown"
+        self.register_buffer("image_text", torch.zeros_like(plain[:-1]), persistent=bool(image_weight))
         frozen = [f"backbone.{name}" for name, _ in self.backbone.named_parameters()]
         frozen += [name for name, _ in self.named_buffers()]
         self._ddp_params_and_buffers_to_ignore = frozen  # DDP neither broadcasts nor reduces what never changes
 
-    class_text: Tensor
-    zero_shot_text: Tensor
+    plain_text: Tensor
+    image_text: Tensor
+
+    # ---- what the classes look like
+
+    @property
+    def class_text(self) -> Texts:
+        """The frozen class features of the mask, (C, D)."""
+        return self.blend(self.plain_text[:-1])
+
+    @property
+    def zero_shot_text(self) -> Texts:
+        """The zero-shot detector's prompts, "unknown" last, (C + 1, D)."""
+        return self.blend(self.plain_text)
+
+    def blend(self, text: Texts, weight: float | None = None) -> Texts:
+        """The classes' rows blended with their few-shot images' mean features."""
+        return blend(text, self.image_text, self.image_weight if weight is None else weight)
+
+    def learn_images(self) -> None:
+        """Each class's mean image feature, where it has a share."""
+        if self.image_weight:
+            data = self.trainer.datamodule  # type: ignore[attr-defined]
+            labels = data.shot_labels
+            cls = [self.backbone.encode_image(data.shot_images(i).to(self.device)).cls for i in chunks(len(labels))]
+            self.image_text.copy_(class_means(torch.cat(cls), labels.to(self.device), len(self.class_names)))
 
     # ---- training
 
     def on_fit_start(self) -> None:
         """Encode the few-shot images once."""
-        self.trained = True
+        self.trained, self.decider = True, None
+        self.learn_images()
         self.store = self.build_store()
-        if self.energy_margins is None and self.objective is OBJECTIVES["energy"]:
-            self.energy_margins = self.median_energies()
+        if type(self.objective).prepare is not Objective.prepare:
+            self.objective.prepare(*self.zero_shot_logits())
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """One step over this process's share of the global batch (CLIP-OS, section 3)."""
-        text = self.prompts()  # (C + 1, D)
+        text = self.blend(self.prompts())  # (C + 1, D)
         with self.exact():
             rank, world = self.global_rank, self.trainer.world_size
             index, labels = batch["index"][rank::world], batch["label"][rank::world]
             draw = self.draw(batch)
             self.store.prepare(torch.cat([index, batch["index"][draw.share(rank, world).pairs].flatten()]))
             logits = self.scale * self.store[index].cls @ text.T
-            id_term = self.share(id_loss(logits, labels), len(batch["index"]))
+            id_term = self.share(self.objective.id_loss(logits, labels), len(batch["index"]))
             outlier_term = torch.zeros_like(id_term)
-            if self.objective.outliers == "synthesis" and self.outlier_weight:
+            if self.outlier_weight and self.objective.outliers == "synthesis":
                 outliers = self.mix_pairs(batch["index"], draw.share(rank, world))  # (M, D)
-                outlier_term = self.share(self.outlier_loss(self.scale * outliers @ text.T), len(draw.pairs))
-            if self.objective is OBJECTIVES["energy"] and self.outlier_weight:
-                margin_term = self.share(energy_id_loss(logits, self.margins[0]), len(batch["index"]))
-                outlier_term = outlier_term + margin_term
-            if self.objective.outliers == "local_patches" and self.outlier_weight:
-                outlier_term = self.local_entropy(self.store[index], labels, text)
+                outlier_term = self.share(self.objective.outlier_loss(self.scale * outliers @ text.T), len(draw.pairs))
+            if self.outlier_weight and self.objective.outliers == "local_patches":
+                outlier_term = self.local_term(self.store[index], logits, labels, text)
+            if self.outlier_weight:
+                outlier_term = outlier_term + self.share(self.objective.id_penalty(logits), len(batch["index"]))
             loss = id_term + self.outlier_weight * outlier_term
         terms = {"train/id_loss": id_term.detach(), "train/outlier_loss": outlier_term.detach()}
         self.log_dict(terms, sync_dist=True, batch_size=1)
@@ -194,18 +226,13 @@ class ClipOS(LightningModule):
         first, second = images.to(pairs.device)[pairs].unbind(1)
         return mix_shots(self.store[first], self.store[second], mix, where)
 
-    def outlier_loss(self, logits: Tensor) -> Tensor:
-        """The objective's outlier term, one value an outlier."""
-        if self.objective.loss is None:
-            return energy_outlier_loss(logits, self.margins[1])
-        return self.objective.loss(logits)
-
-    def local_entropy(self, shots: ShotFeatures, labels: Labels, text: Texts) -> Tensor:
-        """LoCoOp: minus the mean entropy over all ID-irrelevant local patches of the global batch; 0 without any."""
+    def local_term(self, shots: ShotFeatures, logits: Tensor, labels: Labels, text: Texts) -> Tensor:
+        """LoCoOp's: the mean over all ID-irrelevant local patches of the global batch; 0 without any."""
         assert shots.patches is not None
         chosen = irrelevant_locals(shots.patches, text, labels, self.mask.top_k)
         count = self.trainer.strategy.reduce(chosen.sum(), reduce_op="sum")
-        return self.share(self.outlier_loss(self.scale * shots.patches[chosen] @ text.T), count)
+        weight = self.objective.patch_weight(logits, labels)[:, None].expand_as(chosen)[chosen]
+        return self.share(weight * self.objective.outlier_loss(self.scale * shots.patches[chosen] @ text.T), count)
 
     def configure_optimizers(self) -> Any:
         """The configured optimizer on the prompt parameters; the schedule is stepped once an epoch."""
@@ -228,29 +255,15 @@ class ClipOS(LightningModule):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         labels = data.shot_labels
 
+        outliers = "synthesis" if region else self.objective.outliers
+
         def encode(index: Tensor) -> ShotFeatures:
-            images = data.shot_images(index).to(self.device)
-            return self.shot_features(images, labels[index].to(self.device), region)
+            images, own = data.shot_images(index).to(self.device), labels[index].to(self.device)
+            return shot_features(self.backbone, images, own, self.class_text, outliers, self.mask, self.synthesis)
 
         return FeatureStore(
             encode, len(labels), self.feature_budget, lambda chunks: track(chunks, "encoding few-shot images")
         )
-
-    @torch.no_grad()
-    def shot_features(self, images: Images, labels: Labels, region: bool = False) -> ShotFeatures:
-        """What the objective needs of few-shot images; regions and patches by the mask of their true label."""
-        if self.objective.outliers == "local_patches" and not region:
-            features = self.backbone.encode_image(images, frozenset({"local"}))
-            return ShotFeatures(features.cls, patches=features.patches_local)
-        if self.objective.outliers != "synthesis" and not region:
-            return ShotFeatures(self.backbone.encode_image(images).cls)
-        features = self.backbone.encode_image(images, self.mask.paths | {self.synthesis.path})
-        relevant = relevant_patches(features, self.class_text, labels, self.mask)
-        chosen = choose_patches(relevant, self.synthesis.patches)
-        patches = features.path(self.synthesis.path)
-        if self.synthesis.level == "region":
-            return ShotFeatures(features.cls, region=region_feature(patches, chosen))
-        return ShotFeatures(features.cls, patches=patches, mask=chosen)
 
     def outliers_of_all(self, count: int) -> Features:
         """Outliers over all few-shot images at once, for margins and validation."""
@@ -258,55 +271,62 @@ class ClipOS(LightningModule):
         options = SynthesisOptions(**{**asdict(self.synthesis), "count": count})
         return self.mix_pairs(torch.arange(len(labels)), draw_step(self.seed, 0, labels.numpy(), options))
 
-    def median_energies(self) -> tuple[float, float]:
-        """Medians of -logsumexp under the zero-shot prompts: few-shot images, synthesised outliers."""
+    def zero_shot_logits(self) -> tuple[Tensor, Tensor]:
+        """Logits over C under the zero-shot prompts: of the few-shot images, and of 1,000 of their outliers."""
         count = len(self.trainer.datamodule.shot_labels)  # type: ignore[attr-defined]
         shots, outliers = self.store[torch.arange(count)].cls, self.outliers_of_all(1000)
-        inside, outside = (-torch.logsumexp(self.scale * f @ self.class_text.T, 1) for f in (shots, outliers))
-        return float(inside.median()), float(outside.median() if len(outside) else inside.median())
-
-    @property
-    def margins(self) -> tuple[float, float]:
-        """m_in, m_out of objective energy."""
-        assert self.energy_margins is not None
-        return self.energy_margins
+        return self.scale * shots @ self.class_text.T, self.scale * outliers @ self.class_text.T
 
     # ---- testing
 
     @property
     def text(self) -> Texts:
         """The detector's prompts: the learned ones, or the zero-shot detector's before any training."""
-        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            return self.prompts() if self.trained else self.zero_shot_text
+        with torch.no_grad(), self.exact():
+            return self.blend(self.prompts()) if self.trained else self.zero_shot_text
+
+    def head(self, prefix: str, text: Texts, class_text: Texts, scores: list[str]) -> Head:
+        """This detector's constants around some prompts."""
+        constants = (self.scale, scores, self.backbone.surgery, self.mask, self.scoring)
+        return Head(prefix, text, class_text, *constants)
+
+    @torch.no_grad()
+    def heads(self) -> list[Head]:
+        """What a test compares: the detector; beside a trained one zero-shot; where images count, each side alone."""
+        every = self.scores if self.hparams["scores"] else defined_scores(True)  # zero-shot always has "unknown"
+        text, plain, ours = self.text, self.plain_text, self.scores if self.trained else every
+        heads = [self.head("", text, self.class_text, ours)]
+        if self.trained:
+            heads.append(self.head(ZERO_SHOT, plain, plain[:-1], every))
+        if self.image_weight:
+            with self.exact():
+                learned = self.prompts() if self.trained else plain
+            heads.append(self.head("text/", learned, plain[:-1], ours))
+            images = self.blend(learned, 1.0)
+            heads.append(self.head("images/", images, images[: len(self.class_names)], ours))
+        return heads
 
     def on_test_start(self) -> None:
         """Encode the prompts once; an empty table for each set."""
-        every = self.scores if self.hparams["scores"] else defined_scores(True)  # zero-shot always has "unknown"
-        zero_shot = Detector(ZERO_SHOT if self.trained else "", self.zero_shot_text, every)
-        self.detectors = [Detector("", self.text, self.scores), zero_shot] if self.trained else [zero_shot]
-        self.test_paths = needed_paths({name for d in self.detectors for name in d.scores}, self.mask)
+        if not self.trained:
+            self.learn_images()
+        self.judges = self.heads()
+        self.test_paths = all_paths(self.judges)
         tests = self.trainer.datamodule.tests  # type: ignore[attr-defined]
         grid = self.backbone.grid
-        self.tables = [Table(name, column_names(self.detectors, grid, s.has_masks)) for name, (s, _) in tests.items()]
+        self.tables = [Table(name, column_names(self.judges, grid, s.has_masks)) for name, (s, _) in tests.items()]
         for table in self.tables:
             table.rows.to(self.device)
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Score a batch under every detector, in one pass of the backbone."""
+        """Score a batch under every head, in one pass of the backbone."""
         paths = self.test_paths | (MAP_PATHS if "mask" in batch else frozenset())
         features = self.backbone.encode_image(batch["image"], paths)
-        values = []
         with self.exact():
-            for detector in self.detectors:
-                scores, cosine = self.judge(detector.scores, features, detector.text)
-                values += [column.float()[:, None] for column in (cosine.argmax(1), *scores.values())]
+            values = [head.values(features) for head in self.judges]
             if "mask" in batch:
                 values.append(map_values(features, self.class_text[batch["label"]], batch["mask"], self.backbone.grid))
         self.tables[dataloader_idx].rows.update(batch["index"], torch.cat(values, 1))
-
-    def judge(self, names: Sequence[str], features: ImageFeatures, text: Texts) -> tuple[dict[str, Tensor], Tensor]:
-        """Scores of a batch under a detector's prompts, and the cosines to its classes."""
-        return compute_scores(names, features, text, self.class_text, self.scale, self.mask, self.scoring)
 
     def on_test_epoch_end(self) -> None:
         """Gather every table over processes; log the headline's figures."""
@@ -330,10 +350,13 @@ class ClipOS(LightningModule):
     def base_score(self, features: Features) -> Tensor:
         """The detector's score of global features alone (for a local or region score: its base)."""
         classes = len(self.class_names)
-        return SCORES[self.score].base(evidence(features, self.val_text, classes, self.scale, self.scoring.temperature))
+        seen = evidence(features, self.val_text, classes, self.scale, self.scoring.temperature)
+        return find_score(self.score).base(seen)
 
     def on_validation_start(self) -> None:
         """Synthesise outliers from the few-shot images, every process its share."""
+        if not self.trained:
+            self.learn_images()
         self.val_text, self.val_metrics = self.text, OODMetrics().to(self.device)
         self.val_correct = MeanMetric().to(self.device)
         self.store = self.build_store(region=True)
@@ -352,9 +375,10 @@ class ClipOS(LightningModule):
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int = 0) -> dict[str, Tensor]:
         """Class, its probability over the C classes, and the detector's score, each (B,)."""
-        features = self.backbone.encode_image(batch["image"], needed_paths([self.score], self.mask))
+        self.decider = self.decider or self.head("", self.text, self.class_text, [self.score])
+        features = self.backbone.encode_image(batch["image"], self.decider.paths)
         with self.exact():
-            scores, cosine = self.judge([self.score], features, self.text)
+            scores, cosine = self.decider.judge(features)
             best = (self.scale * cosine).softmax(1).max(1)
         return {"class": best.indices, "probability": best.values, "score": scores[self.score]}
 
@@ -396,7 +420,12 @@ class ClipOS(LightningModule):
         check_identity(checkpoint.get("clipos"), self.identity())
         learned = {k: v for k, v in self.state_dict().items() if not k.startswith("backbone.")}
         check_state(checkpoint["state_dict"], learned)
-        self.trained = True
+        self.trained, self.decider = True, None
+
+
+def chunks(count: int, size: int = 256) -> list[Tensor]:
+    """Indices 0 to count - 1, some at a time."""
+    return list(torch.arange(count).split(size))
 
 
 @cache

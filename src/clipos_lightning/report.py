@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .metrics import OOD_METRICS, boundary_f, mask_iou, ood_metrics
 from .scores import SCORES
-from .tables import ZERO_SHOT
+from .heads import ZERO_SHOT
 
 Table = Mapping[str, NDArray[np.float64]]
 Results = Mapping[str, Table]

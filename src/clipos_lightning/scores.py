@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .errors import InputError
+from .plugins import load_object
 from .surgery import MaskOptions, region_feature, relevant_patches
 from .types import Features, ImageFeatures, PathName, Texts
 
@@ -159,6 +160,20 @@ SCORES: dict[str, Score] = {
 }
 
 
+def find_score(name: str) -> Score:
+    """A score by its name in ``SCORES``, or one's own by its dotted path: a ``Score``, or a function of an Evidence.
+
+    Raises:
+        InputError: no such module or name, or neither a Score nor a function.
+    """
+    if name in SCORES or "." not in name:
+        return SCORES[name]
+    found = load_object(name, "--model.scores")
+    if not isinstance(found, Score) and not callable(found):
+        raise InputError(f"--model.scores {name}: neither a clipos_lightning.scores.Score nor a function")
+    return found if isinstance(found, Score) else Score(found)
+
+
 def defined_scores(has_unknown: bool) -> list[str]:
     """The scores that a detector with or without an unknown prompt has."""
     return [name for name, score in SCORES.items() if has_unknown or not score.unknown]
@@ -168,14 +183,15 @@ def check_scores(names: Iterable[str], has_unknown: bool, option: str) -> None:
     """All names are scores that such a detector has, or an InputError that lists them."""
     defined = defined_scores(has_unknown)
     for name in names:
-        if name not in defined:
-            why = "needs an unknown prompt, which this objective has not" if name in SCORES else "is not a score"
-            raise InputError(f"{option} {name!r} {why}: take one of {', '.join(defined)}")
+        known = name in SCORES or "." in name
+        if not known or (find_score(name).unknown and not has_unknown):
+            why = "needs an unknown prompt, which this objective has not" if known else "is not a score"
+            raise InputError(f"{option} {name!r} {why}: take one of {', '.join(defined)}, or package.module.function")
 
 
 def needed_paths(names: Iterable[str], mask: MaskOptions) -> frozenset[PathName]:
     """The backbone's paths that these scores look at; patch features that none needs are not computed."""
-    kinds = {SCORES[name].on for name in names}
+    kinds = {find_score(name).on for name in names}
     local: set[PathName] = {"local"} if "local" in kinds else set()
     region: set[PathName] = {"vv", *mask.paths} if "region" in kinds else set()
     return frozenset(local | region)
@@ -193,7 +209,7 @@ def compute_scores(
     """Scores of a batch under one detector.
 
     Args:
-        names: of ``SCORES``.
+        names: of ``SCORES``, or dotted paths.
         features: with the paths that :func:`needed_paths` names.
         text: the detector's prompts, (C, D) or (C + 1, D) with "unknown" last.
         class_text: the frozen class prompts of the mask, (C, D).
@@ -209,13 +225,13 @@ def compute_scores(
     def weigh(feature: Tensor) -> Evidence:
         return evidence(feature, text, classes, scale, options.temperature)
 
-    on = {SCORES[name].on for name in names}
+    chosen = {name: find_score(name) for name in names}
+    on = {score.on for score in chosen.values()}
     cls = weigh(features.cls)
     local = weigh(features.path("local")) if "local" in on else None
     region = weigh(region_of(features, class_text, cls.cosine.argmax(-1), mask)) if "region" in on else None
     scores = {}
-    for name in names:
-        score = SCORES[name]
+    for name, score in chosen.items():
         scores[name] = score.base(cls)
         if score.on == "local" and local is not None:
             scores[name] = scores[name] + options.local_weight * score.base(local).amax(-1)

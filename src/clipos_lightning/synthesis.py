@@ -14,9 +14,11 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .backbone import FrozenClip
 from .errors import InputError
 from .features import ShotFeatures
-from .types import Features, Patches, PatchMask
+from .surgery import MaskOptions, region_feature, relevant_patches
+from .types import Features, Images, Labels, Patches, PatchMask, Texts
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,40 @@ def choose_patches(mask: PatchMask, which: Literal["relevant", "irrelevant", "al
     rest = ~mask
     rest[:, -1] |= mask.all(1)
     return rest
+
+
+@torch.no_grad()
+def shot_features(
+    backbone: FrozenClip,
+    images: Images,
+    labels: Labels,
+    class_text: Texts,
+    outliers: Literal["synthesis", "local_patches", "none"],
+    mask: MaskOptions,
+    options: SynthesisOptions,
+) -> ShotFeatures:
+    """What training needs of few-shot images; regions and patches by the mask of their true label.
+
+    Args:
+        backbone: the frozen CLIP.
+        images: uint8 at its size, (B, 3, H, W).
+        labels: true classes, (B,).
+        class_text: the frozen class prompts of the mask, (C, D).
+        outliers: where the objective's outlier term runs.
+        mask: which patches are ID-relevant.
+        options: how outliers are made.
+    """
+    if outliers == "local_patches":
+        features = backbone.encode_image(images, frozenset({"local"}))
+        return ShotFeatures(features.cls, patches=features.patches_local)
+    if outliers == "none":
+        return ShotFeatures(backbone.encode_image(images).cls)
+    features = backbone.encode_image(images, mask.paths | {options.path})
+    chosen = choose_patches(relevant_patches(features, class_text, labels, mask), options.patches)
+    patches = features.path(options.path)
+    if options.level == "region":
+        return ShotFeatures(features.cls, region=region_feature(patches, chosen))
+    return ShotFeatures(features.cls, patches=patches, mask=chosen)
 
 
 def pick_patch(patches: Patches, mask: PatchMask, where: Float[Tensor, " batch"]) -> Features:

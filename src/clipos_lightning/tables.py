@@ -1,7 +1,6 @@
 """Test tables: rows of images, columns of predictions, scores, and maps where there is a truth."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,28 +9,13 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .heads import Head
 from .metrics import Rows
 from .surgery import similarity_map
-from .types import Features, ImageFeatures, PathName, Texts
+from .types import Features, ImageFeatures, PathName
 
 MAP_PATHS: frozenset[PathName] = frozenset({"clip", "vv"})
 MAPS = ("clip", "s", "truth")
-ZERO_SHOT = "zero_shot/"  # prefix of the zero-shot detector's columns beside a trained one's
-
-
-@dataclass
-class Detector:
-    """Prompts under which images are judged.
-
-    Attributes:
-        prefix: of its columns.
-        text: (C, D), or (C + 1, D) with "unknown" last.
-        scores: those it reports.
-    """
-
-    prefix: str
-    text: Texts
-    scores: list[str]
 
 
 class Table:
@@ -51,10 +35,10 @@ class Table:
         return dict(zip(self.columns, self.rows.compute().T, strict=True))
 
 
-def column_names(detectors: Sequence[Detector], grid: tuple[int, int], masked: bool) -> list[str]:
-    """Predicted class and scores of each detector, then the maps patch by patch where the set has true masks."""
+def column_names(heads: Sequence[Head], grid: tuple[int, int], masked: bool) -> list[str]:
+    """Predicted class and scores of each head, then the maps patch by patch where the set has true masks."""
     patches = range(grid[0] * grid[1] if masked else 0)
-    names = [f"{d.prefix}{column}" for d in detectors for column in ("predicted", *d.scores)]
+    names = [column for head in heads for column in head.columns]
     return names + [f"map/{kind}/{p}" for kind in MAPS for p in patches]
 
 
