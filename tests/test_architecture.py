@@ -12,8 +12,10 @@ ORDER = """
     errors plugins data.fetch data.sources files commands packaged checkpoint types surgery backbone
     data.shapes data.scenes data.transforms data.splits data.classnames data.sets data.benchmarks data.datamodule
     data.sources data.fetch
-    features synthesis prompts prototypes losses scores metrics heads tables schedule progress report figures dashboard module callbacks
-    cli predict datasets_command main __main__
+    features synthesis prompts prototypes losses scores metrics heads tables schedule progress report figures
+    bootstrap outcome outcome_tables outcome_figures dashboard module callbacks
+    artefact detector cli grid plan benchmark masks mask_command benchmark_command
+    predict datasets_command main __main__
 """.split()
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path

@@ -19,9 +19,9 @@ from . import figures
 from .data.datamodule import ID, FewShotOOD
 from .data.sets import ImageSet, ModelSizeImages
 from .files import whole, write_json, write_text
+from .heads import ZERO_SHOT
 from .module import ClipOS
 from .report import HEADERS, build_report, cell, is_trained, set_tables, summary_lines, title, to_html, to_markdown
-from .heads import ZERO_SHOT
 
 PACKAGES = ("clipos-lightning", "torch", "torchvision", "lightning", "open_clip_torch", "torchmetrics", "numpy")
 

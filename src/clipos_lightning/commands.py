@@ -7,6 +7,8 @@ TRAINER_COMMANDS = {
 }
 COMMANDS = {
     **TRAINER_COMMANDS,
+    "benchmark": "compare many detectors in one pass over the test sets: methods, options, shots, seeds",
+    "report": "merge the folders of a benchmark's parts into one set of tables",
     "predict": "classify one's own images, or say that they are none of the classes",
     "configs": "list the shipped configs",
     "data": "list, download, verify and describe the data sets",

@@ -1,7 +1,7 @@
 """Heads: what images are judged by. Many can judge the same features, so one pass of the backbone serves them all."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -47,6 +47,10 @@ class Head:
     def columns(self) -> list[str]:
         """Names of what it says of an image: the predicted class, then its scores."""
         return [f"{self.prefix}{column}" for column in ("predicted", *self.scores)]
+
+    def to(self, device: torch.device) -> "Head":
+        """The same on a device."""
+        return replace(self, text=self.text.to(device), class_text=self.class_text.to(device))
 
     def judge(self, features: ImageFeatures) -> tuple[dict[str, Tensor], Float[Tensor, "batch classes"]]:
         """Scores of a batch, and the class token's cosines, whose argmax is the predicted class."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from . import __version__
 from .commands import COMMANDS, TRAINER_COMMANDS
 from .errors import InputError
-from .packaged import find_config, shipped_configs
+from .packaged import find_config, shipped_configs, shipped_grids
 
 HELP = f"""clipos {__version__}: few-shot out-of-distribution detection with CLIP (CLIP-OS, arXiv:2404.00323)
 
@@ -78,10 +78,21 @@ def dispatch(arguments: list[str]) -> int:
             raise InputError(f"configs takes no arguments, got {' '.join(rest)}")
         for name, text in shipped_configs().items():
             print(f"{name:<28}{text}")
+        print("\ngrids, for clipos benchmark:")
+        for name, text in shipped_grids().items():
+            print(f"{name:<28}{text}")
     elif command == "predict":
         from .predict import main as predict
 
         return predict(rest)
+    elif command == "benchmark":
+        from .benchmark_command import main as benchmark
+
+        return benchmark(rest)
+    elif command == "report":
+        from .benchmark_command import report
+
+        return report(rest)
     elif command == "data":
         from .datasets_command import main as data_command
 

@@ -160,10 +160,9 @@ class ClipOS(LightningModule):
         """The classes' rows blended with their few-shot images' mean features."""
         return blend(text, self.image_text, self.image_weight if weight is None else weight)
 
-    def learn_images(self) -> None:
-        """Each class's mean image feature, where it has a share."""
+    def learn_images(self, data: Any) -> None:
+        """Each class's mean image feature over the DataModule's few-shot images, where it has a share."""
         if self.image_weight:
-            data = self.trainer.datamodule  # type: ignore[attr-defined]
             labels = data.shot_labels
             cls = [self.backbone.encode_image(data.shot_images(i).to(self.device)).cls for i in chunks(len(labels))]
             self.image_text.copy_(class_means(torch.cat(cls), labels.to(self.device), len(self.class_names)))
@@ -173,7 +172,7 @@ class ClipOS(LightningModule):
     def on_fit_start(self) -> None:
         """Encode the few-shot images once."""
         self.trained, self.decider = True, None
-        self.learn_images()
+        self.learn_images(self.trainer.datamodule)  # type: ignore[attr-defined]
         self.store = self.build_store()
         if type(self.objective).prepare is not Objective.prepare:
             self.objective.prepare(*self.zero_shot_logits())
@@ -309,7 +308,7 @@ class ClipOS(LightningModule):
     def on_test_start(self) -> None:
         """Encode the prompts once; an empty table for each set."""
         if not self.trained:
-            self.learn_images()
+            self.learn_images(self.trainer.datamodule)  # type: ignore[attr-defined]
         self.judges = self.heads()
         self.test_paths = all_paths(self.judges)
         tests = self.trainer.datamodule.tests  # type: ignore[attr-defined]
@@ -356,7 +355,7 @@ class ClipOS(LightningModule):
     def on_validation_start(self) -> None:
         """Synthesise outliers from the few-shot images, every process its share."""
         if not self.trained:
-            self.learn_images()
+            self.learn_images(self.trainer.datamodule)  # type: ignore[attr-defined]
         self.val_text, self.val_metrics = self.text, OODMetrics().to(self.device)
         self.val_correct = MeanMetric().to(self.device)
         self.store = self.build_store(region=True)

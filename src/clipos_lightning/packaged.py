@@ -20,6 +20,24 @@ def shipped_configs() -> dict[str, str]:
     return found
 
 
+def shipped_grids() -> dict[str, str]:
+    """Name of each shipped grid of ``clipos benchmark`` to its first comment line."""
+    paths = sorted((config_folder() / "grids").glob("*.yaml"))
+    return {p.name: p.read_text(encoding="utf-8").split("\n", 1)[0].removeprefix("#").strip() for p in paths}
+
+
+def find_grid(name: str) -> Path:
+    """A grid file by its path, or by the bare name of a shipped one (``main.yaml`` or ``main``).
+
+    Raises:
+        InputError: neither.
+    """
+    for path in (Path(name), config_folder() / "grids" / name, config_folder() / "grids" / f"{name}.yaml"):
+        if path.is_file():
+            return path
+    raise InputError(f"benchmark: no grid {name!r}: neither a file nor one of {', '.join(shipped_grids())}")
+
+
 def find_config(name: str) -> Path:
     """A config file by its path, or by the bare name of a shipped one (``demo.yaml`` or ``demo``).
 

@@ -8,9 +8,9 @@ import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
-from .metrics import OOD_METRICS, boundary_f, mask_iou, ood_metrics
-from .scores import SCORES
 from .heads import ZERO_SHOT
+from .metrics import OOD_METRICS, boundary_f, mask_iou, ood_metrics
+from .scores import in_order
 
 Table = Mapping[str, NDArray[np.float64]]
 Results = Mapping[str, Table]
@@ -31,12 +31,13 @@ def summarise(
         prefix: of the detector's columns.
     """
     ours = results["id"]
-    scores = [name for name in SCORES if f"{prefix}{name}" in ours]
+    columns = [name.removeprefix(prefix) for name in ours if name.startswith(prefix)]
+    scores = in_order(name for name in columns if "/" not in name and name != "predicted")
     accuracy = 100 * float(np.mean(ours[f"{prefix}predicted"] == labels))
     ood: dict[str, dict[str, Metrics]] = {}
     for name in (n for n in results if n != "id"):
-        columns = {s: (ours[f"{prefix}{s}"], results[name][f"{prefix}{s}"]) for s in scores}
-        ood[name] = {s: {**ood_metrics(a, b), "n": len(b)} for s, (a, b) in columns.items()}
+        pairs = {s: (ours[f"{prefix}{s}"], results[name][f"{prefix}{s}"]) for s in scores}
+        ood[name] = {s: {**ood_metrics(a, b), "n": len(b)} for s, (a, b) in pairs.items()}
     part: Metrics = {"id": {"n": len(labels), "accuracy": accuracy}, "ood": ood, "average": average(ood)}
     for kind in ("near", "far"):
         chosen = {name: value for name, value in ood.items() if kinds.get(name) == kind}
@@ -114,7 +115,7 @@ def set_tables(report: Mapping[str, Any]) -> list[dict[str, Any]]:
         theirs = report["zero_shot"][section][name] if name else report["zero_shot"][section]
         first = next(iter(ours.values()))
         heading = f"{name} (n_id {report['id']['n']:,}, n_ood {first['n']:,})" if name else section.replace("_", ", ")
-        scores = [s for s in SCORES if s in ours or s in theirs]
+        scores = in_order({**ours, **theirs})
         tables.append({"heading": heading, "rows": [(s, ours.get(s), theirs.get(s)) for s in scores]})
     return tables
 

@@ -179,6 +179,12 @@ def defined_scores(has_unknown: bool) -> list[str]:
     return [name for name, score in SCORES.items() if has_unknown or not score.unknown]
 
 
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names in the order of ``SCORES``, then one's own as they come."""
+    given = list(names)
+    return [name for name in SCORES if name in given] + [name for name in given if name not in SCORES]
+
+
 def check_scores(names: Iterable[str], has_unknown: bool, option: str) -> None:
     """All names are scores that such a detector has, or an InputError that lists them."""
     defined = defined_scores(has_unknown)

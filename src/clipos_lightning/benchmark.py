@@ -1,0 +1,189 @@
+"""The benchmark's engine: all detectors are trained first, then each test set goes through the backbone once for all.
+
+Training is cheap (frozen features of a few images); the backbone's pass over the test sets is not, and every head can
+judge the same features. Each finished piece is a file, so that a killed run goes on where it stopped.
+"""
+
+import io
+import json
+import time
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Trainer
+from numpy.typing import NDArray
+
+from .backbone import FrozenClip, shared_weights
+from .data.datamodule import ID, FewShotOOD
+from .data.sets import ModelSizeImages
+from .data.splits import digest
+from .detector import Detector
+from .files import whole, write_json
+from .heads import Head, all_paths, all_surgeries
+from .module import ClipOS
+from .plan import UNTRAINED, Cell, make_parser
+from .progress import track
+
+Scores = dict[str, NDArray[Any]]
+QUIET: dict[str, Any] = dict.fromkeys(
+    ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
+)
+
+
+class Bench:
+    """A folder of cells: ``cells/<id>/detector.safetensors``, ``cell.json`` and ``<set>.npz`` of each.
+
+    Args:
+        folder: where they are, and are written.
+        cells: those to see to.
+    """
+
+    def __init__(self, folder: Path, cells: Sequence[Cell]) -> None:
+        self.folder, self.cells = folder, cells
+        self.parser = make_parser()
+        self.seconds: dict[str, float] = {"training": 0.0, "features": 0.0, "judging": 0.0}
+        self.images = 0
+
+    def run(self) -> None:
+        """Train what is not trained, then score what is not scored."""
+        with shared_weights():
+            for cell in track([c for c in self.cells if not self.trained(c)], "training detectors"):
+                self.train(cell)
+            for group in self.groups():
+                self.score(group)
+
+    # ---- training
+
+    def place(self, cell: Cell) -> Path:
+        """The cell's folder."""
+        return self.folder / "cells" / cell.id
+
+    def trained(self, cell: Cell) -> bool:
+        """Its detector is there: ``cell.json`` is written last."""
+        return (self.place(cell) / "cell.json").exists()
+
+    def train(self, cell: Cell) -> None:
+        """Train a cell's detector (or take the zero-shot prompts), and write it."""
+        start = time.perf_counter()
+        data, module, trainer = self.build(cell)
+        if cell.train:
+            trainer.fit(module, data)
+        else:
+            module.learn_images(data)
+        place = self.place(cell)
+        place.mkdir(parents=True, exist_ok=True)
+        Detector.of(module).save(place / "detector.safetensors", overwrite=True)
+        record = {"id": cell.id, "train": cell.train, "options": cell.plain, "score": module.score}
+        record |= {"scores": module.heads()[0].scores, "fingerprint": module.backbone.fingerprint}
+        write_json(place / "cell.json", record | {"draw": data.manifest()["digest"] if data.drawn else None})
+        self.seconds["training"] += time.perf_counter() - start
+
+    def build(self, cell: Cell) -> tuple[FewShotOOD, ClipOS, Trainer]:
+        """The parts that a `clipos fit` of this cell would have."""
+        options = self.parser.instantiate_classes(cell.config)
+        data = FewShotOOD(**vars(options.data))
+        module = ClipOS(data.class_names, **vars(options.model))
+        data.image_size = module.backbone.image_size
+        if cell.train or module.image_weight:
+            data.setup("fit")
+        return data, module, Trainer(**{**vars(options.trainer), **QUIET, "devices": 1, "callbacks": []})
+
+    # ---- testing
+
+    def groups(self) -> Iterator[list[Cell]]:
+        """Cells that one pass can serve: the same backbone and the same test images."""
+        found: dict[str, list[Cell]] = {}
+        for cell in self.cells:
+            model, data = cell.config.model, cell.config.data
+            parts = [model.backbone, model.pretrained, model.image_size, cell.config.trainer.precision]
+            parts += [data.get(name) for name in ("root", *UNTRAINED["data"])]
+            found.setdefault(json.dumps(parts, default=str), []).append(cell)
+        yield from found.values()
+
+    def score(self, cells: Sequence[Cell]) -> None:
+        """Every test set of these cells, each once, for the cells that lack it."""
+        options = self.parser.instantiate_classes(cells[0].config)
+        data = FewShotOOD(**vars(options.data))
+        device = Trainer(accelerator=options.trainer.accelerator, devices=1, **QUIET).strategy.root_device
+        detectors = {cell.id: self.load(cell) for cell in cells}
+        backbone = next(iter(detectors.values()))[0].backbone.to(device)
+        data.image_size = backbone.image_size
+        data.setup("test")
+        heads = {name: replace(head, prefix=f"{name}/") for name, (_, head) in detectors.items()}
+        for k, (name, (images, positions)) in enumerate(data.tests.items()):
+            rows = sorted(positions)
+            keys = digest("\n".join(images.keys[i] for i in rows))
+            asked = [heads[cell.id] for cell in cells if not self.scored(cell, name, keys)]
+            if asked:
+                label = f"{len(asked)} detectors on {name} ({k + 1} of {len(data.tests)})"
+                loader = data.loader(ModelSizeImages(images, rows, data.image_size))
+                table = self.one_pass(backbone, asked, track(loader, label), str(options.trainer.precision))
+                labels = None if images.labels is None else images.labels[rows]
+                for head, values in zip(asked, table, strict=True):
+                    self.write(head, name, values, keys, labels)
+        tests = {"id": {"name": data.id_set.name, "n": len(data.tests[ID][1])}, "ood": data.ood_kinds}
+        for cell in cells:
+            write_json(self.place(cell) / "tests.json", tests | {"limit_per_set": data.limit_per_set})
+
+    def load(self, cell: Cell) -> tuple[Detector, Head]:
+        """A cell's detector, and its head with all the scores that are reported."""
+        place = self.place(cell)
+        detector = Detector.load(place / "detector.safetensors", "cpu", cell.config.model.pretrained)
+        record = json.loads((place / "cell.json").read_text(encoding="utf-8"))
+        return detector, replace(detector.head, scores=record["scores"])
+
+    def scored(self, cell: Cell, name: str, keys: str) -> bool:
+        """This set's scores are there, of these very images."""
+        path = self.place(cell) / f"{name}.npz"
+        return path.exists() and str(np.load(path)["keys"]) == keys
+
+    @torch.inference_mode()
+    def one_pass(
+        self, backbone: FrozenClip, heads: Sequence[Head], batches: Iterable[Any], precision: str
+    ) -> list[NDArray[np.float32]]:
+        """All heads' columns of one set, (N, columns) each, from a single pass of the backbone."""
+        paths, surgeries, device = all_paths(heads), all_surgeries(heads), backbone.device
+        heads = [head.to(device) for head in heads]
+        found: list[list[NDArray[np.float32]]] = [[] for _ in heads]
+        start = time.perf_counter()
+        for batch in batches:
+            with autocast(device, precision):
+                features = backbone.encode_surgeries(batch["image"].to(device), paths, surgeries)
+            middle = time.perf_counter()
+            for rows, head in zip(found, heads, strict=True):
+                rows.append(head.values(features.get(head.surgery, features[surgeries[0]])).cpu().numpy())
+            self.images += len(batch["image"])
+            end = time.perf_counter()
+            self.seconds["features"] += middle - start
+            self.seconds["judging"] += end - middle
+            start = end
+        return [np.concatenate(rows) for rows in found]
+
+    def write(self, head: Head, name: str, values: NDArray[np.float32], keys: str, labels: Any) -> None:
+        """One cell's scores of one set."""
+        arrays = dict(zip(("predicted", *head.scores), values.T, strict=True))
+        arrays["predicted"] = arrays["predicted"].astype(np.int32)
+        arrays |= {"keys": np.array(keys)} | ({} if labels is None else {"labels": labels.astype(np.int32)})
+        with whole(self.folder / "cells" / head.prefix / f"{name}.npz") as path, open(path, "wb") as file:
+            write_npz(file, arrays)
+
+
+def autocast(device: torch.device, precision: str) -> Any:
+    """Lightning's mixed precisions for the backbone; scores are fp32 whatever it is."""
+    dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+
+
+def write_npz(file: Any, arrays: Scores) -> None:
+    """As numpy's savez_compressed, but the same bytes for the same arrays: no time of day inside."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            buffer = io.BytesIO()
+            np.lib.format.write_array(buffer, np.asarray(array), allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), buffer.getvalue(), zipfile.ZIP_DEFLATED)

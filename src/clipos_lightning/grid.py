@@ -1,0 +1,163 @@
+"""Grids: which detectors a benchmark trains and compares, read from YAML. Plain data, no torch."""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .errors import InputError
+
+EMBEDDED = "MicroCLIP"
+KEYS = {"title", "kind", "configs", "options", "seeds", "axes", "reference", "rows", "vary"}
+ROW_KEYS = {"configs", "micro", "options", "train", "baseline", "headlines", "only"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method, or one setting of it.
+
+    Attributes:
+        name: as it stands in the tables.
+        configs: overlays over the grid's.
+        options: dotted option to value, over the overlays.
+        train: False: the zero-shot prompts.
+        baseline: one of the rivals that the others are compared with.
+        headlines: the scores that it is judged by, a table row for each; none: its ``model.score``.
+        group: the option that it varies, of a ``vary`` section.
+        value: the option's value.
+    """
+
+    name: str
+    configs: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    train: bool = True
+    baseline: bool = False
+    headlines: tuple[str, ...] = ()
+    group: str = ""
+    value: str = ""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a benchmark compares.
+
+    Attributes:
+        name: of the file.
+        title: the file's first comment.
+        kind: ``detectors``, or ``masks`` (maps against true masks; nothing is trained).
+        configs: under every row.
+        options: over the configs, under the command line's.
+        seeds: of the draw and of training.
+        axes: dotted option to values; every row is run at each combination.
+        reference: the row that others are compared with; "": the best baseline.
+        rows: methods or settings.
+    """
+
+    name: str
+    title: str
+    kind: str
+    configs: tuple[str, ...]
+    options: Mapping[str, Any]
+    seeds: tuple[int, ...]
+    axes: Mapping[str, tuple[Any, ...]]
+    reference: str
+    rows: tuple[Row, ...]
+
+    def points(self) -> list[dict[str, Any]]:
+        """Every combination of the axes' values."""
+        return [dict(zip(self.axes, values, strict=True)) for values in itertools.product(*self.axes.values())]
+
+
+def read_grid(path: Path, backbone: str = EMBEDDED) -> Grid:
+    """A grid from its file, with the rows that suit the backbone.
+
+    Args:
+        path: a YAML file.
+        backbone: that it runs on: a row's ``micro`` overlays replace its ``configs`` on the embedded MicroCLIP, whose
+            constants are its own, and ``only: micro`` or ``only: large`` rows are left out on the other kind.
+
+    Raises:
+        InputError: not such a file; what is wrong, and what is allowed.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        given = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"benchmark: cannot read grid {path}: {' '.join(str(error).split())}") from error
+    check_keys(given, KEYS, f"grid {path}")
+    title = given.get("title") or text.split("\n", 1)[0].removeprefix("#").strip()
+    rows = [*fixed_rows(given.get("rows") or {}, path, backbone), *varied_rows(given.get("vary") or {}, path)]
+    seeds = given.get("seeds", [1, 2, 3])
+    axes = given.get("axes") or {}
+    if not rows or not isinstance(seeds, list) or not all(isinstance(s, int) and s >= 0 for s in seeds) or not seeds:
+        raise InputError(f"benchmark: grid {path} needs rows (or vary) and a list of seeds, like [1, 2, 3]")
+    if not isinstance(axes, dict) or not all(isinstance(v, list) and v for v in axes.values()):
+        raise InputError(f"benchmark: grid {path}: axes map an option to a list of values, like data.shots: [1, 2]")
+    reference = given.get("reference", "")
+    if reference and reference not in {row.name for row in rows}:
+        raise InputError(f"benchmark: grid {path}: reference {reference!r} is not one of its rows")
+    kind = given.get("kind", "detectors")
+    if kind not in ("detectors", "masks"):
+        raise InputError(f"benchmark: grid {path}: kind {kind!r}: take detectors or masks")
+    frozen = {name: tuple(values) for name, values in axes.items()}
+    configs, options = tuple(given.get("configs") or ()), given.get("options") or {}
+    return Grid(path.stem, title, kind, configs, options, tuple(seeds), frozen, reference, tuple(rows))
+
+
+def check_keys(given: Any, allowed: set[str], what: str) -> None:
+    """A mapping with no other keys than these, or an InputError that lists them."""
+    if not isinstance(given, dict):
+        raise InputError(f"benchmark: {what} is not a mapping with {', '.join(sorted(allowed))}")
+    strange = sorted(map(str, set(given) - allowed))
+    if strange:
+        raise InputError(f"benchmark: {what} has no {strange[0]!r}: take {', '.join(sorted(allowed))}")
+
+
+def fixed_rows(rows: Any, path: Path, backbone: str) -> Iterator[Row]:
+    """The named rows."""
+    if not isinstance(rows, dict):
+        raise InputError(f"benchmark: grid {path}: rows map a name to its options, like CLIP-OS: {{}}")
+    micro = backbone == EMBEDDED
+    for name, given in rows.items():
+        given = given or {}
+        check_keys(given, ROW_KEYS, f"row {name!r} of grid {path}")
+        if given.get("only") in ("large" if micro else "micro",):
+            continue
+        configs = given["micro"] if micro and "micro" in given else given.get("configs", [])
+        train, baseline = bool(given.get("train", True)), bool(given.get("baseline", False))
+        options, headlines = given.get("options") or {}, tuple(given.get("headlines", ()))
+        yield Row(str(name), tuple(configs), options, train, baseline, headlines)
+
+
+def varied_rows(vary: Any, path: Path) -> Iterator[Row]:
+    """A row for each value of each option, all else as the grid's configs have it.
+
+    A value may be a mapping of several options that belong together.
+    """
+    if not isinstance(vary, dict) or not all(isinstance(values, list) for values in vary.values()):
+        raise InputError(f"benchmark: grid {path}: vary maps an option to a list of values")
+    for option, values in vary.items():
+        for value in values:
+            options = value if isinstance(value, dict) else {option: value}
+            text = str(next(iter(options.values())))
+            yield Row(f"{option.removeprefix('model.')} = {text}", options=options, group=option, value=text)
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """``2/3`` to (2, 3).
+
+    Raises:
+        InputError: not a part of a whole.
+    """
+    part, _, whole = text.partition("/")
+    if not (part.isdigit() and whole.isdigit() and 1 <= int(part) <= int(whole)):
+        raise InputError(f"benchmark: --shard {text!r}: write PART/WHOLE, like 1/2 and 2/2")
+    return int(part), int(whole)
+
+
+def share(items: Sequence[Any], shard: tuple[int, int]) -> list[Any]:
+    """Every ``whole``-th item."""
+    return list(items[shard[0] - 1 :: shard[1]])

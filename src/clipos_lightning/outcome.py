@@ -1,0 +1,146 @@
+"""From a benchmark's cells to its outcome: every seed, mean and spread, differences to the reference with intervals."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .bootstrap import REPEATS, interval, resample, resampled_auroc
+from .errors import InputError
+from .metrics import OOD_METRICS
+from .report import summarise
+
+Outcome = dict[str, Any]
+
+
+class Cells:
+    """Finished cells in one or several folders, read once.
+
+    Args:
+        folders: of `clipos benchmark`, merged.
+
+    Raises:
+        InputError: a cell is asked for that is in none of them, or is not finished.
+    """
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self.folders = folders
+        self.seen: dict[str, Outcome] = {}
+        self.drawn: dict[tuple[str, str], NDArray[np.float64]] = {}
+
+    def place(self, cell: str) -> Path:
+        """The folder of a finished cell."""
+        for folder in self.folders:
+            if (folder / "cells" / cell / "tests.json").exists():
+                return folder / "cells" / cell
+        where = ", ".join(map(str, self.folders))
+        raise InputError(f"benchmark: cell {cell} is not finished in {where}: run the grid there, or add its folder")
+
+    def missing(self, entries: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Cells that are not finished."""
+        found = []
+        for cell in dict.fromkeys(entry["cell"] for entry in entries):
+            try:
+                self.place(cell)
+            except InputError:
+                found.append(cell)
+        return found
+
+    def scores(self, cell: str, name: str) -> dict[str, NDArray[Any]]:
+        """A cell's columns for one set (``id``, or an OOD set)."""
+        return dict(np.load(self.place(cell) / f"{name}.npz"))
+
+    def tests(self, cell: str) -> Outcome:
+        """What it was tested on: ID set, OOD sets and their kinds."""
+        return json.loads((self.place(cell) / "tests.json").read_text(encoding="utf-8"))
+
+    def figures(self, cell: str) -> Outcome:
+        """Accuracy, and metrics by set and score."""
+        if cell not in self.seen:
+            tests = self.tests(cell)
+            results = {name: self.scores(cell, name) for name in ("id", *tests["ood"])}
+            labels = results["id"].pop("labels")
+            tables = {n: {k: v for k, v in t.items() if k not in ("keys", "labels")} for n, t in results.items()}
+            self.seen[cell] = summarise(tables, labels, tests["ood"])
+        return self.seen[cell]
+
+    def draws(self, cell: str, score: str) -> NDArray[np.float64]:
+        """Average AUROC over the OOD sets in each bootstrap repeat, (repeats,)."""
+        if (cell, score) not in self.drawn:
+            inside, names = self.scores(cell, "id")[score], list(self.tests(cell)["ood"])
+            total = np.zeros(REPEATS)
+            for k, name in enumerate(names):
+                outside = self.scores(cell, name)[score]
+                counts = resample(len(inside)), resample(len(outside), seed=k + 1)
+                total += resampled_auroc(inside, outside, *counts) / len(names)
+            self.drawn[cell, score] = total
+        return self.drawn[cell, score]
+
+
+def build_outcome(grid: Mapping[str, Any], cells: Cells) -> Outcome:
+    """The whole outcome as plain data (schema 1), percent.
+
+    Args:
+        grid: as ``grid.json`` holds it: title, reference, entries.
+        cells: all of them finished.
+    """
+    rows: dict[tuple[str, str], Outcome] = {}
+    for entry in grid["entries"]:
+        key = (entry["row"], json.dumps(entry["point"]))
+        row = rows.setdefault(
+            key, {k: entry[k] for k in ("row", "point", "score", "baseline", "group", "value")} | {"seeds": []}
+        )
+        figures = cells.figures(entry["cell"])
+        seed = {"seed": entry["seed"], "cell": entry["cell"], "accuracy": figures["id"]["accuracy"]}
+        ood = {name: scores[entry["score"]] for name, scores in figures["ood"].items()}
+        averages = {k: figures[k][entry["score"]] for k in ("average", "average_near", "average_far") if figures.get(k)}
+        row["seeds"].append(seed | {"ood": ood, **averages, "scores": figures["average"]})
+    found = list(rows.values())
+    for row in found:
+        row["mean"] = spread_all(row["seeds"])
+    for point in dict.fromkeys(json.dumps(row["point"]) for row in found):
+        compare([row for row in found if json.dumps(row["point"]) == point], grid["reference"], cells)
+    tests = cells.tests(grid["entries"][0]["cell"])
+    return {"schema": 1, **{k: grid[k] for k in ("name", "title", "reference")}, "id": tests["id"], "rows": found}
+
+
+def spread_all(seeds: Sequence[Outcome]) -> Outcome:
+    """Mean and standard deviation over seeds of accuracy and of each average."""
+    found = {"accuracy": spread([s["accuracy"] for s in seeds])}
+    for kind in ("average", "average_near", "average_far"):
+        if kind in seeds[0]:
+            found[kind] = {m: spread([s[kind][m] for s in seeds]) for m in OOD_METRICS}
+    found["ood"] = {n: {m: spread([s["ood"][n][m] for s in seeds]) for m in OOD_METRICS} for n in seeds[0]["ood"]}
+    scores = seeds[0]["scores"]
+    found["scores"] = {s: {m: spread([x["scores"][s][m] for x in seeds]) for m in OOD_METRICS} for s in scores}
+    return found
+
+
+def spread(values: Sequence[float]) -> Outcome:
+    """Mean, and the sample standard deviation where there are several that differ."""
+    several = len(values) > 1
+    return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1)) if several else 0.0, "n": len(values)}
+
+
+def compare(rows: Sequence[Outcome], reference: str, cells: Cells) -> None:
+    """Each row's AUROC difference to the reference row, else to the best baseline, with its 95 % interval."""
+    if not all("average" in row["mean"] for row in rows):
+        return
+    rivals = [row for row in rows if (row["row"] == reference if reference else row["baseline"])]
+    if not rivals:
+        return
+    best = max(rivals, key=lambda row: row["mean"]["average"]["auroc"]["mean"])
+    theirs = mean_draws(best, cells)
+    for row in rows:
+        if row is not best:
+            difference = row["mean"]["average"]["auroc"]["mean"] - best["mean"]["average"]["auroc"]["mean"]
+            low, high = interval(mean_draws(row, cells), theirs)
+            row["difference"] = {"to": best["row"], "auroc": difference, "low": low, "high": high}
+
+
+def mean_draws(row: Outcome, cells: Cells) -> NDArray[np.float64]:
+    """Bootstrap repeats of the row's average AUROC, mean over its seeds."""
+    return np.mean([cells.draws(seed["cell"], row["score"]) for seed in row["seeds"]], axis=0)

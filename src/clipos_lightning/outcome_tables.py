@@ -1,0 +1,190 @@
+"""A benchmark's outcome for people and papers: Markdown, CSV, LaTeX, one HTML page. Pure functions."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+
+from .metrics import OOD_METRICS
+from .scores import in_order
+
+Outcome = Mapping[str, Any]
+AVERAGES = {"average": "average", "average_near": "near", "average_far": "far"}
+
+
+def by_point(outcome: Outcome) -> dict[str, list[Outcome]]:
+    """The rows at each combination of the axes' values."""
+    found: dict[str, list[Outcome]] = {}
+    for row in outcome["rows"]:
+        found.setdefault(point_text(row["point"]), []).append(row)
+    return found
+
+
+def point_text(point: Mapping[str, Any]) -> str:
+    """``data.shots 1`` as people read it."""
+    return ", ".join(f"{name.split('.')[-1]} {value}" for name, value in point.items())
+
+
+def cell(spread: Mapping[str, float]) -> str:
+    """Mean ± std; the mean alone where nothing varies."""
+    return f"{spread['mean']:.1f} ± {spread['std']:.1f}" if spread["std"] > 0.005 else f"{spread['mean']:.1f}"
+
+
+def difference(row: Outcome) -> str:
+    """AUROC minus the reference's, with its interval."""
+    if "difference" not in row:
+        return "–"
+    d = row["difference"]
+    return f"{d['auroc']:+.1f} [{d['low']:+.1f}, {d['high']:+.1f}]"
+
+
+def header(rows: Sequence[Outcome]) -> list[str]:
+    """Column names of the main table."""
+    sets = list(rows[0]["mean"]["ood"])
+    averages = [AVERAGES[kind] for kind in AVERAGES if kind in rows[0]["mean"]]
+    return ["method", "score", "ID accuracy", *sets, *averages, f"Δ AUROC to {reference_of(rows)} [95 %]"]
+
+
+def reference_of(rows: Sequence[Outcome]) -> str:
+    """The row that the others are compared with."""
+    return next((row["difference"]["to"] for row in rows if "difference" in row), "the best baseline")
+
+
+def body(rows: Sequence[Outcome]) -> Iterator[list[str]]:
+    """The main table's cells: AUROC / FPR95, mean ± std over seeds."""
+    for row in rows:
+        mean = row["mean"]
+        places = [*mean["ood"].values(), *(mean[kind] for kind in AVERAGES if kind in mean)]
+        pairs = [f"{cell(p['auroc'])} / {cell(p['fpr95'])}" for p in places]
+        yield [row["row"], f"`{row['score']}`", cell(mean["accuracy"]), *pairs, difference(row)]
+
+
+def to_markdown(outcome: Outcome) -> str:
+    """The main table at each point, every score's averages, every seed."""
+    seeds = [str(s["seed"]) for s in outcome["rows"][0]["seeds"]]
+    lines = [f"# {outcome['title']}", ""]
+    lines += [f"ID set {outcome['id']['name']} ({outcome['id']['n']:,} test images), seeds {', '.join(seeds)}. "]
+    lines[-1] += "Cells: AUROC ↑ / FPR95 ↓ in percent, ID positive, mean ± std over seeds; the last column: paired "
+    lines[-1] += "bootstrap over test images, 95 % interval."
+    for point, rows in by_point(outcome).items():
+        lines += ["", f"## {point}" if point else "## Outcome", "", *table(header(rows), body(rows))]
+        lines += ["", "### Every score: average AUROC / FPR95", "", *table(*score_table(rows))]
+        lines += ["", "### Every seed: ID accuracy, average AUROC / FPR95", "", *table(*seed_table(rows))]
+    return "\n".join(lines) + "\n"
+
+
+def brief(rows: Sequence[Outcome]) -> tuple[list[str], list[list[str]]]:
+    """The main table without the single sets, for a terminal."""
+    sets = len(rows[0]["mean"]["ood"])
+    head = header(rows)
+    return head[:3] + head[3 + sets :], [row[:3] + row[3 + sets :] for row in body(rows)]
+
+
+def table(head: Sequence[str], rows: Any) -> list[str]:
+    """A Markdown table."""
+    return [f"| {' | '.join(head)} |", "|---|" + "---:|" * (len(head) - 1), *(f"| {' | '.join(r)} |" for r in rows)]
+
+
+def score_table(rows: Sequence[Outcome]) -> tuple[list[str], list[list[str]]]:
+    """Rows: scores; columns: detectors (one for each, whatever it is judged by)."""
+    detectors = {tuple(s["cell"] for s in row["seeds"]): row for row in reversed(rows)}
+    chosen = list(reversed(detectors.values()))
+    names = in_order(dict.fromkeys(score for row in chosen for score in row["mean"]["scores"]))
+    found = []
+    for name in names:
+        scores = [row["mean"]["scores"].get(name) for row in chosen]
+        found.append([f"`{name}`", *("–" if s is None else f"{cell(s['auroc'])} / {cell(s['fpr95'])}" for s in scores)])
+    return ["score", *(row["row"].split(" (")[0] for row in chosen)], found
+
+
+def seed_table(rows: Sequence[Outcome]) -> tuple[list[str], list[list[str]]]:
+    """Rows: detectors; columns: seeds."""
+    head = ["method", *(f"seed {s['seed']}" for s in rows[0]["seeds"])]
+    return head, [[row["row"], *(seed_cell(s) for s in row["seeds"])] for row in rows]
+
+
+def seed_cell(seed: Outcome) -> str:
+    """Accuracy, then AUROC / FPR95."""
+    average = seed.get("average")
+    tail = f", {average['auroc']:.1f} / {average['fpr95']:.1f}" if average else ""
+    return f"{seed['accuracy']:.1f}{tail}"
+
+
+def to_csv(outcome: Outcome) -> str:
+    """A line for each row, seed and OOD set (and average), all metrics in full."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    points = list(outcome["rows"][0]["point"])
+    writer.writerow(["row", *points, "seed", "score", "set", "id_accuracy", *OOD_METRICS, "cell"])
+    for row in outcome["rows"]:
+        for seed in row["seeds"]:
+            places = {**seed["ood"], **{k: seed[k] for k in AVERAGES if k in seed}}
+            for name, metrics in places.items():
+                figures = [seed["accuracy"], *(metrics[m] for m in OOD_METRICS)]
+                start = [row["row"], *row["point"].values(), seed["seed"], row["score"], name]
+                writer.writerow([*start, *(f"{v:.6g}" for v in figures), seed["cell"]])
+    return buffer.getvalue()
+
+
+def to_latex(outcome: Outcome) -> str:
+    """The main table at each point, with booktabs: AUROC and FPR95 columns for each OOD set and the average."""
+    parts = ["% \\usepackage{booktabs}"]
+    for point, rows in by_point(outcome).items():
+        names = [*rows[0]["mean"]["ood"], *(AVERAGES[kind] for kind in AVERAGES if kind in rows[0]["mean"])]
+        spans = " & ".join(f"\\multicolumn{{2}}{{c}}{{{escape(n)}}}" for n in names)
+        rules = " ".join(f"\\cmidrule(lr){{{3 + 2 * i}-{4 + 2 * i}}}" for i in range(len(names)))
+        parts += ["", f"% {outcome['title']}{': ' + point if point else ''}"]
+        parts += [
+            f"\\begin{{tabular}}{{lr{'rr' * len(names)}}}",
+            "\\toprule",
+            f"Method & ID acc. & {spans} \\\\",
+            rules,
+        ]
+        parts += [" & & " + " & ".join(["AUROC & FPR95"] * len(names)) + " \\\\", "\\midrule"]
+        for row in rows:
+            places = [*row["mean"]["ood"].values(), *(row["mean"][k] for k in AVERAGES if k in row["mean"])]
+            values = [row["mean"]["accuracy"], *(p[m] for p in places for m in ("auroc", "fpr95"))]
+            cells = " & ".join(cell(v).replace("±", "$\\pm$") for v in values)
+            parts.append(f"{escape(row['row'])} & {cells} \\\\")
+        parts += ["\\bottomrule", "\\end{tabular}"]
+    return "\n".join(parts) + "\n"
+
+
+def escape(text: str) -> str:
+    """For LaTeX."""
+    special = {"&": "\\&", "%": "\\%", "_": "\\_", "#": "\\#", "$": "\\$", "λ": "$\\lambda$", "β": "$\\beta$"}
+    special |= {"α": "$\\alpha$", "τ": "$\\tau$", "Δ": "$\\Delta$", "→": "$\\to$", "·": "$\\cdot$", ">": "$>$"}
+    return "".join(special.get(character, character) for character in text)
+
+
+def to_json(outcome: Outcome) -> str:
+    """The outcome in full."""
+    return json.dumps(outcome, indent=1, ensure_ascii=False) + "\n"
+
+
+def to_page(outcome: Outcome, figures: Mapping[str, str]) -> str:
+    """One self-contained HTML page; ``figures``: caption to a data URI."""
+    sections = [
+        (
+            point,
+            [
+                ("AUROC ↑ / FPR95 ↓ by OOD set", header(rows), list(body(rows))),
+                ("Every score: average AUROC / FPR95", *score_table(rows)),
+                ("Every seed: ID accuracy, average AUROC / FPR95", *seed_table(rows)),
+            ],
+        )
+        for point, rows in by_point(outcome).items()
+    ]
+    note = "In percent, ID positive, mean ± std over seeds; Δ: paired bootstrap over test images, 95 % interval."
+    return render(outcome, note, sections, figures)
+
+
+def render(outcome: Outcome, note: str, sections: Sequence[Any], figures: Mapping[str, str]) -> str:
+    """The page: sections are (heading, tables), a table is (caption, column names, rows)."""
+    source = (files(__package__) / "assets" / "grid.html.j2").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(source).render(outcome=outcome, note=note, sections=sections, figures=figures)
