@@ -9,7 +9,7 @@ import clipos_lightning
 
 PACKAGE = Path(clipos_lightning.__file__).parent
 ORDER = """
-    errors plugins data.fetch data.sources files commands packaged checkpoint types surgery backbone
+    errors plugins data.fetch data.sources files commands packaged checkpoint types surgery text_tower backbone
     data.shapes data.scenes data.transforms data.splits data.classnames data.sets data.benchmarks data.datamodule
     data.sources data.fetch
     features synthesis prompts prototypes losses scores metrics heads tables schedule progress report figures
