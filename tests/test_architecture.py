@@ -9,11 +9,13 @@ import clipos_lightning
 
 PACKAGE = Path(clipos_lightning.__file__).parent
 ORDER = """
-    errors plugins data.fetch data.sources files commands packaged checkpoint types surgery backbone
-    data.shapes data.scenes data.transforms data.splits data.classnames data.sets data.benchmarks data.datamodule
+    errors plugins data.fetch data.sources files commands packaged checkpoint artefact types surgery backbone
+    data.shapes data.scenes data.transforms data.splits data.classnames data.wordings data.sets data.resolution
+    data.arrays data.cache data.id_sets data.ood_sets data.benchmarks data.datamodule
     data.sources data.fetch
-    features synthesis prompts prototypes losses scores metrics heads tables schedule progress report figures dashboard module callbacks
-    cli predict datasets_command main __main__
+    features synthesis prototypes prompts losses scores metrics thresholds calibration heads tables schedule progress
+    report figures charts page dashboard module detector gallery callbacks
+    cli inputs rows heatmaps predict calibrate explain export datasets_command main __main__
 """.split()
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path

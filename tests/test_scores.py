@@ -171,5 +171,7 @@ def test_check_scores_names_what_there_is():
     check_scores(WITHOUT_UNKNOWN, False, "--model.scores")
     with pytest.raises(InputError, match=r"^--model.score 'mps' is not a score: take one of msp, mcm, .*unknown"):
         check_scores(["msp", "mps"], True, "--model.score")
-    with pytest.raises(InputError, match=r"'unknown' needs an unknown prompt.*energy_region, or package.module.function$"):
+    with pytest.raises(
+        InputError, match=r"'unknown' needs an unknown prompt.*energy_region, or package.module.function$"
+    ):
         check_scores(["unknown"], False, "--model.score")

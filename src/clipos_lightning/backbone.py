@@ -19,6 +19,7 @@ import open_clip
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from open_clip.model import resize_pos_embed
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -390,9 +391,8 @@ def load_clip(name: str, weights: str, image_size: int | None) -> LoadedClip:
         return shared[key]
     try:
         with quiet():
-            clip = open_clip.create_model(
-                name, pretrained=weights, precision="fp32", device="cpu", force_image_size=image_size
-            )
+            clip = open_clip.create_model(name, pretrained=weights, precision="fp32", device="cpu")
+            clip = clip if image_size is None else resized(clip, name, image_size)
             loaded = LoadedClip(clip, open_clip.get_tokenizer(name), fingerprint(clip))
     except Exception as error:  # whatever the hub's client or the file's reader raises
         reason = " ".join(str(error).split())[:160]
@@ -403,3 +403,13 @@ def load_clip(name: str, weights: str, image_size: int | None) -> LoadedClip:
     if shared is not None:
         shared[key] = loaded
     return loaded
+
+
+def resized(clip: open_clip.CLIP, name: str, image_size: int) -> open_clip.CLIP:
+    """The same weights for images of another size: learnable positions interpolated (bicubic, antialiased)."""
+    other = open_clip.create_model(name, load_weights=False, force_image_size=image_size, device="cpu")
+    state = clip.state_dict()
+    resize_pos_embed(state, other, interpolation="bicubic", antialias=True)
+    other.load_state_dict(state)
+    other.visual.preprocess_cfg = {**getattr(clip.visual, "preprocess_cfg", {}), "size": (image_size, image_size)}
+    return other.eval()

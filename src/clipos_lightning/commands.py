@@ -7,7 +7,10 @@ TRAINER_COMMANDS = {
 }
 COMMANDS = {
     **TRAINER_COMMANDS,
+    "calibrate": "set the threshold of a trained detector by one's own images: detector.safetensors",
     "predict": "classify one's own images, or say that they are none of the classes",
+    "explain": "draw what a detector saw in one's own images: a figure for a paper",
+    "export": "write a detector as ONNX, backbone included",
     "configs": "list the shipped configs",
     "data": "list, download, verify and describe the data sets",
 }

@@ -151,7 +151,7 @@ class EnergyMargin(Objective):
         """The medians, where no margins were given."""
         if self.margins is None:
             sides = (inside, outside if len(outside) else inside)
-            m_in, m_out = (float(-torch.logsumexp(logits, 1).median()) for logits in sides)
+            m_in, m_out = (float((-torch.logsumexp(logits, 1)).median()) for logits in sides)
             self.margins = (m_in, m_out)
 
     def id_penalty(self, logits: Logits) -> Values:

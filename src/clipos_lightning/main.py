@@ -16,13 +16,14 @@ HELP = f"""clipos {__version__}: few-shot out-of-distribution detection with CLI
 usage: clipos COMMAND [OPTIONS]
 
 commands:
-{chr(10).join(f"  {name:<10}{text}" for name, text in COMMANDS.items())}
+{chr(10).join(f"  {name:<11}{text}" for name, text in COMMANDS.items())}
 
 examples:
   clipos fit --config demo.yaml                    train on the embedded set; prints the test command that comes next
   clipos test --ckpt_path runs/fit-…/last.ckpt     AUROC, FPR95 and AUPR per OOD set and score; a report to look at
   clipos test --config demo.yaml                   the zero-shot detector, without training
-  clipos predict runs/fit-…/last.ckpt photos/      class, probability and score of each image, as CSV
+  clipos calibrate runs/fit-…/last.ckpt mine/      a threshold for 95 % ID recall: detector.safetensors
+  clipos predict detector.safetensors photos/      the class of each image, or unknown; --out FILE.csv or .jsonl
   clipos data list                                 the data sets that there are, and which lie below the data root
 
 `clipos COMMAND --help` shows a command's options; `--config` takes a file or a shipped config's name.
@@ -82,6 +83,18 @@ def dispatch(arguments: list[str]) -> int:
         from .predict import main as predict
 
         return predict(rest)
+    elif command == "calibrate":
+        from .calibrate import main as calibrate
+
+        return calibrate(rest)
+    elif command == "explain":
+        from .explain import main as explain
+
+        return explain(rest)
+    elif command == "export":
+        from .export import main as export
+
+        return export(rest)
     elif command == "data":
         from .datasets_command import main as data_command
 

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from .backbone import FrozenClip
+from .data.wordings import Wording
 from .errors import InputError
+from .prototypes import class_means
 from .types import Texts
 
 
@@ -44,6 +47,46 @@ def check_names(class_names: Sequence[str], unknown_word: str, template: str) ->
         raise InputError(f"--model.template {template!r} must hold {{}} once, where the class name stands")
 
 
+@dataclass(frozen=True)
+class Wordings:
+    """The classes' names, some of which may have several, and the templates around them.
+
+    Attributes:
+        names: of each class, the first of them the one that is shown.
+        templates: of each class.
+    """
+
+    names: list[list[str]]
+    templates: list[list[str]]
+
+    @classmethod
+    def of(cls, class_names: Sequence[str], given: Sequence[Wording] | None, template: str) -> "Wordings":
+        """One name a class and one template, or what was given beside them."""
+        plain: list[Wording] = [{"names": [name]} for name in class_names]
+        chosen = plain if given is None else list(given)
+        return cls([w["names"] for w in chosen], [w.get("templates", [template]) for w in chosen])
+
+    @property
+    def prompts(self) -> list[list[str]]:
+        """Each class's frozen prompts: its names in its templates."""
+        pairs = zip(self.names, self.templates, strict=True)
+        return [[t.format(name) for name in names for t in templates] for names, templates in pairs]
+
+
+def mean_rows(rows: Float[Tensor, "rows dim"], groups: Sequence[Sequence[str]]) -> Float[Tensor, "prompts dim"]:
+    """The normalised mean of each group's rows, (C, D); rows behind those of the groups stay as they are."""
+    count = sum(map(len, groups))
+    if count == len(groups):
+        return rows
+    owner = torch.tensor([i for i, group in enumerate(groups) for _ in group], device=rows.device)
+    return torch.cat([class_means(rows[:count], owner, len(groups)), rows[count:]])
+
+
+def encode_prompts(backbone: FrozenClip, groups: Sequence[Sequence[str]], more: Sequence[str] = ()) -> Texts:
+    """Frozen text features of groups of prompts, one row a group, then one for each of ``more``."""
+    return mean_rows(backbone.encode_text([*(prompt for group in groups for prompt in group), *more]), groups)
+
+
 class PromptLearner(nn.Module):
     """Contexts (n, W) that learn, and everything fixed around them; calling it gives the prompts' text features.
 
@@ -54,6 +97,7 @@ class PromptLearner(nn.Module):
         options: length or words, and what learns.
         template: of the class prompts that do not learn (``unknown_only``).
         seed: of the context's start.
+        wordings: several names a class, whose features are averaged, and templates of its own; None: ``class_names``.
 
     Raises:
         InputError: nothing learns, no context tokens, or a prompt too long for the model.
@@ -73,6 +117,7 @@ class PromptLearner(nn.Module):
         options: ContextOptions,
         template: str = "a photo of a {}.",
         seed: int = 1,
+        wordings: Sequence[Wording] | None = None,
     ) -> None:
         super().__init__()
         if options.learn == "unknown_only" and unknown_word is None:
@@ -86,10 +131,12 @@ class PromptLearner(nn.Module):
         separate = unknown_word is not None and options.learn != "shared"
         self.context = nn.Parameter(start.clone()) if options.learn != "unknown_only" else None
         self.unknown_context = nn.Parameter(start.clone()) if separate else None
-        prompts = [f"{name}." for name in class_names]
+        worded = Wordings.of(class_names, wordings, template)
+        self.names = worded.names
+        prompts = [f"{name}." for names in worded.names for name in names]
         fixed = torch.empty(0)
         if options.learn == "unknown_only":
-            fixed, prompts = backbone.encode_text([template.format(name) for name in class_names]), []
+            fixed, prompts = encode_prompts(backbone, worded.prompts), []
         self.register_buffer("fixed", fixed, persistent=False)
         if unknown_word is not None and not separate:
             prompts = [*prompts, f"{unknown_word}."]  # shares the context: one batch of prompts
@@ -110,7 +157,8 @@ class PromptLearner(nn.Module):
         if self.context is None:
             rows.append(self.fixed)
         else:
-            rows.append(self._encode(with_context(self.class_embeddings, self.context), self.class_ends))
+            encoded = self._encode(with_context(self.class_embeddings, self.context), self.class_ends)
+            rows.append(mean_rows(encoded, self.names))
         if self.unknown_context is not None:
             rows.append(self._encode(with_context(self.unknown_embeddings, self.unknown_context), self.unknown_ends))
         return torch.cat(rows)
