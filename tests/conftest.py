@@ -81,6 +81,15 @@ def microclip():
     return load_backbone()
 
 
+@pytest.fixture(scope="module")
+def one_clip():
+    """Each CLIP is loaded once for all of the module's tests."""
+    from clipos_lightning.backbone import shared_weights
+
+    with shared_weights():
+        yield
+
+
 @pytest.fixture(scope="session")
 def images():
     """batch, side -> uint8 images, random but smooth enough that patches differ in kind."""

@@ -170,11 +170,11 @@ class Python2Pickler(pickle._Pickler):  # the C one cannot be told how to write 
     dispatch: ClassVar[dict[type, Any]] = {**pickle._Pickler.dispatch, str: save_string, bytes: save_string}
 
 
-def write_cifar_batch(path: Path, rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
-    """A batch as CIFAR-10's authors pickled them; returns its rows (N, 3072)."""
+def write_cifar_batch(path: Path, rng: np.random.Generator, labels: np.ndarray, key: str = "labels") -> np.ndarray:
+    """A batch as CIFAR's authors pickled them (CIFAR-100's key: fine_labels); returns its rows (N, 3072)."""
     rows = rng.integers(0, 256, (len(labels), 3072), dtype=np.uint8)
     file = io.BytesIO()
-    batch = {"batch_label": "made", "labels": labels.tolist(), "data": rows, "filenames": ["x.png"] * len(labels)}
+    batch = {"batch_label": "made", key: labels.tolist(), "data": rows, "filenames": ["x.png"] * len(labels)}
     Python2Pickler(file, protocol=2).dump(batch)
     path.write_bytes(file.getvalue().replace(b"numpy._core.multiarray\n", b"numpy.core.multiarray\n"))
     return rows

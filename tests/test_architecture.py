@@ -9,13 +9,14 @@ import clipos_lightning
 
 PACKAGE = Path(clipos_lightning.__file__).parent
 ORDER = """
-    errors plugins data.fetch data.sources files commands packaged checkpoint types surgery text_tower backbone
-    data.shapes data.scenes data.transforms data.splits data.classnames data.sets data.benchmarks data.datamodule
-    data.sources data.fetch
-    features synthesis prompts prototypes losses scores metrics heads tables schedule progress report figures
-    bootstrap outcome outcome_tables outcome_figures dashboard module callbacks
-    artefact detector cli grid plan benchmark masks mask_command benchmark_command
-    predict datasets_command main __main__
+    errors plugins data.fetch data.sources files commands packaged grid bootstrap checkpoint artefact types surgery
+    text_tower backbone
+    data.shapes data.scenes data.transforms data.splits data.classnames data.wordings data.sets data.resolution
+    data.arrays data.cache data.id_sets data.ood_sets data.benchmarks data.datamodule
+    features synthesis prototypes prompts losses scores metrics thresholds calibration heads tables schedule progress
+    report figures charts page outcome outcome_tables outcome_figures dashboard module detector gallery callbacks
+    cli plan benchmark masks mask_command benchmark_command
+    inputs rows heatmaps predict calibrate explain export datasets_command main __main__
 """.split()
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path

@@ -17,19 +17,13 @@ import torch
 from PIL import Image
 from running import make_benchmarks, make_photos, save_noise, write_cifar_batch
 
+from clipos_lightning.data.arrays import RestrictedUnpickler, read_cifar_batch
 from clipos_lightning.data.benchmarks import BENCHMARKS, OOD_SETS, kind_of, open_id, open_ood, parse_ood_specs
-from clipos_lightning.data.classnames import read_class_names
 from clipos_lightning.data.datamodule import FewShotOOD, ShardSampler
-from clipos_lightning.data.sets import (
-    ModelSizeImages,
-    RestrictedUnpickler,
-    SceneSet,
-    list_images,
-    open_image,
-    read_cifar_batch,
-)
+from clipos_lightning.data.sets import ModelSizeImages, SceneSet, list_images, open_image
 from clipos_lightning.data.splits import draw_shots, limit_positions, manifest
 from clipos_lightning.data.transforms import mask_to_model_size, to_model_size
+from clipos_lightning.data.wordings import read_wordings
 from clipos_lightning.errors import InputError
 
 KEYS = [f"{i:03}.png" for i in range(40)]
@@ -186,7 +180,8 @@ def test_class_names_from_folders_and_from_a_file(tmp_path: Path) -> None:
 def test_class_names_of_sets_without_folders(tmp_path: Path) -> None:
     (tmp_path / "names.yaml").write_text("1: aeroplane\ndeer: roe deer\n")
     file = str(tmp_path / "names.yaml")
-    assert read_class_names(file, ["0", "1", "2"], ["deer", "plane", "cat"]) == ["roe deer", "aeroplane", "cat"]
+    found = read_wordings(file, ["0", "1", "2"], ["deer", "plane", "cat"])
+    assert found == [{"names": ["roe deer"]}, {"names": ["aeroplane"]}, {"names": ["cat"]}]
 
 
 # ---- folders

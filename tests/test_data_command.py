@@ -1,108 +1,23 @@
 """``clipos data`` on miniature sets in their true formats, from a server on this machine."""
 
 import dataclasses
-import hashlib
 import importlib
-import io
 import re
 import subprocess
 import sys
-import tarfile
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from running import save_noise, write_cifar_batch
+from miniatures import FOLDERS, miniature, write
+from running import save_noise
 from test_fetch import Server, serve
 
 from clipos_lightning import datasets_command
 from clipos_lightning.data import fetch, sources
-from clipos_lightning.data.sources import SOURCES, File, Source
+from clipos_lightning.data.sources import SOURCES
 from clipos_lightning.errors import InputError
-
-IMAGES = {  # in the folders and with the endings that the true archives have
-    "textures": ("dtd/dtd/images/banded/banded_0001.jpg", "dtd/dtd/images/dotted/dotted_0001.jpg"),
-    "places365": ("places365/val_256/Places365_val_00000001.jpg", "places365/val_256/Places365_val_00000002.jpg"),
-    "lsun_crop": ("LSUN/test/1.jpg", "LSUN/test/2.jpg"),
-    "lsun_resize": ("LSUN_resize/LSUN_resize/1.jpg", "LSUN_resize/LSUN_resize/2.jpg"),
-    "isun": ("iSUN/iSUN_patches/1.jpeg", "iSUN/iSUN_patches/2.jpeg"),
-    "inaturalist": ("iNaturalist/images/a.jpg", "iNaturalist/images/b.jpg"),
-    "sun": ("SUN/images/a.jpg", "SUN/images/b.jpg"),
-    "places": ("Places/images/a.jpg", "Places/images/b.jpg"),
-    "tiny_imagenet": (
-        "tiny-imagenet-200/train/n01443537/images/n01443537_0.JPEG",
-        "tiny-imagenet-200/val/images/val_0.JPEG",
-        "tiny-imagenet-200/test/images/test_0.JPEG",
-    ),
-    "imagenet": ("imagenet/train/n01440764/n01440764_1.JPEG", "imagenet/val/n01440764/ILSVRC2012_val_00000001.JPEG"),
-    "eurosat": ("eurosat/2750/Forest/Forest_1.jpg", "eurosat/2750/River/River_1.jpg"),
-}
-
-
-def make_set(name: str, root: Path) -> int:
-    """A set's miniature below a folder, as it stands when unpacked; returns its number of images."""
-    rng = np.random.default_rng(0)
-    for seed, key in enumerate(IMAGES.get(name, ())):
-        save_noise(root / key, seed, (24, 20))
-    if name == "textures":
-        for split in ("train1", "val1", "test1"):
-            write(root / f"dtd/dtd/labels/{split}.txt", b"banded/banded_0001.jpg\n")
-    elif name == "places365":
-        write(root / "places365/places365_val.txt", b"Places365_val_00000001.jpg 165\n")
-        write(root / "places365/categories_places365.txt", b"/a/airfield 0\n")
-    elif name in ("cifar10", "cifar100"):
-        for path in SOURCES[name].holds:
-            write(root / path, b"")
-            write_cifar_batch(root / path, rng, np.arange(3))
-        return 3 * len(SOURCES[name].holds)
-    elif name == "svhn":
-        arrays = {"X": rng.integers(0, 256, (32, 32, 3, 4), dtype=np.uint8), "y": np.ones((4, 1), np.uint8)}
-        write(root / "svhn/test_32x32.mat", b"")
-        pytest.importorskip("scipy.io").savemat(root / "svhn/test_32x32.mat", arrays)
-        return 4
-    elif name == "medmnist":
-        splits = ("train", "val", "test")
-        arrays = {f"{s}_images": rng.integers(0, 256, (2, 28, 28, 3), dtype=np.uint8) for s in splits}
-        write(root / "medmnist/bloodmnist.npz", b"")
-        np.savez(root / "medmnist/bloodmnist.npz", **arrays, **{f"{s}_labels": np.ones((2, 1)) for s in splits})
-        return 6
-    return len(IMAGES[name])
-
-
-def write(path: Path, body: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(body)
-
-
-def packed(file: File, root: Path) -> bytes:
-    """The bytes of one of a set's files."""
-    folder, body = root / file.folder, io.BytesIO()
-    if not file.parts:
-        return (folder / file.name).read_bytes()
-    if file.name.endswith(".zip"):
-        with zipfile.ZipFile(body, "w") as archive:
-            for path in sorted(p for part in file.parts for p in (folder / part).rglob("*")):
-                archive.write(path, path.relative_to(folder).as_posix())
-    else:
-        with tarfile.open(fileobj=body, mode="w:gz" if file.name.endswith("gz") else "w") as archive:
-            for part in file.parts:
-                archive.add(folder / part, part)
-    return body.getvalue()
-
-
-def miniature(name: str, server: Server, root: Path) -> Source:
-    """The table's entry with the miniature's addresses, checksums and count."""
-    count = make_set(name, root)
-    files = []
-    for file in SOURCES[name].files:
-        body = packed(file, root)
-        server.files[f"/{file.name}"] = body
-        url = file.url and f"{server.url}/{file.name}"
-        files.append(dataclasses.replace(file, url=url, md5=hashlib.md5(body).hexdigest(), size=len(body)))
-    return dataclasses.replace(SOURCES[name], files=tuple(files), images=count)
 
 
 @pytest.fixture
@@ -153,7 +68,7 @@ def test_every_set_is_fetched_and_verified(
     server.drops = 1
     assert f"{name}: there: {root}" in data("download", name, "--root", root)
     assert sources.SOURCES[name].state(root) == "yes"
-    assert f"{name}: {sources.SOURCES[name].images} images, all read" in data("verify", name, "--root", root)
+    assert f"{name}: {sources.SOURCES[name].images:,} images, all read" in data("verify", name, "--root", root)
     asked = len(server.asked)
     assert f"{name}: already there: {root}" in data("download", name, "--root", root)
     assert len(server.asked) == asked
@@ -169,7 +84,7 @@ def test_a_set_that_cannot_be_fetched_says_which_file_goes_where(
     assert f"{root}/imagenet/train/n01440764/*.JPEG" in message
     assert "no (by hand)" in data("list", "--root", root)
     assert "already there" in data("download", "imagenet", "--root", tmp_path / "made")
-    assert "2 images, all read" in data("verify", "imagenet", "--root", tmp_path / "made")
+    assert "2,200 images, all read" in data("verify", "imagenet", "--root", tmp_path / "made", "--num_workers", 1)
 
 
 def test_an_archive_put_there_by_hand_is_checked_and_unpacked(
@@ -180,7 +95,7 @@ def test_an_archive_put_there_by_hand_is_checked_and_unpacked(
     assert "partly" in data("list", "--root", root)
     assert "can be removed" in data("download", "textures", "--root", root)
     assert server.asked == []
-    assert "2 images" in data("verify", "textures", "--root", root)
+    assert "6 images" in data("verify", "textures", "--root", root)
 
 
 def test_one_dead_link_does_not_stop_the_others(
@@ -210,7 +125,7 @@ def test_verify_names_the_broken_image(
     monkeypatch.setattr(datasets_command, "IN_PROCESS", 2)
     monkeypatch.setattr(sources, "SOURCES", {"textures": dataclasses.replace(sources.SOURCES["textures"], images=40)})
     folder = tmp_path / "made/dtd/dtd/images"
-    for i in range(38):
+    for i in range(34):
         save_noise(folder / "woven" / f"{i}.jpg", i, (8, 8))
     assert datasets_command.main(["verify", "textures", "--root", str(tmp_path / "made")]) == 0
     whole = (folder / "banded/banded_0001.jpg").read_bytes()
@@ -226,9 +141,9 @@ def test_verify_names_the_broken_image(
 
 def test_verify_counts(minis: Callable[..., Path], tmp_path: Path) -> None:
     minis("sun")
-    (tmp_path / "made/SUN/images/a.jpg").unlink()
+    (tmp_path / "made" / FOLDERS["sun"][0]).unlink()
     message = refused("verify", "sun", "--root", tmp_path / "made")
-    assert message.startswith("sun: 1 images, there must be 2. Remove ")
+    assert message.startswith("sun: 5 images, there must be 6. Remove ")
     assert message.endswith("/made/SUN and run clipos data download sun")
 
 
@@ -270,6 +185,12 @@ def test_the_list_fits_a_hundred_columns(data: Callable[..., str], monkeypatch: 
     assert set(SOURCES) < set(rows)
     assert rows["cifar10"] == ["cifar10", "CIFAR-10", "60,000", "170", "MB", "no"]
     assert rows["places"][-3:] == ["10,000", "?", "no"]
+
+
+def test_the_list_is_as_it_was(data: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    lines = [line.rstrip() for line in data("list", "--root", "/nowhere/data").splitlines()]
+    assert "\n".join(lines).strip() == LIST.strip()
 
 
 def test_the_root_is_the_environments(data: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,3 +247,27 @@ def test_it_does_not_import_torch() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert run.stderr.strip() == ""
+
+
+LIST = """
+name            data set                           images   download   here
+ ───────────────────────────────────────────────────────────────────────────────────
+ cifar10         CIFAR-10                           60,000     170 MB   no
+ cifar100        CIFAR-100                          60,000     169 MB   no
+ textures        Textures (DTD)                      5,640     625 MB   no
+ svhn            SVHN, test split                   26,032      64 MB   no
+ places365       Places365, validation, 256 px      36,500          ?   no
+ lsun_crop       LSUN-Crop                          10,000          ?   no
+ lsun_resize     LSUN-Resize                        10,000          ?   no
+ isun            iSUN                                8,925          ?   no
+ inaturalist     iNaturalist (MOS)                  10,000          ?   no
+ sun             SUN (MOS)                          10,000          ?   no
+ places          Places (MOS)                       10,000          ?   no
+ tiny_imagenet   Tiny-ImageNet                     120,000     248 MB   no
+ imagenet        ImageNet-1k (ILSVRC 2012)       1,331,167   154.6 GB   no (by hand)
+ eurosat         EuroSAT (RGB)                      27,000          ?   no
+ medmnist        BloodMNIST (MedMNIST v2)           17,092          ?   no
+
+Below /nowhere/data. clipos data info NAME: where a set comes from; clipos data download NAME: fetch
+it.
+"""

@@ -1,5 +1,6 @@
 """The report from small tables made by hand: figures, averages, masks, Markdown, HTML."""
 
+import io
 import json
 import re
 from typing import Any
@@ -9,13 +10,17 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from clipos_lightning import figures
-from clipos_lightning.report import build_report, set_tables, summary_lines, title, to_html, to_markdown
+from clipos_lightning.charts import Axis, common_axis, roc_path, strip
+from clipos_lightning.figures import Example
+from clipos_lightning.page import to_html
+from clipos_lightning.report import build_report, set_tables, summary_lines, title, to_markdown
 from clipos_lightning.scores import SCORES, defined_scores
 
 METRICS = {"auroc", "fpr95", "fpr95_ood_pos", "aupr_in", "aupr_out"}
 LABELS = np.arange(40) % 4
 RUN = {"trained": True, "limit_per_set": None, "command": "clipos test", "seed": 1}
 GRID = (2, 2)
+CLASSES = ["ant", "bee", "<cat>", "dog"]
 
 
 def table(
@@ -25,7 +30,8 @@ def table(
     rng = np.random.default_rng(count)
     columns: dict[str, Any] = {}
     for prefix in prefixes:
-        columns[f"{prefix}predicted"] = np.where(np.arange(count) < count - 10, np.arange(count) % 4, -1).astype(float)
+        wrong = np.arange(count) >= count - 10
+        columns[f"{prefix}predicted"] = ((np.arange(count) + wrong) % 4).astype(float)
         columns |= {f"{prefix}{name}": rng.normal(shift, 1, count) for name in scores}
     return columns
 
@@ -40,6 +46,14 @@ def report_of(sets: dict[str, tuple[int, float]], **changes: Any) -> tuple[dict[
     kinds = changes.pop("kinds", dict.fromkeys(sets))
     headline = changes.pop("headline", "energy")
     return build_report(results, LABELS, kinds, headline, "zoo", GRID, {**RUN, **changes}), results
+
+
+def page_of(
+    sets: dict[str, tuple[int, float]], pictures: dict[str, list[Example]] | None = None, **changes: Any
+) -> str:
+    """The page of such a report."""
+    report, results = report_of(sets, **changes)
+    return to_html(report, results, LABELS, CLASSES, pictures or {})
 
 
 SETS = {"near one": (30, 1.0), "far one": (21, 0.0), "far two": (50, -1.0)}
@@ -97,7 +111,11 @@ def test_without_ood_sets_averages_are_empty() -> None:
     assert not {"average_near", "average_far"} & report.keys()
     assert any("no OOD set" in line for line in summary_lines(report))
     assert "zoo" in to_markdown(report)
-    assert "zoo" in to_html(report, {})
+    html = page_of({})
+    assert "zoo" in html
+    assert "--data.ood_sets" in html
+    assert "AUROC ↑" not in html.replace("\u00a0", " ")
+    assert html.count('class="hill') == 1
 
 
 def test_an_untrained_detector_is_its_own_rival() -> None:
@@ -153,7 +171,7 @@ def test_a_boundary_may_be_off_by_one_patch() -> None:
 
 def test_a_limited_run_says_so_in_every_form() -> None:
     report, _ = report_of(SETS, limit_per_set=50)
-    for text in (title(report), to_markdown(report), to_html(report, {})):
+    for text in (title(report), to_markdown(report), page_of(SETS, limit_per_set=50)):
         assert "at most 50 images per set" in text
     assert "at most" not in title(report_of(SETS)[0])
 
@@ -194,21 +212,90 @@ def test_scores_that_only_one_detector_has_are_dashes() -> None:
     assert len(set_tables(report)[0]["rows"]) == len(SCORES)
 
 
+def example(side: int, **changes: Any) -> Example:
+    """A picture of random pixels with maps on a 4 x 4 grid."""
+    rng = np.random.default_rng(side)
+    maps = {name: rng.random((4, 4)) for name in ("surgery", "clip")}
+    image = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
+    words = {"origin": "<cat>", "key": "a/<b>.png", "predicted": "dog", "probability": 0.871, "score": 1.25}
+    return Example(image=image, mask=maps["surgery"] > 0.5, **{**words, **maps, **changes})
+
+
 def test_html_needs_nothing_but_itself() -> None:
-    rng = np.random.default_rng(0)
-    inside, outside = rng.normal(1, 1, 30), rng.normal(0, 1, 20)
-    picture = figures.data_uri(figures.roc_curves({"far one": {"trained": (inside, outside)}}))
-    report, _ = report_of(SETS, kinds=KINDS, command="clipos test --data.id 'folder:<b>x</b>'")
-    html = to_html(report, {"ROC <curves>": picture})
-    assert not re.search(r"""(?:src|href|url)\s*[=(]\s*["']?\s*(?!data:)[\w/]""", html)
-    assert not re.search(r"<(?:script|link|iframe|object)|@import", html)
-    assert re.findall(r'src="([^,]+),', html) == ["data:image/png;base64"]
-    assert "<b>x</b>" not in html
-    assert "ROC &lt;curves&gt;" in html
+    pictures = {
+        "classes": [example(32, truth=np.eye(32))],
+        "outside": [example(224, score=9.5), example(224, score=-9.5)],
+        "rejected": [],
+        "confused": [],
+    }
+    html = page_of(SETS, pictures, kinds=KINDS, command="clipos test --data.id 'folder:<b>x</b>'")
+    assert not re.search(r"""(?:src|href|url)\s*[=(]\s*["']?\s*(?!data:|#)[\w/]""", html)
+    assert not re.search(r"<(?:link|iframe|object|base)|@import|https?:|<script[^>]* src", html)
+    assert "default-src 'none'" in html
+    kinds = re.findall(r'src="([^,]+),', html)
+    assert kinds == ["data:image/jpeg;base64"] * 4 + ["data:image/png;base64"] * 6
+    for text in ("<b>x</b>", "<cat>", "a/<b>.png"):
+        assert text not in html
+    for text in ("&lt;cat&gt;", "a/&lt;b&gt;.png", "→ <b>dog</b> 87"):
+        assert text in html
+    assert html.count("there is no such mistake") == 2
+    assert html.count('<span class="wrong">accepted</span>') == 1
     for score in SCORES:
-        assert f"<td>{score}</td>" in html
+        assert f"<code>{score}</code></th>" in html
     assert html.count('class="headline"') == 6
     assert "zero-shot" in html
+
+
+def test_the_page_shows_what_the_threshold_at_95_percent_does() -> None:
+    """Without JavaScript too: the numbers stand in the page."""
+    report, results = report_of(SETS)
+    html, threshold = page_of(SETS), report["operating"]["threshold"]
+    live = dict(re.findall(r'data-live="(\w+)">([^<]*)<', html))
+    inside = results["id"]["energy"] >= threshold
+    assert float(live["cut"]) == pytest.approx(threshold)
+    assert int(live["ids"]) == inside.sum() == 38
+    assert int(live["hits"]) == np.sum(inside & (results["id"]["predicted"] == LABELS))
+    for row, name in enumerate(SETS, 4):
+        accepted = results[name]["energy"] >= threshold
+        assert float(live[f"row{row}"]) == pytest.approx(100 * accepted.mean(), abs=0.051)
+        assert int(live[f"unknown{row}"]) == np.sum(~accepted)
+        for column in range(4):
+            count = np.sum(accepted & (results[name]["predicted"] == column))
+            assert int(live[f"cell{4 * row + column}"]) == count
+
+
+def test_a_large_test_makes_a_small_page() -> None:
+    """50,000 ID and 40,000 OOD images of 1,000 classes: below a megabyte, a row a class."""
+    rng, classes = np.random.default_rng(0), 1000
+    labels = np.arange(50_000) % classes
+    sizes = {"id": 50_000, "a": 10_000, "b": 30_000}
+    results = {
+        name: {"predicted": rng.integers(0, classes, n).astype(float), "energy": rng.normal(name == "id", 1, n)}
+        for name, n in sizes.items()
+    }
+    report = build_report(results, labels, {}, "energy", "large", GRID, {"trained": False})
+    html = to_html(report, results, labels, [f"class {i}" for i in range(classes)], {})
+    assert len(html.encode()) < 1_000_000
+    assert html.count('<th scope="row">class ') == classes
+    assert 'class="matrix' not in html
+
+
+def test_report_json_has_the_operating_point() -> None:
+    report, results = report_of(SETS)
+    point = report["operating"]
+    assert point["score"] == "energy"
+    assert point["id_accepted"] == pytest.approx(95)
+    for name, share in point["ood_accepted"].items():
+        assert share == pytest.approx(100 * np.mean(results[name]["energy"] >= point["threshold"]))
+    assert any("at 95 % ID recall, `energy` ≥" in line for line in summary_lines(report))
+
+
+def test_dashboards_get_figures() -> None:
+    _, results = report_of(SETS)
+    pictures = {"classes": [example(32)], "outside": [example(32)], "rejected": [], "confused": []}
+    found = figures.dashboard_figures(results, "energy", True, pictures)
+    assert len(found) == 4
+    assert not figures.dashboard_figures({"id": results["id"]}, "energy", True, {})
 
 
 def test_figures_without_anything_to_show() -> None:
@@ -219,4 +306,21 @@ def test_figures_without_anything_to_show() -> None:
         figures.roc_curves({"x": {"zero-shot": (flat, flat)}}),
         figures.strip([]),
     ):
-        assert figures.data_uri(figure, dpi=20).startswith("data:image/png;base64,")
+        figure.savefig(io.BytesIO(), format="png", dpi=20)
+
+
+def test_charts_of_constant_scores() -> None:
+    flat = np.zeros(3)
+    axis = common_axis([flat])
+    assert (axis.low, axis.high) == (0, 1)
+    assert strip(flat, axis).startswith("M0 40V2h")
+    assert roc_path(flat, flat) == "M0 100L100 0"
+
+
+def test_an_axis_is_marked_at_round_scores() -> None:
+    for low, high in ((-0.31, 1.02), (4.6, 25.5), (-3e-4, 2e-4), (100, 12000)):
+        axis = Axis(low, high)
+        ticks = axis.ticks()
+        assert 3 <= len(ticks) <= 7
+        assert all(low <= float(label) <= high for _, label in ticks)
+        assert all(place == pytest.approx(axis.share(float(label))) for place, label in ticks)

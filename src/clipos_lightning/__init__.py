@@ -8,9 +8,16 @@ try:
 except PackageNotFoundError:  # run from a source tree that is not installed
     __version__ = "0+unknown"
 
-__all__ = ["ClipOS", "FewShotOOD", "InputError", "__version__", "load_backbone"]
+__all__ = ["ClipOS", "Decision", "Detector", "FewShotOOD", "InputError", "__version__", "load_backbone"]
 
-_HOMES = {"ClipOS": "module", "FewShotOOD": "data.datamodule", "load_backbone": "backbone", "InputError": "errors"}
+_HOMES = {
+    "ClipOS": "module",
+    "Decision": "detector",
+    "Detector": "detector",
+    "FewShotOOD": "data.datamodule",
+    "InputError": "errors",
+    "load_backbone": "backbone",
+}
 
 
 def __getattr__(name: str) -> Any:

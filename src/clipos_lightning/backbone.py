@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from .errors import InputError
 from .surgery import SurgeryOptions, attend, context_matrix, patch_context
+from .text_tower import encode_shared, encode_whole
 from .types import ImageFeatures, Images, Patches, PathName, Texts
 
 EMBEDDED = "MicroCLIP"
@@ -64,6 +65,7 @@ class FrozenClip(nn.Module):
         self.clip, self.tokenizer, self.name, self.activation, self.surgery = clip, tokenizer, name, activation, surgery
         self.image_size: int = clip.visual.image_size[0]
         self.grid: tuple[int, int] = clip.visual.grid_size
+        self.shares_beginnings = all(is_plain(block) for block in clip.transformer.resblocks)
         self.fingerprint = weights_fingerprint or fingerprint(clip)
         blocks = len(clip.visual.transformer.resblocks)
         if not 0 <= self.depth(surgery) <= blocks:
@@ -205,19 +207,24 @@ class FrozenClip(nn.Module):
         return self.clip.token_embedding(ids), ends
 
     def encode_embeddings(
-        self, embeddings: Float[Tensor, "prompts tokens width"], ends: Int[Tensor, " prompts"]
+        self,
+        embeddings: Float[Tensor, "prompts tokens width"],
+        ends: Int[Tensor, " prompts"],
+        beginning: Float[Tensor, "start width"] | None = None,
     ) -> Texts:
-        """Text features of prompts given as token embeddings, (K, D); tokens after the last end are not computed."""
-        clip, length = self.clip, embeddings.shape[1]
-        mask = None if clip.attn_mask is None else clip.attn_mask[:length, :length]
-        x = embeddings + clip.positional_embedding[:length]
-        x = clip.ln_final(clip.transformer(x, attn_mask=mask))
-        x = x[torch.arange(len(x), device=x.device), ends]
-        with torch.autocast(x.device.type, enabled=False):
-            projection = clip.text_projection
-            linear = isinstance(projection, nn.Linear)
-            out = F.linear(x.float(), projection.weight.float()) if linear else x.float() @ projection.float()
-            return F.normalize(out, dim=-1)
+        """Text features of prompts given as token embeddings, (K, D); tokens after the last end are not computed.
+
+        Args:
+            embeddings: (K, L, W), of the whole prompts; where they share a beginning, of what follows it.
+            ends: where each prompt's end token is in its embeddings, (K,).
+            beginning: the tokens that all prompts begin with, computed once, (S, W).
+        """
+        if beginning is None:
+            return encode_whole(self.clip, embeddings, ends)
+        if self.shares_beginnings:
+            return encode_shared(self.clip, beginning, embeddings, ends)
+        whole = torch.cat([beginning.expand(len(embeddings), -1, -1), embeddings], 1)
+        return encode_whole(self.clip, whole, ends + len(beginning))
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Texts:

@@ -8,7 +8,13 @@ import torch
 
 from .errors import InputError
 
-NOT_OPTIONS = ("class_names",)  # of the model's hyper-parameters: linked from the data
+NOT_OPTIONS = ("class_names", "class_wordings")  # of the model's hyper-parameters: linked from the data
+
+NAMES = {
+    "fingerprint": "weights (their fingerprint)",
+    "class_names": "class names",
+    "class_wordings": "wordings of the classes",
+}
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:
@@ -53,7 +59,7 @@ def check_identity(given: dict[str, Any] | None, ours: dict[str, Any]) -> None:
         raise InputError("the checkpoint was not written by clipos: give a last.ckpt of `clipos fit`")
     for key, value in ours.items():
         if given.get(key) != value:
-            name = {"fingerprint": "weights (their fingerprint)", "class_names": "class names"}.get(key, key)
+            name = NAMES.get(key, key)
             raise InputError(
                 f"the checkpoint was trained with other {name}: {brief(given.get(key))}, here {brief(value)}; test it "
                 "with those, or train again"

@@ -30,6 +30,7 @@ from .packaged import find_config
 from .progress import Progress, hush, process_rank
 
 RUN_FOLDER = "CLIPOS_RUN_FOLDER"  # tells the processes that DDP starts where the first one writes
+LINKED = ("class_names", "class_wordings")  # flow from the data to the model
 FREE_AT_TEST = ("score", "scores", "pretrained")  # the command line wins over the checkpoint
 
 
@@ -53,8 +54,9 @@ def refuse_linked(path: Path) -> bool:
         raise InputError(f"cannot read config {path}: {' '.join(str(error).split())}") from error
     if content is not None and not isinstance(content, dict):
         raise InputError(f"config {path} is not a mapping of options")
-    if "class_names" in ((content or {}).get("model") or {}):
-        raise InputError(f"{path}: model.class_names follows the data; set data.class_names to a YAML file instead")
+    for name in LINKED:
+        if name in ((content or {}).get("model") or {}):
+            raise InputError(f"{path}: model.{name} follows the data; set data.class_names to a YAML file instead")
     return content is not None
 
 
@@ -113,7 +115,8 @@ class ClipOSCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Class names flow from the data to the model."""
-        parser.link_arguments("data.class_names", "model.class_names", apply_on="instantiate")
+        for name in LINKED:
+            parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """The checkpoint is read first, as a configuration that everything else overrides."""
@@ -186,7 +189,11 @@ class ClipOSCLI(LightningCLI):
                 say(
                     f"note: OOD set {spec.name!r} has no folder {self.datamodule.root / spec.folder}; test will need it"
                 )
-        say(f"next: clipos test --ckpt_path {shlex.quote(str(self.folder / 'last.ckpt'))}")
+        checkpoint = shlex.quote(str(self.folder / "last.ckpt"))
+        tested = self.datamodule.id_set.test is not None
+        say(f"{'to decide' if tested else 'next'}: clipos calibrate {checkpoint} IMAGES")
+        if tested:
+            say(f"next: clipos test --ckpt_path {checkpoint}")
         self.end()
 
     def after_validate(self) -> None:

@@ -2,17 +2,13 @@
 
 import argparse
 import difflib
-import importlib
 import multiprocessing
 import os
-import pickle
 import shutil
 import signal
 import sys
 import textwrap
 import warnings
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -29,10 +25,6 @@ from .errors import InputError
 WIDTH = 100
 NAMED = 20  # unreadable images that are printed for each set
 IN_PROCESS = 64  # images; starting processes takes longer than these
-UNREADABLE = (
-    *(OSError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error),
-    *(KeyError, ValueError, TypeError, AttributeError, IndexError),
-)
 
 
 class Parser(argparse.ArgumentParser):
@@ -269,6 +261,8 @@ def decode(path: str) -> str:
 
 def verify_arrays(count: Callable[[Path], int], path: Path) -> tuple[int, list[str]]:
     """How many images a file of arrays holds, and what is wrong with it."""
+    from .data.arrays import UNREADABLE
+
     try:
         return count(path), []
     except UNREADABLE as error:
@@ -277,39 +271,23 @@ def verify_arrays(count: Callable[[Path], int], path: Path) -> tuple[int, list[s
 
 def count_cifar(path: Path) -> int:
     """Images of one of CIFAR's batches, which must have a label each."""
-    from .data.sets import read_cifar_batch
+    from .data.arrays import read_cifar
 
-    with open(path, "rb") as file:
-        images, labels = read_cifar_batch(file)
-    return checked(len(images), len(labels))
+    return len(read_cifar([path])[0])
 
 
 def count_mat(path: Path) -> int:
     """Images of SVHN's MATLAB file."""
-    try:
-        loadmat = importlib.import_module("scipy.io").loadmat
-    except ImportError as error:
-        raise InputError(f"reading {path} takes scipy: pip install 'clipos-lightning[svhn]'") from error
-    try:
-        arrays = loadmat(str(path))
-    except Exception as error:  # a broken file: scipy has many errors for it
-        raise ValueError(f"not a MATLAB file ({error})") from error
-    return checked(arrays["X"].shape[3], arrays["y"].size)
+    from .data.arrays import read_svhn
+
+    return len(read_svhn(path)[0])
 
 
 def count_npz(path: Path) -> int:
     """Images of a MedMNIST file, over its three splits."""
-    import numpy as np
+    from .data.arrays import read_medmnist
 
-    with np.load(path, allow_pickle=False) as arrays:
-        return sum(checked(len(arrays[f"{s}_images"]), len(arrays[f"{s}_labels"])) for s in ("train", "val", "test"))
-
-
-def checked(images: int, labels: int) -> int:
-    """The number of images, if there are as many labels."""
-    if images != labels:
-        raise ValueError(f"{images} images but {labels} labels")
-    return images
+    return sum(len(read_medmnist(path, split)[0]) for split in ("train", "val", "test"))
 
 
 READERS: dict[str, Callable[[Path], tuple[int, list[str]]]] = {

@@ -12,6 +12,7 @@ from .surgery import MaskOptions, SurgeryOptions
 from .types import ImageFeatures, PathName, Texts
 
 ZERO_SHOT = "zero_shot/"  # prefix of the zero-shot detector's columns beside a trained one's
+SIDES = {"text": "text/", "images": "images/"}  # prefixes of text alone and images alone beside their blend
 
 
 @dataclass

@@ -5,9 +5,10 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 
 from . import __version__
-from .commands import COMMANDS, TRAINER_COMMANDS
+from .commands import COMMANDS, OWN_PARSERS, TRAINER_COMMANDS
 from .errors import InputError
 from .packaged import find_config, shipped_configs, shipped_grids
 
@@ -16,13 +17,14 @@ HELP = f"""clipos {__version__}: few-shot out-of-distribution detection with CLI
 usage: clipos COMMAND [OPTIONS]
 
 commands:
-{chr(10).join(f"  {name:<10}{text}" for name, text in COMMANDS.items())}
+{chr(10).join(f"  {name:<11}{text}" for name, text in COMMANDS.items())}
 
 examples:
   clipos fit --config demo.yaml                    train on the embedded set; prints the test command that comes next
   clipos test --ckpt_path runs/fit-…/last.ckpt     AUROC, FPR95 and AUPR per OOD set and score; a report to look at
   clipos test --config demo.yaml                   the zero-shot detector, without training
-  clipos predict runs/fit-…/last.ckpt photos/      class, probability and score of each image, as CSV
+  clipos calibrate runs/fit-…/last.ckpt mine/      a threshold for 95 % ID recall: detector.safetensors
+  clipos predict detector.safetensors photos/      the class of each image, or unknown; --out FILE.csv or .jsonl
   clipos data list                                 the data sets that there are, and which lie below the data root
 
 `clipos COMMAND --help` shows a command's options; `--config` takes a file or a shipped config's name.
@@ -81,22 +83,9 @@ def dispatch(arguments: list[str]) -> int:
         print("\ngrids, for clipos benchmark:")
         for name, text in shipped_grids().items():
             print(f"{name:<28}{text}")
-    elif command == "predict":
-        from .predict import main as predict
-
-        return predict(rest)
-    elif command == "benchmark":
-        from .benchmark_command import main as benchmark
-
-        return benchmark(rest)
-    elif command == "report":
-        from .benchmark_command import report
-
-        return report(rest)
-    elif command == "data":
-        from .datasets_command import main as data_command
-
-        return data_command(rest)
+    elif command in OWN_PARSERS:
+        module, _, function = OWN_PARSERS[command].partition(":")
+        return getattr(import_module(f"{__package__}.{module}"), function or "main")(rest)
     elif command in TRAINER_COMMANDS:
         for name in configs_in(rest):
             find_config(name)

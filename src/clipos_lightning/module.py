@@ -4,7 +4,7 @@ import math
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,12 +19,12 @@ from .backbone import load_backbone
 from .checkpoint import check_identity, check_state
 from .errors import InputError
 from .features import FeatureStore, ShotFeatures
-from .heads import ZERO_SHOT, Head, all_paths
+from .heads import SIDES, ZERO_SHOT, Head, all_paths
 from .losses import Objective, irrelevant_locals, make_objective
 from .metrics import OOD_METRICS, OODMetrics, ood_metrics
-from .progress import track
-from .prompts import ContextOptions, PromptLearner, check_names
-from .prototypes import blend, class_means
+from .progress import process_rank, track
+from .prompts import ContextOptions, PromptLearner, Wordings, check_names, encode_prompts
+from .prototypes import VIEWS, best_weight, blend, class_means, judge_weights
 from .schedule import WarmupCosine
 from .scores import ScoreOptions, check_scores, defined_scores, evidence, find_score
 from .surgery import MaskOptions, SurgeryOptions, relevant_patches, similarity_map
@@ -40,6 +40,7 @@ class ClipOS(LightningModule):
 
     Args:
         class_names: C class names as they stand in the prompts (from the data, not set by hand).
+        class_wordings: several names and own templates of each class (from the data too); null: one name each.
         backbone: an open_clip ViT by name, or MicroCLIP (embedded).
         pretrained: open_clip tag or local file of its weights; null: openai, or the embedded weights.
         image_size: pixels a side, with the backbone's positions interpolated; null: its own.
@@ -48,7 +49,8 @@ class ClipOS(LightningModule):
         outlier_weight: lambda_ood, weight of the outlier term.
         score: the detector's score, the report's headline; null: msp_unknown, or msp without an unknown prompt.
         scores: scores in the report, by name or dotted path; null: all that the objective defines.
-        image_weight: share of the few-shot images' mean feature in each class's feature: 0 text alone, 1 images alone.
+        image_weight: share of the few-shot images' mean feature in each class's feature: 0 text alone, 1 images alone;
+            auto: chosen on augmented views of these images (docs/names.md).
         unknown_word: the word for "none of them" in the learned prompt.
         template: the frozen class prompts: of the mask, the zero-shot detector and unknown_only.
         zero_shot_unknown: the zero-shot detector's prompt for "none of them".
@@ -74,6 +76,7 @@ class ClipOS(LightningModule):
     def __init__(
         self,
         class_names: list[str],
+        class_wordings: list[dict[str, list[str]]] | None = None,
         backbone: str = "ViT-B-16-quickgelu",
         pretrained: str | None = None,
         image_size: int | None = None,
@@ -81,7 +84,7 @@ class ClipOS(LightningModule):
         outlier_weight: float = 1.0,
         score: str | None = None,
         scores: list[str] | None = None,
-        image_weight: float = 0.0,
+        image_weight: float | Literal["auto"] = 0.0,
         unknown_word: str = "unknown",
         template: str = "a photo of a {}.",
         zero_shot_unknown: str = "a photo of an unknown object.",
@@ -105,14 +108,16 @@ class ClipOS(LightningModule):
         self.scores = list(dict.fromkeys([*(scores or defined_scores(self.objective.unknown)), self.score]))
         check_scores([self.score], self.objective.unknown, "--model.score")
         check_scores(self.scores, self.objective.unknown, "--model.scores")
-        check_names(class_names, unknown_word, template)
-        self.class_names, self.outlier_weight, self.image_weight = list(class_names), outlier_weight, image_weight
+        wordings = Wordings.of(class_names, class_wordings, template)
+        check_names([name for names in wordings.names for name in names], unknown_word, template)
+        self.class_names, self.outlier_weight = list(class_names), outlier_weight
+        self.image_weight = 0.0 if image_weight == "auto" else image_weight  # auto: chosen by learn_images
         self.mask, self.synthesis, self.scoring = mask, synthesis, scoring
         self.seed = 1 if seed is None else seed
         if self.seed < 0 or outlier_weight < 0:
             raise InputError(f"--model.seed ({self.seed}) and --model.outlier_weight ({outlier_weight}) are at least 0")
-        if not 0 <= image_weight <= 1:
-            raise InputError(f"--model.image_weight is {image_weight}: it must lie in [0, 1]")
+        if not 0 <= self.image_weight <= 1:
+            raise InputError(f"--model.image_weight is {image_weight}: it must lie in [0, 1], or be auto")
         if pretrained and Path(pretrained).is_file():
             pretrained = str(Path(pretrained).absolute())  # means the same wherever the checkpoint is used
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
@@ -128,13 +133,15 @@ class ClipOS(LightningModule):
         options |= {"surgery": asdict(surgery), "mask": asdict(mask), "synthesis": asdict(synthesis)}
         options |= {"context": asdict(context), "scoring": asdict(scoring), "seed": self.seed}
         options |= {"feature_budget_mb": feature_budget_mb, "class_names": self.class_names}
+        options |= {"class_wordings": class_wordings}
         self.save_hyperparameters(options, logger=False)
 
         self.backbone = load_backbone(backbone, pretrained, surgery, image_size)
         self.scale = float(self.backbone.scale)
         unknown = unknown_word if self.objective.unknown else None
-        self.prompts = PromptLearner(self.backbone, class_names, unknown, context, template, self.seed)
-        plain = self.backbone.encode_text([*(template.format(name) for name in class_names), zero_shot_unknown])
+        named = (class_names, unknown, context, template, self.seed, class_wordings)
+        self.prompts = PromptLearner(self.backbone, *named)
+        plain = encode_prompts(self.backbone, wordings.prompts, [zero_shot_unknown])
         self.register_buffer("plain_text", plain, persistent=False)  # the zero-shot prompts: C classes, then "unknown"
         self.register_buffer("image_text", torch.zeros_like(plain[:-1]), persistent=bool(image_weight))
         frozen = [f"backbone.{name}" for name, _ in self.backbone.named_parameters()]
@@ -161,11 +168,35 @@ class ClipOS(LightningModule):
         return blend(text, self.image_text, self.image_weight if weight is None else weight)
 
     def learn_images(self, data: Any) -> None:
-        """Each class's mean image feature over the DataModule's few-shot images, where it has a share."""
-        if self.image_weight:
-            labels = data.shot_labels
-            cls = [self.backbone.encode_image(data.shot_images(i).to(self.device)).cls for i in chunks(len(labels))]
-            self.image_text.copy_(class_means(torch.cat(cls), labels.to(self.device), len(self.class_names)))
+        """Each class's mean image feature where it has a share, and with ``auto`` how large that is.
+
+        Args:
+            data: the DataModule, which has drawn the few-shot images.
+        """
+        if self.hparams["image_weight"]:
+            labels = data.shot_labels.to(self.device)
+            self.image_text.copy_(class_means(self.encode_shots(data, len(labels)), labels, len(self.class_names)))
+            if self.hparams["image_weight"] == "auto":
+                weight = self.choose_image_weight(data)
+                self.image_weight = weight if self._trainer is None else self.trainer.strategy.broadcast(weight)
+
+    def encode_shots(self, data: Any, rows: int) -> Features:
+        """Global features of the first rows of the few-shot images' views, view after view."""
+        return torch.cat([self.backbone.encode_image(data.shot_images(i).to(self.device)).cls for i in chunks(rows)])
+
+    @torch.no_grad()
+    def choose_image_weight(self, data: Any) -> float:
+        """The image weight by :func:`prototypes.best_weight`, said on the terminal."""
+        count = len(data.drawn)
+        views = self.encode_shots(data, VIEWS * count).view(VIEWS, count, -1).transpose(0, 1)
+        with self.exact():
+            labels = data.shot_labels[:count].to(self.device)
+            worths = judge_weights(views, labels, self.plain_text[:-1], self.scale)
+        weight, text, images = best_weight(worths), float(worths[0].mean()), float(worths[-1].mean())
+        if process_rank() == 0:
+            where = f"{VIEWS} views of {count} few-shot images"
+            print(f"image weight {weight}, chosen on {where} (worth: text alone {text:.2f}, images alone {images:.2f})")
+        return weight
 
     # ---- training
 
@@ -297,12 +328,12 @@ class ClipOS(LightningModule):
         heads = [self.head("", text, self.class_text, ours)]
         if self.trained:
             heads.append(self.head(ZERO_SHOT, plain, plain[:-1], every))
-        if self.image_weight:
+        if self.hparams["image_weight"]:
             with self.exact():
                 learned = self.prompts() if self.trained else plain
-            heads.append(self.head("text/", learned, plain[:-1], ours))
+            heads.append(self.head(SIDES["text"], learned, plain[:-1], ours))
             images = self.blend(learned, 1.0)
-            heads.append(self.head("images/", images, images[: len(self.class_names)], ours))
+            heads.append(self.head(SIDES["images"], images, images[: len(self.class_names)], ours))
         return heads
 
     def on_test_start(self) -> None:
@@ -402,13 +433,13 @@ class ClipOS(LightningModule):
         """What a checkpoint must agree on to be loaded."""
         b = self.backbone
         names = {"backbone": b.name, "fingerprint": b.fingerprint, "activation": b.activation}
-        return names | {"class_names": self.class_names}
+        return names | {"class_names": self.class_names, "class_wordings": self.hparams["class_wordings"]}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Drop the frozen backbone; record what the checkpoint belongs to."""
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith("backbone.")}
-        checkpoint["clipos"] = {**self.identity(), "recipe": self.recipe}
+        checkpoint["clipos"] = {**self.identity(), "recipe": self.recipe, "image_weight": self.image_weight}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check backbone, weights, activation, class names and keys.
@@ -419,6 +450,7 @@ class ClipOS(LightningModule):
         check_identity(checkpoint.get("clipos"), self.identity())
         learned = {k: v for k, v in self.state_dict().items() if not k.startswith("backbone.")}
         check_state(checkpoint["state_dict"], learned)
+        self.image_weight = checkpoint["clipos"].get("image_weight", self.image_weight)
         self.trained, self.decider = True, None
 
 

@@ -20,12 +20,12 @@ from .module import ClipOS
 # What differs between machines, or changes nothing in the result: not part of a cell's name.
 APART = {
     "model": ("pretrained", "feature_budget_mb"),
-    "data": ("root", "num_workers", "eval_batch_size"),
+    "data": ("root", "num_workers", "eval_batch_size", "cache"),
 }
 TRAINING = ("max_epochs", "max_steps", "precision", "gradient_clip_val", "accumulate_grad_batches")
 UNTRAINED = {  # what a detector without training depends on
     "model": ("backbone", "image_size", "template", "zero_shot_unknown", "surgery", "mask", "scoring", "scores"),
-    "data": ("id", "ood_sets", "limit_per_set", "class_names", "class_list", "ood_resolution"),
+    "data": ("id", "ood_sets", "limit_per_set", "class_names", "class_list", "ood_resolution", "resize"),
 }
 
 
@@ -77,7 +77,7 @@ def make_parser() -> ArgumentParser:
     parser.add_argument("-c", "--config", action=PackagedConfig)
     parser.add_argument("--seed_everything", type=int, default=1)
     for kind, group, skipped in (
-        (ClipOS, "model", {"class_names"}),
+        (ClipOS, "model", {"class_names", "class_wordings"}),
         (FewShotOOD, "data", {}),
         (Trainer, "trainer", {}),
     ):

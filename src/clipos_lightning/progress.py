@@ -3,7 +3,8 @@
 import logging
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from lightning.pytorch import LightningModule, Trainer
@@ -122,3 +123,10 @@ def hush() -> None:
         r".*isinstance\(treespec, LeafSpec\).*",
     ):
         warnings.filterwarnings("ignore", message)
+
+
+@contextmanager
+def counter(total: int | None, done: int, description: str, shown: bool) -> Iterator[Callable[[int], Any]]:
+    """A bar on stderr that is told how many images are done more; without a total it only counts."""
+    with tqdm(total=total, initial=done, desc=description, unit=" images", disable=not shown) as bar:
+        yield lambda count: bool(bar.update(count))

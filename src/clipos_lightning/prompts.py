@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from .backbone import FrozenClip
+from .data.wordings import Wording
 from .errors import InputError
+from .prototypes import class_means
 from .types import Texts
 
 
@@ -44,6 +47,46 @@ def check_names(class_names: Sequence[str], unknown_word: str, template: str) ->
         raise InputError(f"--model.template {template!r} must hold {{}} once, where the class name stands")
 
 
+@dataclass(frozen=True)
+class Wordings:
+    """The classes' names, some of which may have several, and the templates around them.
+
+    Attributes:
+        names: of each class, the first of them the one that is shown.
+        templates: of each class.
+    """
+
+    names: list[list[str]]
+    templates: list[list[str]]
+
+    @classmethod
+    def of(cls, class_names: Sequence[str], given: Sequence[Wording] | None, template: str) -> "Wordings":
+        """One name a class and one template, or what was given beside them."""
+        plain: list[Wording] = [{"names": [name]} for name in class_names]
+        chosen = plain if given is None else list(given)
+        return cls([w["names"] for w in chosen], [w.get("templates", [template]) for w in chosen])
+
+    @property
+    def prompts(self) -> list[list[str]]:
+        """Each class's frozen prompts: its names in its templates."""
+        pairs = zip(self.names, self.templates, strict=True)
+        return [[t.format(name) for name in names for t in templates] for names, templates in pairs]
+
+
+def mean_rows(rows: Float[Tensor, "rows dim"], groups: Sequence[Sequence[str]]) -> Float[Tensor, "prompts dim"]:
+    """The normalised mean of each group's rows, (C, D); rows behind those of the groups stay as they are."""
+    count = sum(map(len, groups))
+    if count == len(groups):
+        return rows
+    owner = torch.tensor([i for i, group in enumerate(groups) for _ in group], device=rows.device)
+    return torch.cat([class_means(rows[:count], owner, len(groups)), rows[count:]])
+
+
+def encode_prompts(backbone: FrozenClip, groups: Sequence[Sequence[str]], more: Sequence[str] = ()) -> Texts:
+    """Frozen text features of groups of prompts, one row a group, then one for each of ``more``."""
+    return mean_rows(backbone.encode_text([*(prompt for group in groups for prompt in group), *more]), groups)
+
+
 class PromptLearner(nn.Module):
     """Contexts (n, W) that learn, and everything fixed around them; calling it gives the prompts' text features.
 
@@ -54,14 +97,17 @@ class PromptLearner(nn.Module):
         options: length or words, and what learns.
         template: of the class prompts that do not learn (``unknown_only``).
         seed: of the context's start.
+        wordings: several names a class, whose features are averaged, and templates of its own; None: ``class_names``.
 
     Raises:
         InputError: nothing learns, no context tokens, or a prompt too long for the model.
     """
 
     fixed: Tensor
+    class_start: Tensor
     class_embeddings: Tensor
     class_ends: Tensor
+    unknown_start: Tensor
     unknown_embeddings: Tensor
     unknown_ends: Tensor
 
@@ -73,6 +119,7 @@ class PromptLearner(nn.Module):
         options: ContextOptions,
         template: str = "a photo of a {}.",
         seed: int = 1,
+        wordings: Sequence[Wording] | None = None,
     ) -> None:
         super().__init__()
         if options.learn == "unknown_only" and unknown_word is None:
@@ -86,10 +133,12 @@ class PromptLearner(nn.Module):
         separate = unknown_word is not None and options.learn != "shared"
         self.context = nn.Parameter(start.clone()) if options.learn != "unknown_only" else None
         self.unknown_context = nn.Parameter(start.clone()) if separate else None
-        prompts = [f"{name}." for name in class_names]
+        worded = Wordings.of(class_names, wordings, template)
+        self.names = worded.names
+        prompts = [f"{name}." for names in worded.names for name in names]
         fixed = torch.empty(0)
         if options.learn == "unknown_only":
-            fixed, prompts = backbone.encode_text([template.format(name) for name in class_names]), []
+            fixed, prompts = encode_prompts(backbone, worded.prompts), []
         self.register_buffer("fixed", fixed, persistent=False)
         if unknown_word is not None and not separate:
             prompts = [*prompts, f"{unknown_word}."]  # shares the context: one batch of prompts
@@ -98,11 +147,15 @@ class PromptLearner(nn.Module):
 
     @torch.no_grad()
     def _embed(self, kind: str, backbone: FrozenClip, prompts: list[str], placeholders: int) -> None:
-        embeddings, ends = torch.empty(0), torch.empty(0)
+        embeddings, ends = torch.empty(0, 1 + placeholders, 1), torch.empty(0)
         if prompts:
             embeddings, ends = backbone.embed_prompts(prompts, placeholders)
-        self.register_buffer(f"{kind}_embeddings", embeddings.clone(), persistent=False)
-        self.register_buffer(f"{kind}_ends", ends, persistent=False)
+        for name, tensor in (
+            ("start", embeddings[0, :1] if prompts else torch.empty(0)),  # the start token, the same for all
+            ("embeddings", embeddings[:, 1 + placeholders :]),  # what follows the context
+            ("ends", ends - 1 - placeholders),
+        ):
+            self.register_buffer(f"{kind}_{name}", tensor.clone(), persistent=False)
 
     def forward(self) -> Texts:
         """Text features, C rows in the order of the class names, then "unknown" where there is one; normalised."""
@@ -110,9 +163,11 @@ class PromptLearner(nn.Module):
         if self.context is None:
             rows.append(self.fixed)
         else:
-            rows.append(self._encode(with_context(self.class_embeddings, self.context), self.class_ends))
+            beginning = torch.cat([self.class_start, self.context])
+            rows.append(mean_rows(self._encode(self.class_embeddings, self.class_ends, beginning), self.names))
         if self.unknown_context is not None:
-            rows.append(self._encode(with_context(self.unknown_embeddings, self.unknown_context), self.unknown_ends))
+            beginning = torch.cat([self.unknown_start, self.unknown_context])
+            rows.append(self._encode(self.unknown_embeddings, self.unknown_ends, beginning))
         return torch.cat(rows)
 
 
@@ -134,10 +189,3 @@ def start_context(backbone: FrozenClip, options: ContextOptions, seed: int) -> T
         raise InputError(f"--model.context.length is {length}: at least 1")
     generator = torch.Generator().manual_seed(seed)
     return 0.02 * torch.randn(length, table.embedding_dim, generator=generator)
-
-
-def with_context(embeddings: Tensor, context: Tensor) -> Tensor:
-    """The context put into the placeholders after the start token, (K, L, W)."""
-    n = len(context)
-    rows = context.to(embeddings.dtype).expand(len(embeddings), -1, -1)
-    return torch.cat([embeddings[:, :1], rows, embeddings[:, 1 + n :]], dim=1)

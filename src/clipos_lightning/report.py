@@ -1,16 +1,15 @@
-"""From test tables to the report: metrics per set and score, Markdown, JSON, HTML. Pure functions."""
+"""From test tables to the report: metrics per set and score, Markdown, JSON. Pure functions."""
 
 from collections.abc import Mapping
-from importlib.resources import files
 from typing import Any
 
-import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
-from .heads import ZERO_SHOT
+from .heads import SIDES, ZERO_SHOT
 from .metrics import OOD_METRICS, boundary_f, mask_iou, ood_metrics
 from .scores import in_order
+from .thresholds import operating_point
 
 Table = Mapping[str, NDArray[np.float64]]
 Results = Mapping[str, Table]
@@ -31,8 +30,8 @@ def summarise(
         prefix: of the detector's columns.
     """
     ours = results["id"]
-    columns = [name.removeprefix(prefix) for name in ours if name.startswith(prefix)]
-    scores = in_order(name for name in columns if "/" not in name and name != "predicted")
+    names = [name.removeprefix(prefix) for name in ours if name.startswith(prefix)]
+    scores = in_order(name for name in names if "/" not in name and name != "predicted")
     accuracy = 100 * float(np.mean(ours[f"{prefix}predicted"] == labels))
     ood: dict[str, dict[str, Metrics]] = {}
     for name in (n for n in results if n != "id"):
@@ -89,8 +88,20 @@ def build_report(
     zero_shot = summarise(results, labels, kinds, ZERO_SHOT) if trained else main
     main = {**main, "id": {"name": id_name, **main["id"]}}
     zero_shot = {**zero_shot, "id": {"name": id_name, **zero_shot["id"]}}
-    masks = judge_masks(results["id"], grid)
-    return {"schema": 1, "headline": headline, **main, "zero_shot": zero_shot, "masks": masks, "run": dict(run)}
+    sides = {n: summarise(results, labels, kinds, p) for n, p in SIDES.items() if f"{p}predicted" in results["id"]}
+    more = {**sides, "masks": judge_masks(results["id"], grid), "operating": operating_point(results, labels, headline)}
+    return {"schema": 1, "headline": headline, **main, "zero_shot": zero_shot, **more, "run": dict(run)}
+
+
+def paired_scores(results: Results, score: str, trained: bool) -> dict[str, dict[str, tuple[Any, Any]]]:
+    """OOD set to detector to (ID scores, OOD scores), for the detectors that have this score: what ROC curves show."""
+    detectors = {"trained": "", "zero-shot": ZERO_SHOT} if trained else {"zero-shot": ""}
+    columns = {label: f"{p}{score}" for label, p in detectors.items() if f"{p}{score}" in results["id"]}
+    return {
+        name: {label: (results["id"][column], table[column]) for label, column in columns.items()}
+        for name, table in results.items()
+        if name != "id"
+    }
 
 
 def is_trained(report: Mapping[str, Any]) -> bool:
@@ -115,7 +126,7 @@ def set_tables(report: Mapping[str, Any]) -> list[dict[str, Any]]:
         theirs = report["zero_shot"][section][name] if name else report["zero_shot"][section]
         first = next(iter(ours.values()))
         heading = f"{name} (n_id {report['id']['n']:,}, n_ood {first['n']:,})" if name else section.replace("_", ", ")
-        scores = in_order({**ours, **theirs})
+        scores = in_order([*ours, *theirs])
         tables.append({"heading": heading, "rows": [(s, ours.get(s), theirs.get(s)) for s in scores]})
     return tables
 
@@ -155,25 +166,33 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
         lines.append(f"headline `{score}`, average over {len(report['ood'])} OOD sets: {'; '.join(texts)}")
     else:
         lines.append("no OOD set was tested: give some with --data.ood_sets '[folder:PATH]' for AUROC and FPR95")
+    if "images" in report:
+        lines.append(sides_line(report))
     names = {"delta": "Δ > 0", "s": "S > 0.5", "clip": "plain CLIP > 0.5"}
     if report["masks"]:
         masks = ", ".join(f"{names[k]}: {v['iou']:.2f} / {v['boundary_f']:.2f}" for k, v in report["masks"].items())
         lines.append(f"masks against the truth (IoU / boundary F): {masks}")
+    lines.append(operating_line(report["operating"]))
+    if report["ood"] and "ood_resolution" in report["run"]:
+        lines.append(f"OOD images' resolution: {report['run']['ood_resolution']} (--data.ood_resolution)")
     lines.append("FPR95: ID positive, at the threshold whose ID recall is closest to 95 %; higher score = more ID")
     return lines
 
 
-def to_html(report: Mapping[str, Any], figures: Mapping[str, str]) -> str:
-    """The report as one self-contained page; ``figures``: caption to a data URI."""
-    source = (files(__package__) / "assets" / "report.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(source).render(
-        title=title(report),
-        summary=summary_lines(report),
-        tables=set_tables(report),
-        headers=HEADERS,
-        cell=cell,
-        report=report,
-        trained=is_trained(report),
-        figures=figures,
-    )
+def sides_line(report: Mapping[str, Any]) -> str:
+    """What text alone, images alone and their blend reach, each by ID accuracy and average AUROC."""
+    score, texts = report["headline"], []
+    for part, name in ((report["text"], "text alone"), (report["images"], "images alone"), (report, "blend")):
+        auroc = f" / {part['average'][score]['auroc']:.1f}" if score in part["average"] else ""
+        texts.append(f"{name} {part['id']['accuracy']:.1f}{auroc}")
+    what = "ID accuracy / AUROC" if "/" in texts[0] else "ID accuracy"
+    return f"image weight {report['run'].get('image_weight', 0):g} ({what}): {', '.join(texts)}"
+
+
+def operating_line(point: Mapping[str, Any]) -> str:
+    """What the threshold at 95 % ID recall does to ID and OOD images."""
+    ids = f"{point['id_accepted']:.1f} % of ID images, {point['id_accepted_right']:.1f} % in the right class"
+    sets = sorted(point["ood_accepted"].values())
+    span = f"{sets[0]:.1f} to {sets[-1]:.1f} % by set" if len(sets) > 1 else f"{sum(sets):.1f} %"
+    outside = f", and of OOD images {span}" if sets else ""
+    return f"at 95 % ID recall, `{point['score']}` ≥ {point['threshold']:.9g} accepts {ids}{outside}"

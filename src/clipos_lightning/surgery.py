@@ -177,10 +177,14 @@ def relevant_patches(features: ImageFeatures, text: Texts, labels: Labels, optio
         assert patches is not None
         return torch.ones(patches.shape[:2], dtype=torch.bool, device=patches.device)
     relevance = relevance_map(features, text, labels, options)
-    default = {"discrepancy": 0.0, "top_k": -top_k_count(len(text), options.top_k)}.get(options.kind, 0.5)
-    threshold = default if options.threshold is None or options.kind == "top_k" else options.threshold
     best = F.one_hot(relevance.argmax(1), relevance.shape[1]).bool()
-    return (relevance > threshold) | best
+    return (relevance > mask_threshold(options, len(text))) | best
+
+
+def mask_threshold(options: MaskOptions, classes: int) -> float:
+    """Above what the relevance map counts as ID-relevant: as given, or the kind's own."""
+    default = {"discrepancy": 0.0, "top_k": -top_k_count(classes, options.top_k)}.get(options.kind, 0.5)
+    return float(default if options.threshold is None else options.threshold)
 
 
 def top_k_count(classes: int, fraction: float) -> int:

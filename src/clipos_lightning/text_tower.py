@@ -50,8 +50,8 @@ def encode_shared(
     blocks = clip.transformer.resblocks
     for i, block in enumerate(blocks):
         (q, k, v), (q_, k_, v_) = (heads_of(block, tokens) for tokens in (x, y))
-        every = [torch.cat([a.expand(len(y), -1, -1, -1), b], 2) for a, b in ((k, k_), (v, v_))]
-        y = after_attention(block, y, F.scaled_dot_product_attention(q_, *every, attn_mask=seen))
+        keys, values = (torch.cat([a.expand(len(y), -1, -1, -1), b], 2) for a, b in ((k, k_), (v, v_)))
+        y = after_attention(block, y, F.scaled_dot_product_attention(q_, keys, values, attn_mask=seen))
         if i < len(blocks) - 1:  # nothing looks at the beginning after the last block
             x = after_attention(block, x, F.scaled_dot_product_attention(q, k, v, is_causal=True))
     return project(clip, y, ends)

@@ -1,34 +1,86 @@
-"""Class names as they stand in the prompts."""
+"""Class names as they stand in the prompts, each list with its source."""
 
 from collections.abc import Sequence
+from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
-
-import yaml
 
 from ..errors import InputError
 
-CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")  # its own order
+# batches.meta's own order and names, which OpenAI's CLIP prompts use too
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+# the fine labels in meta's order (alphabetical) with `_` as space: OpenAI's CLIP prompts (data/prompts.md)
+CIFAR100 = tuple(
+    """
+    apple, aquarium fish, baby, bear, beaver, bed, bee, beetle, bicycle, bottle, bowl, boy, bridge, bus, butterfly,
+    camel, can, castle, caterpillar, cattle, chair, chimpanzee, clock, cloud, cockroach, couch, crab, crocodile,
+    cup, dinosaur, dolphin, elephant, flatfish, forest, fox, girl, hamster, house, kangaroo, keyboard, lamp, lawn
+    mower, leopard, lion, lizard, lobster, man, maple tree, motorcycle, mountain, mouse, mushroom, oak tree, orange,
+    orchid, otter, palm tree, pear, pickup truck, pine tree, plain, plate, poppy, porcupine, possum, rabbit,
+    raccoon, ray, road, rocket, rose, sea, seal, shark, shrew, skunk, skyscraper, snail, snake, spider, squirrel,
+    streetcar, sunflower, sweet pepper, table, tank, telephone, television, tiger, tractor, train, trout, tulip,
+    turtle, wardrobe, whale, willow tree, wolf, woman, worm
+    """.replace("\n    ", " ")
+    .strip()
+    .split(", ")
+)
+
+# EuroSAT's folders, worded as in OpenAI's CLIP prompts (data/prompts.md)
+EUROSAT = {
+    "AnnualCrop": "annual crop land",
+    "Forest": "forest",
+    "HerbaceousVegetation": "brushland or shrubland",
+    "Highway": "highway or road",
+    "Industrial": "industrial buildings or commercial buildings",
+    "Pasture": "pasture land",
+    "PermanentCrop": "permanent crop land",
+    "Residential": "residential buildings or homes or apartments",
+    "River": "river",
+    "SeaLake": "lake or sea",
+}
+
+# MedMNIST's INFO for BloodMNIST, without the kinds that it lists in brackets after "immature granulocytes"
+BLOODMNIST = (
+    *("basophil", "eosinophil", "erythroblast", "immature granulocytes"),
+    *("lymphocyte", "monocyte", "neutrophil", "platelet"),
+)
+
+
+def imagenet_classes() -> dict[str, str]:
+    """WordNet id to wording for ImageNet-1k, in index order; the packaged file names its sources."""
+    return dict(line.split(" ", 1) for line in packaged_lines("imagenet_classes.txt"))
+
+
+def imagenet100_classes() -> list[str]:
+    """WordNet ids of ImageNet-100 (MCM's list), sorted; the packaged file names its source."""
+    return packaged_lines("imagenet100_classes.txt")
+
+
+def packaged_lines(name: str) -> list[str]:
+    """Lines of a packaged list, without its comments."""
+    text = (files("clipos_lightning") / "assets" / name).read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if not line.startswith("#")]
+
+
+def read_class_list(file: str) -> list[str]:
+    """Class folders from a text file, one a line, sorted; empty lines and ``#`` comments are left out.
+
+    Raises:
+        InputError: not a text file, fewer than two classes, one twice.
+    """
+    try:
+        lines = Path(file).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--data.class_list: cannot read {file}: {' '.join(str(error).split())}") from error
+    names = sorted(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
+    twice = [a for a, b in pairwise(names) if a == b]
+    if len(names) < 2 or twice:
+        what = f"names {twice[0]!r} twice" if twice else f"names {len(names)} classes, it takes at least two"
+        raise InputError(f"--data.class_list: {file} {what}; give one class folder a line")
+    return names
 
 
 def folder_class_names(folders: Sequence[str]) -> list[str]:
     """Folder names with ``_`` as space."""
     return [name.replace("_", " ") for name in folders]
-
-
-def read_class_names(file: str, keys: Sequence[str], defaults: Sequence[str]) -> list[str]:
-    """Wording from a YAML file that maps a class folder (or its default name) to its wording.
-
-    Raises:
-        InputError: no such file, not a mapping, a class that the set has not, an empty name.
-    """
-    try:
-        given = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"--data.class_names: cannot read {file}: {' '.join(str(error).split())}") from error
-    if not isinstance(given, dict) or not all(isinstance(v, str) and v.strip() for v in given.values()):
-        raise InputError(f"--data.class_names: {file} must map each class folder to its wording, like `cat: tabby cat`")
-    wording = {str(k): v.strip() for k, v in given.items()}
-    unknown = sorted(set(wording) - set(keys) - set(defaults))
-    if unknown:
-        raise InputError(f"--data.class_names: {file} names {unknown[0]!r}, which is not a class of the ID set")
-    return [wording.get(key, wording.get(name, name)) for key, name in zip(keys, defaults, strict=True)]

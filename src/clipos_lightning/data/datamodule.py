@@ -1,8 +1,7 @@
 """The LightningDataModule: few-shot ID images for training, the ID test set and every OOD set for testing."""
 
-import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -16,10 +15,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from ..errors import InputError
-from .benchmarks import BENCHMARKS, kind_of, open_id, open_ood, parse_ood_specs
-from .classnames import read_class_names
-from .sets import ImageSet, ModelSizeImages
-from .splits import draw_shots, limit_positions, manifest
+from .benchmarks import BENCHMARKS, kind_of, open_every_ood, open_id, parse_ood_specs
+from .cache import cached_folder
+from .classnames import read_class_list
+from .resolution import ReducedSet, native_side
+from .sets import FolderSet, ImageSet, ModelSizeImages
+from .splits import draw_shots, limit_positions, manifest, read_shots
+from .transforms import to_model_size, view, view_rng
+from .wordings import Wording, is_plain, read_wordings
 
 ID = "id"  # the ID test set's name among the test loaders
 
@@ -55,8 +58,8 @@ class FewShotOOD(LightningDataModule):
 
     Args:
         root: the folder that relative paths and named sets lie below; null: $CLIPOS_DATA, else ./data.
-        id: the in-distribution set: scenes (embedded), cifar10, or folder:PATH with train/<class>/ and test/<class>/
-            (or <class>/ alone, for fit and predict).
+        id: the in-distribution set: scenes (embedded), cifar10, cifar100, imagenet100, imagenet1k, eurosat, medmnist,
+            or folder:PATH with train/<class>/ and test/<class>/ (or <class>/ alone, for fit and predict).
         ood_sets: OOD sets to test against: names, folder:PATH, or name=folder:PATH; null: the ID set's benchmark.
         shots: labelled images per class, or all.
         shots_file: a shots.json of an earlier run: take exactly its images.
@@ -65,7 +68,13 @@ class FewShotOOD(LightningDataModule):
         eval_batch_size: images per step when testing, over all processes.
         num_workers: processes that decode images, per process; null: half of the cores, at most 8.
         limit_per_set: at most so many images of each test set (the report's title says so).
-        class_names: a YAML file that maps class folders to the wording in the prompts.
+        class_names: a YAML file that maps class folders to the wording in the prompts (docs/own_classes.md).
+        class_list: a text file of class folders, one a line: the ID set is these classes alone (imagenet100: instead of
+            its own list).
+        views: each few-shot image counts so many times: as it is, and as random crops of it, mirrored or not.
+        ood_resolution: native, or id: each OOD image is first scaled down to the ID images' own size.
+        resize: pil, or torch: sets that lie in memory are resized many at once, faster, but up to 2/255 from PIL's.
+        cache: sets of small images are kept decoded in .clipos-cache below the root.
     """
 
     def __init__(
@@ -81,12 +90,18 @@ class FewShotOOD(LightningDataModule):
         num_workers: int | None = None,
         limit_per_set: int | None = None,
         class_names: str | None = None,
+        class_list: str | None = None,
+        views: int = 1,
+        ood_resolution: Literal["native", "id"] = "native",
+        resize: Literal["pil", "torch"] = "pil",
+        cache: bool = True,
     ) -> None:
         super().__init__()
         self.allow_zero_length_dataloader_with_multiple_devices = True  # a small test set on many processes
         self.root = Path(root or os.environ.get("CLIPOS_DATA") or "data").expanduser()
         self.seed = 1 if seed is None else seed
-        for option, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+        counts = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "views": views}
+        for option, value in counts.items():
             if value < 1:
                 raise InputError(f"--data.{option} is {value}: at least 1")
         if self.seed < 0:
@@ -99,23 +114,27 @@ class FewShotOOD(LightningDataModule):
             raise InputError(f"--data.shots is {shots}: take at least 1 image per class, or all")
         self.shots, self.shots_file = shots, shots_file
         self.batch_size, self.eval_batch_size, self.limit_per_set = batch_size, eval_batch_size, limit_per_set
+        self.views, self.ood_resolution, self.resize, self.cache = views, ood_resolution, resize, cache
         self.num_workers = min(8, (os.cpu_count() or 1) // 2) if num_workers is None else num_workers
-        self.id_set = open_id(id, self.root, self.seed, shots)
+        classes = read_class_list(class_list) if class_list else None
+        self.id_set = open_id(id, self.root, self.seed, shots, classes, cache)
         marks = BENCHMARKS.get(id, {})
         chosen = [*marks.get("near", []), *marks.get("far", [])] if ood_sets is None else ood_sets
         self.ood_specs = parse_ood_specs(chosen)
         self.ood_kinds = {spec.name: kind_of(id, spec.source) for spec in self.ood_specs}
         names = self.id_set.class_names
-        self.class_names: list[str] = (
-            read_class_names(class_names, self.id_set.class_keys, names) if class_names else names
-        )
+        wordings = read_wordings(class_names, self.id_set.class_keys, names) if class_names else []
+        self.class_names: list[str] = [wording["names"][0] for wording in wordings] or names
+        self.class_wordings: list[Wording] | None = None if is_plain(wordings) else wordings
         self.tests: dict[str, tuple[ImageSet, list[int]]] = {}
         self.drawn: list[int] = []
         self.drawn_as: tuple[int, int | str] = (self.seed, shots)  # a shots_file brings its own
         self.image_size = 0
         options: dict[str, Any] = {"root": str(self.root.absolute()), "id": id, "ood_sets": chosen, "shots": shots}
         options |= {"seed": self.seed, "shots_file": absolute(shots_file), "limit_per_set": limit_per_set}
-        options |= {"class_names": absolute(class_names), "batch_size": batch_size, "eval_batch_size": eval_batch_size}
+        options |= {"class_names": absolute(class_names), "class_list": absolute(class_list)}
+        options |= {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "views": views}
+        options |= {"ood_resolution": ood_resolution, "resize": resize, "cache": cache}
         self.save_hyperparameters(options, logger=False)
 
     def setup(self, stage: str) -> None:
@@ -136,76 +155,88 @@ class FewShotOOD(LightningDataModule):
         return draw_shots(train.shot_keys(), train.labels.tolist(), self.id_set.class_keys, self.shots, self.seed)
 
     def read_draw(self) -> list[int]:
-        """The images that ``shots_file`` names.
-
-        Raises:
-            InputError: not such a file, or an image or class that the ID set has not.
-        """
-        try:
-            with open(str(self.shots_file), encoding="utf-8") as file:
-                written = json.load(file)
-            images, self.drawn_as = written["images"], (written["seed"], written["shots"])
-            wanted = [(name, key) for name, keys in images.items() for key in keys]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"--data.shots_file: {self.shots_file} is not a shots.json of a run: {error}") from error
+        """The images that ``shots_file`` names."""
         train = self.id_set.train
         assert train.labels is not None
-        classes = (self.id_set.class_keys[label] for label in train.labels)
-        positions = {pair: i for i, pair in enumerate(zip(classes, train.shot_keys(), strict=True))}
-        missing = [pair for pair in wanted if pair not in positions]
-        if missing:
-            what = "/".join(missing[0])
-            raise InputError(f"--data.shots_file: the ID set {self.id_set.name} has not {what} of {self.shots_file}")
-        empty = set(self.id_set.class_keys) - {name for name, _ in wanted}
-        if empty:
-            raise InputError(f"--data.shots_file: {self.shots_file} has no image of class {min(empty)}")
-        return [positions[pair] for pair in wanted]
+        keys, labels, name = train.shot_keys(), train.labels.tolist(), self.id_set.name
+        written = read_shots(str(self.shots_file), keys, labels, self.id_set.class_keys, name)
+        self.drawn_as = (written.seed, written.shots)
+        return written.positions
 
     def manifest(self) -> dict[str, Any]:
         """The draw as it is written beside a run."""
-        train, labels = self.id_set.train, self.shot_labels.tolist()
-        keys = train.shot_keys()
-        drawn = [(label, keys[i]) for label, i in zip(labels, self.drawn, strict=True)]
-        seed, shots = self.drawn_as
-        return manifest(self.id_set.name, seed, shots, self.id_set.class_keys, drawn)
+        train = self.id_set.train
+        assert train.labels is not None
+        drawn = [(int(train.labels[i]), train.shot_key(i)) for i in self.drawn]
+        return manifest(self.id_set.name, *self.drawn_as, self.id_set.class_keys, drawn, self.views)
 
     def open_tests(self) -> dict[str, tuple[ImageSet, list[int]]]:
         """The ID test set first, then every OOD set, with the positions that are tested."""
         if self.id_set.test is None:
             raise InputError(
-                f"the ID set {self.id_set.name!r} has no test images: test takes train/<class>/ and test/<class>/ (fit "
-                "and predict work without)"
+                f"the ID set {self.id_set.name!r} has no test images: test takes train/<class>/ and test/<class>/ "
+                "(fit, calibrate and predict work without)"
             )
-        sets = {ID: self.id_set.test} | {spec.name: open_ood(spec, self.root) for spec in self.ood_specs}
-        return {name: (images, limit_positions(images.keys, self.limit_per_set)) for name, images in sets.items()}
+        sets = {ID: self.id_set.test} | open_every_ood(self.ood_specs, self.root, self.cache)
+        side = native_side(self.id_set.test) if self.ood_resolution == "id" else None
+        tests = {}
+        for name, images in sets.items():
+            positions = limit_positions(images.keys, self.limit_per_set)
+            if self.cache and isinstance(images, FolderSet):
+                images = cached_folder(images, self.root, len(positions))
+            tests[name] = (images if side is None or name == ID else ReducedSet(images, side), positions)
+        return tests
 
     @property
     def shot_labels(self) -> Tensor:
-        """Class index of each few-shot image, (N,)."""
+        """Class index of each few-shot image of each view, view after view, (V N,)."""
         assert self.id_set.train.labels is not None
-        return torch.from_numpy(self.id_set.train.labels[self.drawn])
+        return torch.from_numpy(np.tile(self.id_set.train.labels[self.drawn], self.views))
 
     def shot_images(self, index: Tensor) -> Tensor:
-        """Few-shot images by their position in the draw, uint8 (n, 3, H, W)."""
-        images = ModelSizeImages(self.id_set.train, self.drawn, self.image_size)
+        """Few-shot images, uint8 (n, 3, H, W), by rows: row i is view i // N of the image at i % N in the draw."""
         with ThreadPoolExecutor(max(1, self.num_workers)) as pool:  # decoding leaves the interpreter free
-            pixels = [item["image"] for item in pool.map(images.__getitem__, index.tolist())]
+            pixels = list(pool.map(self.shot_view, index.tolist()))
         return torch.stack(pixels) if pixels else torch.empty(0, 3, self.image_size, self.image_size, dtype=torch.uint8)
+
+    def shot_view(self, row: int) -> Tensor:
+        """One view of one few-shot image, uint8 (3, H, W); view 0 is the image as it is."""
+        number, i = divmod(row, len(self.drawn))
+        train, position = self.id_set.train, self.drawn[i]
+        image = train.read(position).image
+        if number == 0:
+            return to_model_size(image, self.image_size)
+        assert train.labels is not None
+        name = self.id_set.class_keys[train.labels[position]]
+        return view(image, self.image_size, view_rng(self.seed, name, train.shot_key(position), number))
+
+    def shot_views(self, views: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """These views of every drawn image, whatever ``--data.views`` is.
+
+        Args:
+            views: V of them; 0 is the image as it is.
+
+        Returns:
+            Images, uint8 (V N, 3, H, W), and labels (V N,), view after view.
+        """
+        count = len(self.drawn)
+        rows = torch.tensor([v * count + i for v in views for i in range(count)], dtype=torch.long)
+        return self.shot_images(rows), self.shot_labels[:count].repeat(len(views))
 
     def global_batch(self, step: int) -> dict[str, Any]:
         """The batch of a step over all processes, a pure function of (seed, step): ``step``, ``index``, ``label``.
 
-        Each epoch is a new permutation of the few-shot images; its last batch may be smaller.
+        Each epoch is a new permutation of the few-shot images' views; its last batch may be smaller.
         """
         epoch, position = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng((self.seed, epoch, 1)).permutation(len(self.drawn))
+        order = np.random.default_rng((self.seed, epoch, 1)).permutation(len(self.drawn) * self.views)
         index = torch.from_numpy(order[position * self.batch_size : (position + 1) * self.batch_size].copy())
         return {"step": step, "index": index, "label": self.shot_labels[index]}
 
     @property
     def steps_per_epoch(self) -> int:
         """Batches that one pass over the few-shot images takes."""
-        return -(-len(self.drawn) // self.batch_size)
+        return -(-len(self.drawn) * self.views // self.batch_size)
 
     def train_dataloader(self) -> DataLoader[int]:
         """Counts the steps of an epoch; what each step sees is :meth:`global_batch`."""
@@ -247,7 +278,7 @@ class FewShotOOD(LightningDataModule):
         """Name to loader: the ID test set (``id``) first, then the OOD sets."""
         self.check_shares(max(len(positions) for _, positions in self.tests.values()))
         return {
-            name: self.loader(ModelSizeImages(images, positions, self.image_size))
+            name: self.loader(ModelSizeImages(images, positions, self.image_size, self.resize == "torch"))
             for name, (images, positions) in self.tests.items()
         }
 

@@ -1,12 +1,11 @@
 """Sets of images by position: folders, arrays, procedural scenes; and the Dataset that brings them to model size."""
 
 import os
-import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from torch.utils.data import Dataset
 
 from ..errors import InputError
 from . import scenes
-from .transforms import mask_to_model_size, to_model_size
+from .transforms import batch_to_model_size, mask_to_model_size, to_model_size
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 
@@ -38,7 +37,10 @@ class ImageSet(ABC):
         keys: each image's path inside the set, or its index; names it in manifests and scores.
         labels: class indices (N,), or None for an OOD set.
         has_masks: true object masks come with the pictures.
+        one_size: every image has the size of the first, which need not be looked at.
     """
+
+    one_size = False
 
     def __init__(
         self, name: str, keys: Sequence[str], labels: NDArray[np.int64] | None, has_masks: bool = False
@@ -52,9 +54,17 @@ class ImageSet(ABC):
     def read(self, position: int) -> Picture:
         """The image at this position; an unreadable one is an InputError that names it."""
 
-    def shot_keys(self) -> Sequence[str]:
-        """Keys for the few-shot draw: the path inside the class folder, or the index."""
-        return self.keys
+    def size(self, position: int) -> tuple[int, int]:
+        """Width and height of the image at this position."""
+        return self.read(position).image.size
+
+    def shot_key(self, position: int) -> str:
+        """Key for the few-shot draw: the path inside the class folder, or the index."""
+        return self.keys[position]
+
+    def shot_keys(self) -> list[str]:
+        """That of every image."""
+        return [self.shot_key(i) for i in range(len(self))]
 
 
 class FolderSet(ImageSet):
@@ -75,16 +85,33 @@ class FolderSet(ImageSet):
         """Decode the file."""
         return Picture(open_image(self.root / self.keys[position]))
 
-    def shot_keys(self) -> Sequence[str]:
-        """Paths inside the class folders."""
-        return [key.split("/", 1)[1] for key in self.keys]
+    def size(self, position: int) -> tuple[int, int]:
+        """From the file's head, without decoding it."""
+        path = self.root / self.keys[position]
+        try:
+            with Image.open(path) as image:
+                return image.size
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise unreadable(path, error) from error
+
+    def shot_key(self, position: int) -> str:
+        """The path inside the class folder."""
+        return self.keys[position].split("/", 1)[1]
 
 
 class ArraySet(ImageSet):
-    """Images held as one uint8 array (N, H, W, 3)."""
+    """Images held as one uint8 array (N, H, W, 3); an image's key is its index, or given."""
 
-    def __init__(self, name: str, images: NDArray[np.uint8], labels: NDArray[np.int64] | None) -> None:
-        super().__init__(name, [str(i) for i in range(len(images))], labels)
+    one_size = True
+
+    def __init__(
+        self,
+        name: str,
+        images: NDArray[np.uint8],
+        labels: NDArray[np.int64] | None,
+        keys: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(name, [str(i) for i in range(len(images))] if keys is None else keys, labels)
         self.images = images
 
     def read(self, position: int) -> Picture:
@@ -101,6 +128,8 @@ class SceneSet(ImageSet):
         seed: of the stream; the report stream is read with 0 whatever the run's seed.
         count: N.
     """
+
+    one_size = True
 
     def __init__(self, kind: str, stream: str, seed: int, count: int) -> None:
         labels = np.arange(count) % len(scenes.ID_SHAPES) if kind == "id" else None
@@ -134,10 +163,17 @@ class ModelSizeImages(Dataset[dict[str, Tensor]]):
 
     Items: ``image`` (3, H, W) uint8, ``label`` (-1 without one), ``index`` (the position in the set), and ``mask``
     (H, W) where the set has true masks.
+
+    Args:
+        images: the set.
+        positions: which of its images.
+        size: the model's.
+        batched: resize arrays of images by torch, many at once: faster, but not PIL's pixels to the last bit.
     """
 
-    def __init__(self, images: ImageSet, positions: Sequence[int], size: int) -> None:
+    def __init__(self, images: ImageSet, positions: Sequence[int], size: int, batched: bool = False) -> None:
         self.images, self.positions, self.size = images, positions, size
+        self.batched = batched and isinstance(images, ArraySet)
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -154,6 +190,19 @@ class ModelSizeImages(Dataset[dict[str, Tensor]]):
         if picture.mask is not None:
             item["mask"] = mask_to_model_size(picture.mask, self.size)
         return item
+
+    def __getitems__(self, rows: list[int]) -> list[dict[str, Tensor]]:
+        """A batch, as the loader asks for it."""
+        if not self.batched:
+            return [self[i] for i in rows]
+        assert isinstance(self.images, ArraySet)
+        positions = [self.positions[i] for i in rows]
+        pixels = batch_to_model_size(self.images.images[positions], self.size)
+        labels = [-1] * len(rows) if self.images.labels is None else self.images.labels[positions].tolist()
+        return [
+            {"image": image, "label": torch.tensor(label), "index": torch.tensor(position)}
+            for image, label, position in zip(pixels, labels, positions, strict=True)
+        ]
 
 
 def unreadable(path: Any, error: Exception) -> InputError:
@@ -189,14 +238,29 @@ def list_images(root: Path) -> list[str]:
     return sorted(found)
 
 
+class MissingSet(InputError):
+    """A set that is not there, or cannot be read for want of something.
+
+    Attributes:
+        why: what is wanting, in a few words.
+        download: its name for ``clipos data download``, where that would help.
+    """
+
+    def __init__(self, why: str, message: str, download: str | None = None) -> None:
+        super().__init__(message)
+        self.why, self.download = why, download
+
+
 def folder_images(name: str, root: Path) -> FolderSet:
     """Every image below a folder, as an OOD set.
 
     Raises:
-        InputError: no such folder, or no image in it.
+        MissingSet: no such folder.
+        InputError: no image in it.
     """
     if not root.is_dir():
-        raise InputError(f"set {name!r}: no folder {root}; give an existing one, or set --data.root (or $CLIPOS_DATA)")
+        advice = "give an existing one, or set --data.root (or $CLIPOS_DATA)"
+        raise MissingSet(f"no folder {root}", f"set {name!r}: no folder {root}; {advice}")
     keys = list_images(root)
     if not keys:
         raise InputError(f"set {name!r}: no image below {root}")
@@ -208,39 +272,22 @@ def class_folders(root: Path) -> list[str]:
     return sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
-def labelled_folder(name: str, root: Path, classes: Sequence[str]) -> FolderSet:
+def labelled_folder(name: str, root: Path, classes: Sequence[str], only: bool = False) -> FolderSet:
     """Images below ``root/<class>/`` with their class index.
+
+    Args:
+        name: as it stands in reports.
+        root: the folder of class folders.
+        classes: their names.
+        only: other class folders are left out; else they are an error.
 
     Raises:
         InputError: a class folder that is not among ``classes``.
     """
-    strange = sorted(set(class_folders(root)) - set(classes))
+    strange = [] if only else sorted(set(class_folders(root)) - set(classes))
     if strange:
         raise InputError(f"{root} has class folders that train/ has not: {', '.join(strange[:5])}. Remove or add them")
     index = {c: i for i, c in enumerate(classes)}
-    keys = [k for k in list_images(root) if "/" in k]
+    keys = sorted(f"{c}/{key}" for c in classes for key in list_images(root / c))
     labels = np.array([index[k.split("/", 1)[0]] for k in keys], dtype=np.int64)
     return FolderSet(name, root, keys, labels)
-
-
-class RestrictedUnpickler(pickle.Unpickler):
-    """Unpickles nothing but what CIFAR's batches hold: dicts, lists, bytes, numbers, numpy arrays."""
-
-    ALLOWED = frozenset(
-        [("_codecs", "encode"), ("numpy", "ndarray"), ("numpy", "dtype")]
-        + [(f"numpy.{core}.multiarray", "_reconstruct") for core in ("core", "_core")]
-        + [(f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")]
-    )
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Only numpy's array constructors."""
-        if (module, name) not in self.ALLOWED:
-            raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
-        return super().find_class(module, name)
-
-
-def read_cifar_batch(file: BinaryIO) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Images (N, 32, 32, 3) and labels (N,) of one of CIFAR-10's or CIFAR-100's pickled batches."""
-    batch = RestrictedUnpickler(file, encoding="latin1").load()
-    images = np.asarray(batch["data"], dtype=np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    return images, np.asarray(batch.get("labels", batch.get("fine_labels")), dtype=np.int64)

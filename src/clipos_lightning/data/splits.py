@@ -3,9 +3,17 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from ..errors import InputError
+
+
+class Written(NamedTuple):
+    """A draw that was read from a file: positions, and the seed and shots that it was drawn with."""
+
+    positions: list[int]
+    seed: int
+    shots: int | str
 
 
 def digest(text: str) -> str:
@@ -55,8 +63,39 @@ def limit_positions(keys: Sequence[str], limit: int | None) -> list[int]:
     return sorted(sorted(range(len(keys)), key=lambda i: digest(keys[i]))[:limit])
 
 
+def read_shots(file: str, keys: Sequence[str], labels: Sequence[int], class_keys: Sequence[str], name: str) -> Written:
+    """The draw that a ``shots.json`` of an earlier run names.
+
+    Args:
+        file: its path.
+        keys: each training image's key.
+        labels: each training image's class index.
+        class_keys: each class's folder name, or its index as text.
+        name: the ID set's.
+
+    Raises:
+        InputError: not such a file, or an image or class that the ID set has not.
+    """
+    try:
+        with open(file, encoding="utf-8") as opened:
+            written = json.load(opened)
+        images, seed, shots = written["images"], written["seed"], written["shots"]
+        wanted = [(group, key) for group, members in images.items() for key in members]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"--data.shots_file: {file} is not a shots.json of a run: {error}") from error
+    classes = (class_keys[label] for label in labels)
+    positions = {pair: i for i, pair in enumerate(zip(classes, keys, strict=True))}
+    missing = [pair for pair in wanted if pair not in positions]
+    if missing:
+        raise InputError(f"--data.shots_file: the ID set {name} has not {'/'.join(missing[0])} of {file}")
+    empty = set(class_keys) - {group for group, _ in wanted}
+    if empty:
+        raise InputError(f"--data.shots_file: {file} has no image of class {min(empty)}")
+    return Written([positions[pair] for pair in wanted], seed, shots)
+
+
 def manifest(
-    name: str, seed: int, shots: int | str, class_keys: Sequence[str], drawn: Sequence[tuple[int, str]]
+    name: str, seed: int, shots: int | str, class_keys: Sequence[str], drawn: Sequence[tuple[int, str]], views: int = 1
 ) -> dict[str, Any]:
     """The draw as it is written beside a run: class to keys, with a digest over all of them.
 
@@ -66,6 +105,7 @@ def manifest(
         shots: K or ``all``.
         class_keys: class folder names, or indices as text.
         drawn: (label, key) of each drawn image, in order.
+        views: how many times each counts, by augmented views.
     """
     images: dict[str, list[str]] = {name: [] for name in class_keys}
     for label, key in drawn:
@@ -74,6 +114,7 @@ def manifest(
         "set": name,
         "seed": seed,
         "shots": shots,
+        "views": views,
         "images": images,
         "digest": digest(json.dumps(images, sort_keys=True)),
     }

@@ -1,0 +1,174 @@
+"""Operating points: what a threshold on a score accepts, counted exactly. Pure functions.
+
+One convention everywhere: an image is accepted when its score >= the threshold, and "unknown" below it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .metrics import Scores
+
+RECALL = 0.95
+MATRIX_LIMIT = 20  # with more classes a matrix of all against all is not readable
+Counts = NDArray[np.int64]
+Results = Mapping[str, Mapping[str, NDArray[np.float64]]]
+
+
+def threshold_at_recall(id_scores: Scores, recall: float = RECALL) -> float:
+    """The highest threshold that accepts at least ``recall`` of the ID scores; itself one of them.
+
+    With ties at the threshold all of them are accepted, so the recall reached may be higher. (FPR95 follows MCM's rule,
+    the recall *closest* to 95 % and the lowest threshold that has it: it may accept a few more OOD images.)
+
+    Raises:
+        ValueError: no scores, one that is not finite, or a recall outside (0, 1].
+
+    Example:
+        >>> scores = np.arange(1.0, 21.0)  # 1 … 20
+        >>> threshold_at_recall(scores, 0.95), threshold_at_recall(scores, 0.94), threshold_at_recall(scores, 1)
+        (2.0, 2.0, 1.0)
+    """
+    if not len(id_scores) or not np.isfinite(id_scores).all():
+        raise ValueError("a threshold needs at least one ID score, and finite ones")
+    if not 0 < recall <= 1:
+        raise ValueError(f"the recall of a threshold is in (0, 1], not {recall}")
+    return float(at_shares(id_scores, recall))
+
+
+def at_shares(scores: Scores, shares: Any) -> Any:
+    """For each share the highest score that at least this share of all scores reach."""
+    reached = np.arange(1, len(scores) + 1) / len(scores)  # by the best, the two best, …
+    return np.sort(scores)[::-1][np.searchsorted(reached, shares)]
+
+
+def threshold_grid(id_scores: Scores, ood_scores: Scores) -> Scores:
+    """Thresholds worth looking at, ascending: every whole percent of ID and of OOD images accepted; at most 200.
+
+    Example:
+        >>> threshold_grid(np.array([1.0, 2.0]), np.array([0.0]))
+        array([0., 1., 2.])
+    """
+    shares = np.arange(1, 101) / 100
+    return np.unique([at_shares(scores, shares) for scores in (id_scores, ood_scores) if len(scores)])
+
+
+def count_accepted(scores: Scores, cells: Counts, size: int, thresholds: Scores) -> Counts:
+    """Images accepted at each of K ascending thresholds in each of ``size`` cells, (K, size).
+
+    Args:
+        scores: (N,).
+        cells: which cell each image belongs to, (N,).
+        size: number of cells.
+        thresholds: (K,), ascending.
+
+    Example:
+        >>> count_accepted(np.array([1.0, 2.0, 3.0]), np.array([0, 0, 1]), 2, np.array([1.0, 2.0, 2.5]))
+        array([[2, 1],
+               [1, 1],
+               [0, 1]])
+    """
+    passed = np.searchsorted(thresholds, scores, "right")  # how many thresholds accept the image
+    counts = np.bincount(passed * size + cells, minlength=(len(thresholds) + 1) * size).reshape(-1, size)
+    return np.cumsum(counts[::-1], 0)[::-1][1:]
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """What becomes of every image at each threshold of a grid.
+
+    Attributes:
+        score: on which the threshold lies.
+        thresholds: (K,), ascending.
+        default: place of the threshold at 95 % ID recall.
+        rows: R names: the C true classes, then the OOD sets.
+        matrix: every predicted class has a column; otherwise the columns are "right class" and "another class".
+        columns: M names.
+        right: the column of each true class's right prediction, (C,).
+        totals: images in each row, (R,).
+        accepted: images accepted, by row and column, (K, R, M).
+        taken_for: each row's most frequent other prediction, whatever its score; (R,), "" where there is none.
+    """
+
+    score: str
+    thresholds: Scores
+    default: int
+    rows: list[str]
+    matrix: bool
+    columns: list[str]
+    right: Counts
+    totals: Counts
+    accepted: Counts
+    taken_for: list[str]
+
+    @property
+    def unknown(self) -> Counts:
+        """Images below the threshold, (K, R)."""
+        return self.totals - self.accepted.sum(-1)
+
+    def place(self, recall: float) -> int:
+        """The place on the grid of the highest threshold with at least this ID recall."""
+        ids = self.accepted[:, : len(self.right)].sum((1, 2))
+        return int(np.flatnonzero(ids / self.totals[: len(self.right)].sum() >= recall)[-1])
+
+
+def confusion(results: Results, labels: Counts, class_names: Sequence[str], score: str) -> Confusion:
+    """True classes and OOD sets against predicted classes and "unknown", at every threshold of the grid.
+
+    Args:
+        results: set to column to values, the ID test set as ``id``.
+        labels: true classes of the ID test set.
+        class_names: C names.
+        score: on which the threshold lies.
+    """
+    classes, outside = len(class_names), [name for name in results if name != "id"]
+    sets = [results["id"], *(results[name] for name in outside)]
+    row = np.concatenate([labels, *(np.full(len(results[n][score]), classes + i) for i, n in enumerate(outside))])
+    values = np.concatenate([table[score] for table in sets])
+    predicted = np.concatenate([table["predicted"] for table in sets]).astype(np.int64)
+    thresholds = threshold_grid(values[: len(labels)], values[len(labels) :])
+    matrix = classes <= MATRIX_LIMIT
+    columns = list(class_names) if matrix else ["right class", "another class"]
+    column = predicted if matrix else (predicted != row).astype(np.int64)
+    rows, size = [*class_names, *outside], (classes + len(outside)) * len(columns)
+    accepted = count_accepted(values, row * len(columns) + column, size, thresholds)
+    return Confusion(
+        score=score,
+        thresholds=thresholds,
+        default=int(np.searchsorted(thresholds, threshold_at_recall(values[: len(labels)]))),
+        rows=rows,
+        matrix=matrix,
+        columns=columns,
+        right=np.arange(classes) * matrix,
+        totals=np.bincount(row, minlength=len(rows)),
+        accepted=accepted.reshape(len(thresholds), len(rows), len(columns)),
+        taken_for=taken_for(row, predicted, len(rows), class_names),
+    )
+
+
+def taken_for(row: Counts, predicted: Counts, rows: int, class_names: Sequence[str]) -> list[str]:
+    """For each row the class, other than its own, that most of its images are predicted as."""
+    names = []
+    order = np.argsort(row, kind="stable")
+    for r, images in enumerate(np.split(order, np.cumsum(np.bincount(row, minlength=rows))[:-1])):
+        counts = np.bincount(predicted[images], minlength=len(class_names))
+        counts[r : r + 1] = 0
+        names.append(class_names[int(counts.argmax())] if counts.any() else "")
+    return names
+
+
+def operating_point(results: Results, labels: Counts, score: str, recall: float = RECALL) -> dict[str, Any]:
+    """The threshold at an ID recall and what it accepts, in percent: plain data for report.json."""
+    ours = results["id"]
+    threshold = threshold_at_recall(ours[score], recall)
+    taken, right = ours[score] >= threshold, ours["predicted"] == labels
+    return {
+        "score": score,
+        "threshold": threshold,
+        "id_accepted": 100 * float(taken.mean()),
+        "id_accepted_right": 100 * float((taken & right).mean()),
+        "ood_accepted": {n: 100 * float((t[score] >= threshold).mean()) for n, t in results.items() if n != "id"},
+    }
