@@ -129,7 +129,7 @@ def test_names_of_two_classes_differ() -> None:
     for names, message in ((["star", "Heart"], "'heart'"), (["star", "unknown"], "'unknown'")):
         wordings = [{"names": ["circle"]}, {"names": ["heart"]}, {"names": names}]
         with pytest.raises(InputError, match=message):
-            ClipOS(CLASSES, wordings, backbone="MicroCLIP")
+            ClipOS(CLASSES, backbone="MicroCLIP", class_wordings=wordings)
 
 
 # ---- through the command line

@@ -371,3 +371,13 @@ def test_done_paths() -> None:
 def test_checks_come_before_anything_is_loaded() -> None:
     with pytest.raises(Exception, match="no file or folder nowhere"):
         check_paths(["images", "nowhere"], "predict")
+
+
+@pytest.mark.gpu
+def test_the_gpu_says_what_the_cpu_says() -> None:
+    words = ("predict", "detector.safetensors", "images", *QUICK)
+    cpu, gpu = (rows_in(clipos(*words, *more).out) for more in (("--device", "cpu"), ("--devices", "0,")))
+    assert [row["path"] for row in cpu] == [row["path"] for row in gpu]
+    for a, b in zip(cpu, gpu, strict=True):
+        assert (a["class"], a["error"]) == (b["class"], b["error"])
+        assert a["error"] or float(a["score"]) == pytest.approx(float(b["score"]), rel=1e-3)

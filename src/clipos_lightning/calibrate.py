@@ -143,8 +143,8 @@ def point_lines(point: ConformalPoint, recall: float, score: str, what: str) -> 
     ]
     if conformal_rank(point.n, recall):
         lines.append(
-            f"  a new image exchangeable with these is accepted with a probability of at least {100 * recall:g} % (split "
-            f"conformal, n = {point.n}: 1 - {point.rank} / {point.n + 1} = {100 * point.guaranteed:.1f} %)"
+            f"  a new image exchangeable with these is accepted with a probability of at least {100 * recall:g} % "
+            f"(split conformal, n = {point.n}: 1 - {point.rank} / {point.n + 1} = {100 * point.guaranteed:.1f} %)"
         )
     else:
         lines.append(

@@ -1,10 +1,11 @@
 """``clipos export``: a detector as ONNX, backbone included; checked against PyTorch before the file is there."""
 
+import io
 import json
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +24,7 @@ from .errors import InputError
 from .files import whole
 from .predict import Parser
 from .progress import hush
+from .scores import SCORES
 from .surgery import mask_threshold, relevance_map, relevant_patches
 from .types import Images, PathName
 
@@ -110,17 +112,25 @@ def write_onnx(module: Deployed, path: Path, texts: dict[str, str]) -> None:
         raise InputError(f"export: {module.backbone.name} takes {size / 2**30:.1f} GB; one ONNX file holds 2 GB")
     sample = torch.zeros(2, 3, module.backbone.image_size, module.backbone.image_size, dtype=torch.uint8)
     batch = torch.export.Dim("batch", min=1)
-    with silent():
-        program = torch.onnx.export(
-            module.eval(),
-            (sample,),
-            dynamo=True,
-            input_names=["images"],
-            output_names=list(OUTPUTS),
-            dynamic_shapes={"images": {0: batch}},
-            opset_version=OPSET,
-            verbose=False,
-        )
+    try:
+        with silent():
+            program = torch.onnx.export(
+                module.eval(),
+                (sample,),
+                dynamo=True,
+                input_names=["images"],
+                output_names=list(OUTPUTS),
+                dynamic_shapes={"images": {0: batch}},
+                opset_version=OPSET,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        score = module.head.scores[0]
+        if score in SCORES:
+            raise
+        raise InputError(
+            f"export: torch cannot export the score {score}: write it without control flow on values"
+        ) from error
     assert program is not None
     for node in program.model.graph:  # where in the source it comes from, with paths of this machine
         node.metadata_props.clear()
@@ -130,11 +140,11 @@ def write_onnx(module: Deployed, path: Path, texts: dict[str, str]) -> None:
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """The exporter's remarks are for its developers."""
+    """The exporter's remarks are for its developers; when it fails it prints whole graphs."""
     before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -25,6 +25,7 @@ examples:
   clipos test --config demo.yaml                   the zero-shot detector, without training
   clipos calibrate runs/fit-…/last.ckpt mine/      a threshold for 95 % ID recall: detector.safetensors
   clipos predict detector.safetensors photos/      the class of each image, or unknown; --out FILE.csv or .jsonl
+  clipos explain detector.safetensors a.jpg        a figure of what it saw in an image; clipos export: as ONNX
   clipos data list                                 the data sets that there are, and which lie below the data root
 
 `clipos COMMAND --help` shows a command's options; `--config` takes a file or a shipped config's name.

@@ -40,7 +40,6 @@ class ClipOS(LightningModule):
 
     Args:
         class_names: C class names as they stand in the prompts (from the data, not set by hand).
-        class_wordings: several names and own templates of each class (from the data too); null: one name each.
         backbone: an open_clip ViT by name, or MicroCLIP (embedded).
         pretrained: open_clip tag or local file of its weights; null: openai, or the embedded weights.
         image_size: pixels a side, with the backbone's positions interpolated; null: its own.
@@ -54,6 +53,7 @@ class ClipOS(LightningModule):
         unknown_word: the word for "none of them" in the learned prompt.
         template: the frozen class prompts: of the mask, the zero-shot detector and unknown_only.
         zero_shot_unknown: the zero-shot detector's prompt for "none of them".
+        class_wordings: several names and templates of each class (from the data, not set by hand); null: one name each.
         surgery: the second path through the image tower.
         mask: which patches are ID-relevant.
         synthesis: how outliers are made.
@@ -76,7 +76,6 @@ class ClipOS(LightningModule):
     def __init__(
         self,
         class_names: list[str],
-        class_wordings: list[dict[str, list[str]]] | None = None,
         backbone: str = "ViT-B-16-quickgelu",
         pretrained: str | None = None,
         image_size: int | None = None,
@@ -88,6 +87,7 @@ class ClipOS(LightningModule):
         unknown_word: str = "unknown",
         template: str = "a photo of a {}.",
         zero_shot_unknown: str = "a photo of an unknown object.",
+        class_wordings: list[dict[str, list[str]]] | None = None,
         surgery: SurgeryOptions = SurgeryOptions(),
         mask: MaskOptions = MaskOptions(),
         synthesis: SynthesisOptions = SynthesisOptions(),

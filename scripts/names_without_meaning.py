@@ -1,0 +1,139 @@
+"""The tables of ``docs/names.md``: text alone, images alone, and their blend, with codes for names and with true names.
+
+Every image is encoded once; each of the eleven weights, and the automatic one, is a head on these features. Nothing is
+trained. Reported sets, seeds 1 to 3.
+
+    python scripts/names_without_meaning.py --data $CLIPOS_DATA
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clipos_lightning.backbone import FrozenClip, load_backbone
+from clipos_lightning.data.datamodule import ID, FewShotOOD
+from clipos_lightning.data.sets import ModelSizeImages
+from clipos_lightning.heads import Head
+from clipos_lightning.metrics import auroc
+from clipos_lightning.prototypes import VIEWS, WEIGHTS, blend, choose_weight, class_means
+from clipos_lightning.scores import ScoreOptions
+from clipos_lightning.surgery import MaskOptions
+from clipos_lightning.types import ImageFeatures
+
+SHOTS, SEEDS = (1, 2, 4, 8), (1, 2, 3)
+CODES = ("A12", "B47", "C83", "D05", "E91", "F36", "G74", "H28", "K60", "L19")
+NATURAL = {
+    "id": "folder:intel-scenes",
+    "ood_sets": ["cifar10=folder:cifar10-images/test", "folder:textures-10class", "folder:svhn-images"],
+}
+TEMPLATE = "a photo of a {}."
+Figures = np.ndarray[Any, Any]  # (weights, 2): accuracy and AUROC in percent
+
+
+@dataclass
+class Task:
+    """A test, encoded: the ID images with their labels, each OOD set; and how the few-shot images are drawn."""
+
+    name: str
+    data: dict[str, Any]
+    class_names: list[str]
+    features: dict[str, Tensor]
+    labels: np.ndarray[Any, Any]
+
+
+def encode(backbone: FrozenClip, images: Tensor) -> Tensor:
+    """Global features, some images at a time."""
+    return torch.cat([backbone.encode_image(part).cls for part in images.split(250)])
+
+
+def open_task(backbone: FrozenClip, name: str, options: dict[str, Any]) -> Task:
+    """Encode every test image."""
+    data = FewShotOOD(**options, num_workers=0)
+    features, labels = {}, np.empty(0)
+    for key, (images, positions) in data.open_tests().items():
+        sized, parts = ModelSizeImages(images, positions, backbone.image_size), []
+        for chunk in torch.arange(len(sized)).split(250):
+            parts.append(encode(backbone, torch.stack([sized[int(i)]["image"] for i in chunk])))
+        features[key] = torch.cat(parts)
+        if key == ID:
+            assert images.labels is not None
+            labels = images.labels[positions]
+    return Task(name, options, data.class_names, features, labels)
+
+
+def draw_views(backbone: FrozenClip, task: Task, shots: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Features of the views of the few-shot images, (N, V, D), and labels (N,)."""
+    data = FewShotOOD(**task.data, shots=shots, seed=seed, num_workers=0)
+    data.image_size = backbone.image_size
+    data.setup("fit")
+    images, labels = data.shot_views(range(VIEWS))
+    count = len(data.drawn)
+    return encode(backbone, images).view(VIEWS, count, -1).transpose(0, 1), labels[:count]
+
+
+def figures(backbone: FrozenClip, task: Task, text: Tensor, means: Tensor) -> Figures:
+    """ID accuracy, and AUROC of the energy as the mean over OOD sets, of each weight."""
+    rows = []
+    for weight in WEIGHTS:
+        blended, scale = blend(text, means, weight), float(backbone.scale)
+        head = Head("", blended, blended, scale, ["energy"], backbone.surgery, MaskOptions(), ScoreOptions())
+        found = {name: head.judge(ImageFeatures(cls)) for name, cls in task.features.items()}
+        right = found[ID][1].argmax(1).numpy() == task.labels
+        inside = found[ID][0]["energy"].numpy()
+        areas = [auroc(inside, scores["energy"].numpy()) for name, (scores, _) in found.items() if name != ID]
+        rows.append((100 * right.mean(), np.mean(areas)))
+    return np.array(rows)
+
+
+def table(backbone: FrozenClip, task: Task, named: str, names: Sequence[str]) -> Iterator[str]:
+    """Rows of the table: for each number of shots, means over seeds."""
+    text = backbone.encode_text([TEMPLATE.format(name) for name in names])
+    for shots in SHOTS:
+        each, chosen = [], []
+        for seed in SEEDS:
+            views, labels = draw_views(backbone, task, shots, seed)
+            each.append(figures(backbone, task, text, class_means(views[:, 0], labels, len(names))))
+            chosen.append(WEIGHTS.index(choose_weight(views, labels, text, float(backbone.scale))))
+        mean = np.mean(each, 0)
+        auto = np.mean([one[i] for one, i in zip(each, chosen, strict=True)], 0)
+        best = mean.argmax(0)
+        weights = "/".join(f"{WEIGHTS[i]:g}" for i in chosen)
+        cells = [pair(mean[0]), pair(mean[-1]), f"**{pair(auto)}**", weights]
+        fixed = (f"{mean[i, column]:.1f} ({WEIGHTS[i]:g})" for column, i in enumerate(best))
+        yield f"| {task.name} | {named} | {shots} | {' | '.join([*cells, *fixed])} |"
+
+
+def pair(values: Sequence[float]) -> str:
+    """Accuracy / AUROC."""
+    return f"{values[0]:.1f} / {values[1]:.1f}"
+
+
+@torch.no_grad()
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="folder with intel-scenes/ and the rest; without it: scenes alone")
+    parser.add_argument("--limit", type=int, default=1000, help="images of each test set (default 1000)")
+    parser.add_argument("--backbone", default="MicroCLIP")
+    given = parser.parse_args(arguments)
+    backbone = load_backbone(given.backbone)
+    options: dict[str, dict[str, Any]] = {"scenes": {"id": "scenes"}}
+    if given.data:
+        options["natural scenes"] = {"root": str(Path(given.data).absolute()), "cache": False, **NATURAL}
+    print("| ID set | names | shots | text alone | images alone | auto | its weights | best accuracy | best AUROC |")
+    print("|---|---|---:|---:|---:|---:|---|---:|---:|")
+    for name, chosen in options.items():
+        task = open_task(backbone, name, {**chosen, "limit_per_set": given.limit})
+        for named, names in (("codes", CODES[: len(task.class_names)]), ("true", task.class_names)):
+            for row in table(backbone, task, named, names):
+                print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()
