@@ -190,7 +190,7 @@ def test_tables_for_wandb(place, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "pieces"),
     [
-        (["nothing.yaml"], ["no grid 'nothing.yaml'", "ablation.yaml", "main.yaml"]),
+        (["nothing.yaml"], ["no grid 'nothing.yaml'", "grids/ablation.yaml", "grids/main.yaml"]),
         (["main", "--shard", "3/2"], ["--shard '3/2'"]),
         (["main", "--seeds", "one"], ["--seeds 'one'"]),
         (["main", "--colour", "red"], ["no option '--colour'"]),
@@ -239,7 +239,7 @@ def test_rows_suit_the_backbone(tmp_path):
 def test_shipped_grids_are_read_and_planned(name, backbone):
     from clipos_lightning.plan import make_plan
 
-    if name == "domains.yaml":
+    if name == "grids/domains.yaml":
         pytest.skip("reads its data sets' options when they are there")
     grid, cells, entries = make_plan(find_grid(name), [], [f"--model.backbone={backbone}"])
     assert grid.title and cells and entries and all(entry.score for entry in entries)

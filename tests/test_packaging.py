@@ -12,7 +12,7 @@ import yaml
 
 import clipos_lightning
 from clipos_lightning.errors import InputError
-from clipos_lightning.packaged import config_folder, find_config, shipped_configs
+from clipos_lightning.packaged import config_folder, find_config, shipped_configs, shipped_grids
 
 CHECKOUT = Path(clipos_lightning.__file__).parents[2]
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "src", "configs")
@@ -22,7 +22,8 @@ def test_configs_are_found_in_the_installed_package() -> None:
     names = shipped_configs()
     assert {"demo.yaml", "cifar10_1shot.yaml", "cifar10_1shot_micro.yaml", "coop.yaml", "locoop.yaml"} <= names.keys()
     assert all(names.values())  # each says what it is
-    assert names.keys() == {path.name for path in config_folder().iterdir()}
+    assert names.keys() == {path.name for path in config_folder().glob("*.yaml")}
+    assert {path.name for path in config_folder().iterdir() if path.is_dir()} == {"grids", "sweeps"}
 
 
 @pytest.mark.parametrize("name", shipped_configs())
@@ -96,5 +97,5 @@ def test_the_installed_wheel_finds_its_own_configs(wheel: Path, tmp_path: Path) 
         )
         for words in (["-m", "clipos_lightning", "configs"], ["-c", where])
     ]
-    assert [line.split()[0] for line in runs[0].stdout.splitlines()] == list(shipped_configs())
+    assert [line.split()[0] for line in runs[0].stdout.splitlines()] == [*shipped_configs(), *shipped_grids()]
     assert Path(runs[1].stdout.strip()) == target / "clipos_lightning/configs/demo.yaml"

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from clipos_lightning import __version__
-from clipos_lightning.packaged import shipped_configs
+from clipos_lightning.packaged import shipped_configs, shipped_grids
 
 HEAVY = ("torch", "lightning", "open_clip", "numpy", "wandb", "matplotlib")
 SCRIPT = f"""
@@ -49,7 +49,7 @@ def test_the_module_is_the_command() -> None:
     assert time.monotonic() - start < 5  # a second at most on an idle machine; torch alone takes longer
     assert run.returncode == 0
     lines = run.stdout.splitlines()
-    assert [line.split()[0] for line in lines] == list(shipped_configs())
+    assert [line.split()[0] for line in lines] == [*shipped_configs(), *shipped_grids()]
     assert all(len(line.split(maxsplit=1)) == 2 for line in lines)  # each says what it is
 
 

@@ -79,10 +79,7 @@ def dispatch(arguments: list[str]) -> int:
     elif command == "configs":
         if rest:
             raise InputError(f"configs takes no arguments, got {' '.join(rest)}")
-        for name, text in shipped_configs().items():
-            print(f"{name:<28}{text}")
-        print("\ngrids, for clipos benchmark:")
-        for name, text in shipped_grids().items():
+        for name, text in {**shipped_configs(), **shipped_grids()}.items():
             print(f"{name:<28}{text}")
     elif command in OWN_PARSERS:
         module, _, function = OWN_PARSERS[command].partition(":")

@@ -21,9 +21,9 @@ def shipped_configs() -> dict[str, str]:
 
 
 def shipped_grids() -> dict[str, str]:
-    """Name of each shipped grid of ``clipos benchmark`` to its first comment line."""
+    """``grids/`` and the name of each shipped grid of ``clipos benchmark`` to its first comment line."""
     paths = sorted((config_folder() / "grids").glob("*.yaml"))
-    return {p.name: p.read_text(encoding="utf-8").split("\n", 1)[0].removeprefix("#").strip() for p in paths}
+    return {f"grids/{p.name}": p.read_text(encoding="utf-8").split("\n", 1)[0].removeprefix("#").strip() for p in paths}
 
 
 def find_grid(name: str) -> Path:
@@ -32,7 +32,8 @@ def find_grid(name: str) -> Path:
     Raises:
         InputError: neither.
     """
-    for path in (Path(name), config_folder() / "grids" / name, config_folder() / "grids" / f"{name}.yaml"):
+    grids = config_folder() / "grids"
+    for path in (Path(name), config_folder() / name, grids / name, grids / f"{name}.yaml"):
         if path.is_file():
             return path
     raise InputError(f"benchmark: no grid {name!r}: neither a file nor one of {', '.join(shipped_grids())}")
