@@ -88,7 +88,7 @@ class Bench:
         """The parts that a `clipos fit` of this cell would have."""
         options = self.parser.instantiate_classes(cell.config)
         data = FewShotOOD(**vars(options.data))
-        module = ClipOS(data.class_names, data.class_wordings, **vars(options.model))
+        module = ClipOS(data.class_names, class_wordings=data.class_wordings, **vars(options.model))
         data.image_size = module.backbone.image_size
         if cell.train or module.image_weight:
             data.setup("fit")
