@@ -58,10 +58,18 @@ def trials() -> list[Trial]:
     found = [Trial("zero-shot", "no training", 0.0, {"context": WORDS})]
     for name, context in (("words", WORDS), ("random 8", RANDOM)):
         found += [Trial("CoOp", name, rate, {"objective": "none", "context": context}) for rate in rates]
-        for weight in (0.25, 1.0):
-            options = {"objective": "entropy", "context": context, "outlier_weight": weight}
-            found += [Trial("LoCoOp", f"{name}, λ {weight}", rate, options) for rate in (0.0005, 0.002, 0.01, 0.05)]
+        found += patch_trials("LoCoOp", "entropy", name, context)
+        found += patch_trials("SCT", "sct", name, context)
     return found + [clipos(*row) for row in CLIPOS]
+
+
+def patch_trials(method: str, objective: str, name: str, context: ContextOptions) -> list[Trial]:
+    """Eight settings of a method that learns from ID-irrelevant patches: two weights, four rates."""
+    found = []
+    for weight in (0.25, 1.0):
+        options = {"objective": objective, "context": context, "outlier_weight": weight}
+        found += [Trial(method, f"{name}, λ {weight}", rate, options) for rate in (0.0005, 0.002, 0.01, 0.05)]
+    return found
 
 
 CLIPOS = [  # what learns, start, rate, lambda, level, patches

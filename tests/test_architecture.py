@@ -11,8 +11,8 @@ PACKAGE = Path(clipos_lightning.__file__).parent
 ORDER = """
     errors plugins data.fetch data.sources files commands packaged grid bootstrap checkpoint artefact types surgery
     text_tower backbone
-    data.shapes data.scenes data.transforms data.splits data.classnames data.wordings data.sets data.resolution
-    data.arrays data.cache data.id_sets data.ood_sets data.benchmarks data.datamodule
+    data.shapes data.scenes data.transforms data.splits data.classnames data.wordings data.sets data.boxes
+    data.resolution data.arrays data.cache data.id_sets data.ood_sets data.benchmarks data.datamodule
     features synthesis prototypes prompts losses scores metrics thresholds calibration heads tables schedule progress
     report figures charts page outcome outcome_tables outcome_figures dashboard module detector gallery callbacks
     cli plan benchmark masks mask_command benchmark_command

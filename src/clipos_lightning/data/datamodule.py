@@ -182,7 +182,7 @@ class FewShotOOD(LightningDataModule):
         tests = {}
         for name, images in sets.items():
             positions = limit_positions(images.keys, self.limit_per_set)
-            if self.cache and isinstance(images, FolderSet):
+            if self.cache and isinstance(images, FolderSet) and not images.has_masks:
                 images = cached_folder(images, self.root, len(positions))
             tests[name] = (images if side is None or name == ID else ReducedSet(images, side), positions)
         return tests

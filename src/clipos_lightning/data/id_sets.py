@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from . import scenes
 from .arrays import UNREADABLE, Arrays, read_cifar, read_medmnist
+from .boxes import with_boxes
 from .cache import cached_arrays
 from .classnames import (
     BLOODMNIST,
@@ -235,4 +236,5 @@ def id_folder(path: Path, classes: Sequence[str] | None = None) -> IdSet:
     name = path.resolve().name
     train = labelled_folder(name, train_root, classes, only)
     test = labelled_folder(name, path / "test", classes, only) if split and (path / "test").is_dir() else None
-    return IdSet(name, classes, folder_class_names(classes), train, test if test is not None and len(test) else None)
+    test = with_boxes(test) if test is not None and len(test) else None
+    return IdSet(name, classes, folder_class_names(classes), train, test)

@@ -75,8 +75,8 @@ def view(image: Image.Image, size: int, rng: np.random.Generator) -> Tensor:
 
 
 def mask_to_model_size(mask: NDArray[np.float32], size: int) -> Tensor:
-    """A true object mask (H, W) in [0, 1] at the model's size, by area; (size, size)."""
+    """A true object mask (H, W) in [0, 1] as :func:`to_model_size` brings its image there; (size, size)."""
     tensor = torch.from_numpy(mask)[None]
     if mask.shape != (size, size):
-        tensor = tf.resize(tensor, [size, size], InterpolationMode.BILINEAR, antialias=True)
+        tensor = tf.center_crop(tf.resize(tensor, [size], InterpolationMode.BILINEAR, antialias=True), [size, size])
     return tensor[0]

@@ -1,0 +1,70 @@
+"""True boxes of a folder's images: ``boxes.csv`` beside the class folders, with lines ``path,x0,y0,x1,y1`` (pixels)."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from .sets import FolderSet, Picture
+
+Box = tuple[float, float, float, float]
+COLUMNS = ["path", "x0", "y0", "x1", "y1"]
+
+
+class BoxedSet(FolderSet):
+    """A folder whose images have true boxes, which serve as object masks; an image without one has an empty mask.
+
+    Args:
+        plain: the folder.
+        boxes: key to its boxes (x0, y0, x1, y1), in pixels, the ends outside.
+    """
+
+    def __init__(self, plain: FolderSet, boxes: Mapping[str, Sequence[Box]]) -> None:
+        super().__init__(plain.name, plain.root, plain.keys, plain.labels)
+        self.boxes, self.has_masks = boxes, True
+
+    def read(self, position: int) -> Picture:
+        """The image, and its boxes filled."""
+        image = super().read(position).image
+        return Picture(image, fill(self.boxes.get(self.keys[position], ()), image.width, image.height))
+
+
+def fill(boxes: Sequence[Box], width: int, height: int) -> NDArray[np.float32]:
+    """1 inside the boxes, 0 outside, (height, width)."""
+    mask = np.zeros((height, width), dtype=np.float32)
+    for x0, y0, x1, y1 in boxes:
+        mask[max(0, round(y0)) : round(y1), max(0, round(x0)) : round(x1)] = 1
+    return mask
+
+
+def with_boxes(images: FolderSet) -> FolderSet:
+    """The folder with its ``boxes.csv``, if there is one.
+
+    Raises:
+        InputError: not such a file, or it names an image that is not there.
+    """
+    path = images.root / "boxes.csv"
+    return BoxedSet(images, read_boxes(path, set(images.keys))) if path.is_file() else images
+
+
+def read_boxes(path: Path, keys: set[str]) -> dict[str, list[Box]]:
+    """Key to boxes, from the file."""
+    found: dict[str, list[Box]] = {}
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = csv.DictReader(file)
+            if rows.fieldnames != COLUMNS:
+                raise InputError(f"{path}: its first line must be {','.join(COLUMNS)}")
+            for row in rows:
+                x0, y0, x1, y1 = (float(row[name]) for name in COLUMNS[1:])
+                if row["path"] not in keys:
+                    raise InputError(f"{path}, line {rows.line_num}: no image {row['path']!r} (class folder/file name)")
+                if not (x0 < x1 and y0 < y1):
+                    raise InputError(f"{path}, line {rows.line_num}: the box is empty; it takes x0 < x1 and y0 < y1")
+                found.setdefault(row["path"], []).append((x0, y0, x1, y1))
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        raise InputError(f"{path}: not a table of {','.join(COLUMNS)} with numbers: {error}") from error
+    return found
