@@ -9,13 +9,14 @@ import clipos_lightning
 
 PACKAGE = Path(clipos_lightning.__file__).parent
 ORDER = """
-    errors plugins data.fetch data.sources files commands packaged grid bootstrap checkpoint artefact types surgery
-    text_tower backbone
+    errors plugins data.fetch data.sources files commands packaged checkpoint artefact types surgery text_tower backbone
     data.shapes data.scenes data.transforms data.splits data.classnames data.wordings data.sets data.boxes
     data.resolution data.arrays data.cache data.id_sets data.ood_sets data.benchmarks data.datamodule
     features synthesis prototypes prompts losses scores metrics thresholds calibration heads tables schedule progress
-    report figures charts page outcome outcome_tables outcome_figures dashboard module detector gallery callbacks
-    cli plan benchmark masks mask_command benchmark_command
+    report figures charts page dashboard module detector gallery callbacks cli
+    experiments.grid experiments.bootstrap experiments.outcome experiments.tables experiments.figures
+    experiments.dashboard experiments.plan experiments.engine experiments.masks experiments.mask_command
+    experiments.command
     inputs rows heatmaps predict calibrate explain export datasets_command main __main__
 """.split()
 MODULES = {

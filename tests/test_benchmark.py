@@ -15,7 +15,7 @@ import yaml
 from running import clipos, done, refused
 
 from clipos_lightning.errors import InputError
-from clipos_lightning.grid import parse_shard, read_grid
+from clipos_lightning.experiments.grid import parse_shard, read_grid
 from clipos_lightning.packaged import find_grid, shipped_grids
 
 GRID = {
@@ -237,7 +237,7 @@ def test_rows_suit_the_backbone(tmp_path):
 @pytest.mark.parametrize("name", shipped_grids())
 @pytest.mark.parametrize("backbone", ["MicroCLIP", "ViT-B-16-quickgelu"])
 def test_shipped_grids_are_read_and_planned(name, backbone):
-    from clipos_lightning.plan import make_plan
+    from clipos_lightning.experiments.plan import make_plan
 
     if name == "grids/domains.yaml":
         pytest.skip("reads its data sets' options when they are there")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from clipos_lightning.bootstrap import interval, resample, resampled_auroc
+from clipos_lightning.experiments.bootstrap import interval, resample, resampled_auroc
 from clipos_lightning.metrics import auroc
 
 
@@ -20,7 +20,7 @@ def test_resampled_auroc_equals_a_loop_over_drawn_images(ties, monkeypatch):
     if ties:
         inside, outside = inside.round(), outside.round()
     counts = resample(13, 7), resample(17, 7, seed=3)
-    monkeypatch.setattr("clipos_lightning.bootstrap.BUDGET", 60)  # in several pieces
+    monkeypatch.setattr("clipos_lightning.experiments.bootstrap.BUDGET", 60)  # in several pieces
     found = resampled_auroc(inside, outside, *counts)
     assert found == pytest.approx([naive(inside, outside, a, b) for a, b in zip(*counts, strict=True)])
 

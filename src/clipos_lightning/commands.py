@@ -17,8 +17,8 @@ COMMANDS = {
     "data": "list, download, verify and describe the data sets",
 }
 OWN_PARSERS = {  # command to its module, and the function there where it is not main
-    "benchmark": "benchmark_command",
-    "report": "benchmark_command:report",
+    "benchmark": "experiments.command",
+    "report": "experiments.command:report",
     "calibrate": "calibrate",
     "predict": "predict",
     "explain": "explain",

@@ -10,21 +10,21 @@ import torch
 from matplotlib.figure import Figure
 from torch.utils.data import DataLoader
 
-from .backbone import FrozenClip, load_backbone
-from .data.datamodule import FewShotOOD
-from .data.sets import ModelSizeImages
-from .errors import InputError
-from .figures import new_figure
-from .files import write_json, write_text
+from ..backbone import FrozenClip, load_backbone
+from ..data.datamodule import FewShotOOD
+from ..data.sets import ModelSizeImages
+from ..errors import InputError
+from ..figures import new_figure
+from ..files import write_json, write_text
+from ..progress import track
+from ..surgery import SurgeryOptions
+from ..tables import MAP_PATHS
+from ..types import Texts
+from .figures import data_uri
 from .grid import Grid
 from .masks import COLUMNS, MAPS, maps_of, on_grid, study
-from .outcome_figures import data_uri
-from .outcome_tables import escape, render, table
 from .plan import Cell, make_parser
-from .progress import track
-from .surgery import SurgeryOptions
-from .tables import MAP_PATHS
-from .types import Texts
+from .tables import escape, render, table
 
 HEADS = {
     "iou": "IoU ↑",

@@ -8,8 +8,8 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from .figures import ID_COLOR, OOD_COLOR, new_figure, panels
-from .outcome_tables import by_point
+from ..figures import ID_COLOR, OOD_COLOR, new_figure, panels
+from .tables import by_point
 
 Row = Mapping[str, Any]
 

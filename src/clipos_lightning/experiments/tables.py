@@ -9,8 +9,8 @@ from typing import Any
 
 import jinja2
 
-from .metrics import OOD_METRICS
-from .scores import in_order
+from ..metrics import OOD_METRICS
+from ..scores import in_order
 
 Outcome = Mapping[str, Any]
 AVERAGES = {"average": "average", "average_near": "near", "average_far": "far"}
@@ -30,8 +30,8 @@ def point_text(point: Mapping[str, Any]) -> str:
 
 
 def cell(spread: Mapping[str, float]) -> str:
-    """Mean ± std; the mean alone where nothing varies."""
-    return f"{spread['mean']:.1f} ± {spread['std']:.1f}" if spread["std"] > 0.005 else f"{spread['mean']:.1f}"
+    """Mean ± std; the mean alone where the spread rounds to nothing."""
+    return f"{spread['mean']:.1f} ± {spread['std']:.1f}" if spread["std"] >= 0.05 else f"{spread['mean']:.1f}"
 
 
 def difference(row: Outcome) -> str:
@@ -185,6 +185,6 @@ def to_page(outcome: Outcome, figures: Mapping[str, str]) -> str:
 
 def render(outcome: Outcome, note: str, sections: Sequence[Any], figures: Mapping[str, str]) -> str:
     """The page: sections are (heading, tables), a table is (caption, column names, rows)."""
-    source = (files(__package__) / "assets" / "grid.html.j2").read_text(encoding="utf-8")
+    source = (files("clipos_lightning") / "assets" / "grid.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(source).render(outcome=outcome, note=note, sections=sections, figures=figures)

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import InputError
+from ..metrics import OOD_METRICS
+from ..report import summarise
 from .bootstrap import REPEATS, interval, resample, resampled_auroc
-from .errors import InputError
-from .metrics import OOD_METRICS
-from .report import summarise
 
 Outcome = dict[str, Any]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from .errors import InputError
+from ..errors import InputError
 
 EMBEDDED = "MicroCLIP"
 KEYS = {"title", "kind", "configs", "options", "seeds", "axes", "reference", "rows", "vary"}

@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from .backbone import FrozenClip
-from .metrics import boundary_f, mask_iou
-from .surgery import SurgeryOptions, min_max, similarity_map
-from .tables import MAP_PATHS
-from .types import ImageFeatures, Labels, PatchMap, Texts
+from ..backbone import FrozenClip
+from ..metrics import boundary_f, mask_iou
+from ..surgery import SurgeryOptions, min_max, similarity_map
+from ..tables import MAP_PATHS
+from ..types import ImageFeatures, Labels, PatchMap, Texts
 
 MAPS = ("clip", "s", "delta")
 THRESHOLDS = {"clip": 0.5, "s": 0.5, "delta": 0.0}

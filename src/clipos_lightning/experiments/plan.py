@@ -10,12 +10,12 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import Trainer
 
-from .cli import PackagedConfig, Parser
-from .data.datamodule import FewShotOOD
-from .errors import InputError
+from ..cli import PackagedConfig, Parser
+from ..data.datamodule import FewShotOOD
+from ..errors import InputError
+from ..losses import make_objective
+from ..module import ClipOS
 from .grid import Grid, Row, read_grid
-from .losses import make_objective
-from .module import ClipOS
 
 # What differs between machines, or changes nothing in the result: not part of a cell's name.
 APART = {

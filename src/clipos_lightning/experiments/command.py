@@ -13,16 +13,16 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from . import outcome_tables as tables
-from .benchmark import Bench
-from .errors import InputError
-from .files import write_json, write_text
+from ..errors import InputError
+from ..files import write_json, write_text
+from ..packaged import find_grid
+from ..progress import hush
+from . import tables
+from .engine import Bench
+from .figures import data_uri, draw_outcome
 from .grid import Grid, parse_shard, share
 from .outcome import Cells, build_outcome
-from .outcome_figures import data_uri, draw_outcome
-from .packaged import find_grid
 from .plan import Cell, Entry, make_plan, slug
-from .progress import hush
 
 GROUPS = ("--model.", "--data.", "--trainer.")
 

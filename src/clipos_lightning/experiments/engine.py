@@ -19,16 +19,16 @@ import torch
 from lightning.pytorch import Trainer
 from numpy.typing import NDArray
 
-from .backbone import FrozenClip, shared_weights
-from .data.datamodule import ID, FewShotOOD
-from .data.sets import ModelSizeImages
-from .data.splits import digest
-from .detector import Detector
-from .files import whole, write_json
-from .heads import Head, all_paths, all_surgeries
-from .module import ClipOS
+from ..backbone import FrozenClip, shared_weights
+from ..data.datamodule import ID, FewShotOOD
+from ..data.sets import ModelSizeImages
+from ..data.splits import digest
+from ..detector import Detector
+from ..files import whole, write_json
+from ..heads import Head, all_paths, all_surgeries
+from ..module import ClipOS
+from ..progress import track
 from .plan import UNTRAINED, Cell, make_parser
-from .progress import track
 
 Scores = dict[str, NDArray[Any]]
 QUIET: dict[str, Any] = dict.fromkeys(

@@ -1,0 +1,1 @@
+"""Grids of detectors: planned, trained, judged in one pass, compared. See docs/experiments.md."""

@@ -1,0 +1,297 @@
+"""Each method's training against a loop of its own: plain Python in double precision, after its paper and by its words.
+
+A loop has from the package only the backbone's weights, the few-shot images and the order of the batches. Features are
+open_clip's ``encode_image`` and ``encode_text``, with hooks that read the blocks' inputs and put the context in.
+"""
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+import torch.nn.functional as F
+from running import done
+from torch import Tensor
+
+from clipos_lightning.data.datamodule import FewShotOOD
+
+SEED, EPOCHS, SHOTS, BATCH = 7, 2, 2, 8  # ten classes: batches of 8, 8 and 4
+RATE, MOMENTUM, DECAY = 0.05, 0.9, 0.02
+WEIGHT, ALPHA, BETA, TOP_K = 0.5, 0.7, 0.5, 3
+WORDS = "a photo of a"
+
+
+@dataclass
+class World:
+    """What is there before training: the frozen CLIP in double precision, and the few-shot images' features."""
+
+    clip: open_clip.CLIP
+    tokenize: Callable[[list[str]], Tensor]
+    data: FewShotOOD
+    names: list[str]
+    labels: list[int]
+    scale: float
+    plain: Tensor  # "a photo of a {}.", (C, D)
+    seen: Tensor  # global features, (N, D)
+    local: Tensor  # LoCoOp's local features, (N, P, D)
+    relevant: Tensor  # the normalised sum of each image's ID-relevant patches, (N, D)
+    irrelevant: Tensor  # of the others
+
+
+@pytest.fixture(scope="module")
+def world(microclip) -> World:
+    clip = copy.deepcopy(microclip.clip).double()
+    data = FewShotOOD(id="scenes", shots=SHOTS, seed=SEED, batch_size=BATCH)
+    data.image_size = 32
+    data.setup("fit")
+    labels, names = data.shot_labels.tolist(), data.class_names
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (microclip.mean.flatten(), microclip.std.flatten()))
+    pixels = (data.shot_images(torch.arange(len(labels))).double() / 255 - mean) / std
+    with torch.no_grad():
+        plain = clip.encode_text(microclip.tokenizer([f"{WORDS} {name}." for name in names]), normalize=True)
+        seen, tokens = look(clip, pixels)
+        own, surgery = project(clip, tokens[-1]), project(clip, surgery_path(clip, tokens))
+        masks = torch.stack([mask_of(own[i], surgery[i], plain[label]) for i, label in enumerate(labels)])
+        regions = [F.normalize((surgery * m[..., None]).sum(1), dim=1) for m in (masks, ~masks)]
+        local = project(clip, local_path(clip, tokens[-2]))
+    scale = float(clip.logit_scale.exp())
+    return World(clip, microclip.tokenizer, data, names, labels, scale, plain, seen, local, *regions)
+
+
+# ---- features
+
+
+def look(clip: open_clip.CLIP, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Global features, and the tokens that enter each block; those that leave the last one behind them."""
+    tokens: list[Tensor] = []
+    blocks = clip.visual.transformer.resblocks
+    hooks = [block.register_forward_pre_hook(lambda _, given: tokens.append(given[0])) for block in blocks]
+    hooks.append(blocks[-1].register_forward_hook(lambda _, given, out: tokens.append(out)))
+    features = clip.encode_image(pixels, normalize=True)
+    for hook in hooks:
+        hook.remove()
+    return features, tokens
+
+
+def project(clip: open_clip.CLIP, tokens: Tensor) -> Tensor:
+    """Patch features of a path's last tokens, (N, P, D)."""
+    return F.normalize(clip.visual.ln_post(tokens[:, 1:]) @ clip.visual.proj, dim=-1)
+
+
+def values(block: torch.nn.Module, x: Tensor) -> Tensor:
+    weight, bias = (part.chunk(3)[2] for part in (block.attn.in_proj_weight, block.attn.in_proj_bias))
+    return block.ln_1(x) @ weight.T + bias
+
+
+def local_path(clip: open_clip.CLIP, x: Tensor) -> Tensor:
+    """LoCoOp: in the last block each patch attends to itself alone."""
+    block = clip.visual.transformer.resblocks[-1]
+    x = block.attn.out_proj(values(block, x)) + x
+    return x + block.mlp(block.ln_2(x))
+
+
+def surgery_path(clip: open_clip.CLIP, tokens: list[Tensor]) -> Tensor:
+    """CLIP surgery with patch-context: v-v attention beside the last half of the blocks, no MLP."""
+    blocks = clip.visual.transformer.resblocks
+    half = len(blocks) // 2
+    y = tokens[half]
+    for block, x in list(zip(blocks, tokens, strict=False))[half:]:
+        heads = []
+        for v in neighbourly(values(block, x)).chunk(block.attn.num_heads, dim=-1):
+            heads.append((v @ v.transpose(1, 2) / math.sqrt(v.shape[-1])).softmax(-1) @ v)
+        y = y + block.attn.out_proj(torch.cat(heads, -1))
+    return y
+
+
+def neighbourly(v: Tensor) -> Tensor:
+    """v' = (1 - beta) v + beta mean3x3(v) over the neighbours that there are; the class token, first, as it is."""
+    side = math.isqrt(v.shape[1] - 1)
+    out = v.clone()
+    for row in range(side):
+        for column in range(side):
+            rows, columns = ([i for i in range(at - 1, at + 2) if 0 <= i < side] for at in (row, column))
+            near = [1 + side * r + c for r in rows for c in columns]
+            here = 1 + side * row + column
+            out[:, here] = (1 - BETA) * v[:, here] + BETA * v[:, near].mean(1)
+    return out
+
+
+def mask_of(own: Tensor, surgery: Tensor, text: Tensor) -> Tensor:
+    """An image's patches where the surgery path's map of the class is above CLIP's own, each from 0 to 1."""
+    clip_map, surgery_map = own @ text, surgery @ text
+    clip_map = (clip_map - clip_map.min()) / (clip_map.max() - clip_map.min())
+    surgery_map = (surgery_map - surgery_map.min()) / (surgery_map.max() - surgery_map.min())
+    return surgery_map > clip_map
+
+
+def encode(world: World, names: list[str], context: Tensor) -> Tensor:
+    """Text features of [context][name]., by open_clip's own text tower at its full length."""
+    ids = world.tokenize([f"{WORDS} {name}." for name in names])
+
+    def put(_: torch.nn.Module, given: tuple[Tensor], out: Tensor) -> Tensor:
+        return torch.cat([out[:, :1], context.expand(len(ids), -1, -1), out[:, 1 + len(context) :]], 1)
+
+    with world.clip.token_embedding.register_forward_hook(put):
+        return world.clip.encode_text(ids, normalize=True)
+
+
+# ---- losses, item by item
+
+
+def cross_entropy(logits: Tensor, label: int) -> Tensor:
+    return -torch.log(logits.softmax(0)[label])
+
+
+def energy(logits: Tensor) -> Tensor:
+    return -torch.log(torch.exp(logits).sum())
+
+
+def mean(items: list[Tensor]) -> Tensor:
+    return sum(items, torch.zeros((), dtype=torch.float64)) / max(len(items), 1)
+
+
+def outliers(world: World, step: int, batch: list[int], count: int, regions: Tensor) -> list[Tensor]:
+    """Mixed regions of pairs with different labels: the first image at random, then its partner."""
+    rng = np.random.default_rng((SEED, step))
+    firsts = [batch[i] for i in rng.integers(len(batch), size=count)]
+    by_class = sorted(batch, key=lambda i: world.labels[i])
+    partners = [[j for j in by_class if world.labels[j] != world.labels[i]] for i in firsts]
+    seconds = [those[k] for those, k in zip(partners, rng.integers([len(p) for p in partners]), strict=True)]
+    mixes = rng.beta(ALPHA, ALPHA, size=count)
+    rows = [m * regions[i] + (1 - m) * regions[j] for i, j, m in zip(firsts, seconds, mixes, strict=True)]
+    return [row / row.norm() for row in rows]
+
+
+def coop(world: World, text: Tensor, batch: list[int], step: int) -> Tensor:
+    return mean([cross_entropy(world.scale * text @ world.seen[i], world.labels[i]) for i in batch])
+
+
+def patch_entropies(world: World, text: Tensor, i: int) -> list[Tensor]:
+    """Entropies of an image's local patches whose K best classes lack its own."""
+    found = []
+    for patch in world.local[i]:
+        logits = world.scale * text @ patch
+        if world.labels[i] not in logits.topk(TOP_K).indices:
+            p = logits.softmax(0)
+            found.append(-(p * torch.log(p)).sum())
+    return found
+
+
+def locoop(world: World, text: Tensor, batch: list[int], step: int) -> Tensor:
+    entropies = [e for i in batch for e in patch_entropies(world, text, i)]
+    return coop(world, text, batch, step) - WEIGHT * mean(entropies)
+
+
+def sct(world: World, text: Tensor, batch: list[int], step: int) -> Tensor:
+    """Gradients flow through p_y."""
+    inside, outside = [], []
+    for i in batch:
+        logits = world.scale * text @ world.seen[i]
+        p_y = logits.softmax(0)[world.labels[i]]
+        inside.append((1 - p_y) * cross_entropy(logits, world.labels[i]))
+        outside += [p_y * e for e in patch_entropies(world, text, i)]
+    return mean(inside) - WEIGHT * mean(outside)
+
+
+def clip_os(world: World, text: Tensor, batch: list[int], step: int) -> Tensor:
+    """The text's last row is "unknown": C + 1 classes in both terms."""
+    made = outliers(world, step, batch, len(batch), world.relevant)
+    unknown = [cross_entropy(world.scale * text @ o, len(world.names)) for o in made]
+    return coop(world, text, batch, step) + WEIGHT * mean(unknown)
+
+
+def clip_os_irrelevant(world: World, text: Tensor, batch: list[int], step: int) -> Tensor:
+    made = outliers(world, step, batch, len(batch), world.irrelevant)
+    unknown = [cross_entropy(world.scale * text @ o, len(world.names)) for o in made]
+    return coop(world, text, batch, step) + WEIGHT * mean(unknown)
+
+
+def focal(world: World, text: Tensor, batch: list[int], step: int) -> Tensor:
+    terms = []
+    for o in outliers(world, step, batch, len(batch), world.relevant):
+        p = (world.scale * text @ o).softmax(0)[-1]
+        terms.append(-((1 - p) ** 2) * torch.log(p))
+    return coop(world, text, batch, step) + WEIGHT * mean(terms)
+
+
+def uniform_kl(world: World, text: Tensor, batch: list[int], step: int) -> Tensor:
+    terms, u = [], 1 / len(world.names)
+    for o in outliers(world, step, batch, len(batch), world.relevant):
+        p = (world.scale * text @ o).softmax(0)
+        terms.append(sum(u * torch.log(u / p_c) for p_c in p))
+    return coop(world, text, batch, step) + WEIGHT * mean(terms)
+
+
+def energy_margin(world: World, text: Tensor, batch: list[int], step: int) -> Tensor:
+    """Margins: medians under the zero-shot prompts, of all few-shot images and of 1,000 of their outliers."""
+    everyone = list(range(len(world.labels)))
+    inside = [energy(world.scale * world.plain @ world.seen[i]) for i in everyone]
+    outside = [energy(world.scale * world.plain @ o) for o in outliers(world, 0, everyone, 1000, world.relevant)]
+    m_in, m_out = (sorted(float(e) for e in side)[(len(side) - 1) // 2] for side in (inside, outside))
+    hinges = [F.relu(energy(world.scale * text @ world.seen[i]) - m_in) ** 2 for i in batch]
+    made = outliers(world, step, batch, len(batch), world.relevant)
+    hinges_out = [F.relu(m_out - energy(world.scale * text @ o)) ** 2 for o in made]
+    return coop(world, text, batch, step) + WEIGHT * (mean(hinges) + mean(hinges_out))
+
+
+# ---- training
+
+Loss = Callable[[World, Tensor, list[int], int], Tensor]
+METHODS: dict[str, tuple[Loss, tuple[str, ...]]] = {
+    "CoOp": (coop, ("objective", "none")),
+    "LoCoOp": (locoop, ("objective", "entropy", "mask.top_k", "0.3")),
+    "SCT": (sct, ("objective", "sct", "mask.top_k", "0.3")),
+    "CLIP-OS": (clip_os, ("objective", "unknown")),
+    "CLIP-OS, irrelevant": (clip_os_irrelevant, ("objective", "unknown", "synthesis.patches", "irrelevant")),
+    "focal": (focal, ("objective", "focal")),
+    "uniform KL": (uniform_kl, ("objective", "uniform_kl")),
+    "energy": (energy_margin, ("objective", "energy")),
+}
+UNKNOWN = (clip_os, clip_os_irrelevant, focal)
+
+
+def start(world: World) -> Tensor:
+    """The words' token embeddings."""
+    with torch.no_grad():
+        return world.clip.token_embedding(world.tokenize([WORDS])[0, 1:5])
+
+
+def train(world: World, loss: Loss) -> Tensor:
+    """The context after all epochs of SGD."""
+    context = start(world).requires_grad_()
+    names = [*world.names, "unknown"] if loss in UNKNOWN else world.names
+    optimizer = torch.optim.SGD([context], lr=RATE, momentum=MOMENTUM, weight_decay=DECAY)
+    for step in range(EPOCHS * world.data.steps_per_epoch):
+        optimizer.zero_grad()
+        batch = world.data.global_batch(step)["index"].tolist()
+        loss(world, encode(world, names, context), batch, step).backward()
+        optimizer.step()
+    return context.detach()
+
+
+def fit(options: tuple[str, ...], folder: Path) -> Tensor:
+    """The context that ``clipos fit`` leaves."""
+    data = ("--data.id", "scenes", "--data.shots", SHOTS, "--data.batch_size", BATCH, "--seed_everything", SEED)
+    model = ["--model.backbone", "MicroCLIP", "--model.context.words", WORDS, "--model.outlier_weight", WEIGHT]
+    model += ["--model.synthesis.alpha", ALPHA, "--model.surgery.beta", BETA]
+    for name, value in zip(options[::2], options[1::2], strict=True):
+        model += [f"--model.{name}", value]
+    sgd = ("--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", RATE)
+    sgd += ("--model.optimizer.momentum", MOMENTUM, "--model.optimizer.weight_decay", DECAY)
+    trainer = ("--trainer.max_epochs", EPOCHS, "--trainer.default_root_dir", folder)
+    return done("fit", *data, *model, *sgd, *trainer).context.double()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_fit_learns_what_the_methods_own_loop_learns(method: str, world: World, one_clip: None, tmp_path: Path) -> None:
+    loss, options = METHODS[method]
+    before, expected = start(world), train(world, loss)
+    found = fit(options, tmp_path).view_as(before)
+    way = (expected - before).norm()
+    assert way > 0.01 * before.norm()
+    assert (found - expected).norm() < 1e-4 * way
