@@ -183,7 +183,9 @@ class ClipOSCLI(LightningCLI):
         return super().instantiate_trainer(logger=loggers, default_root_dir=str(self.folder), **kwargs)
 
     def after_fit(self) -> None:
-        """What comes next."""
+        """What was chosen, and what comes next."""
+        for note in self.model.notes:
+            say(note)
         for spec in self.datamodule.ood_specs:
             if spec.folder is not None and not (self.datamodule.root / spec.folder).is_dir():
                 say(

@@ -22,7 +22,7 @@ from .features import FeatureStore, ShotFeatures
 from .heads import SIDES, ZERO_SHOT, Head, all_paths
 from .losses import Objective, irrelevant_locals, make_objective
 from .metrics import OOD_METRICS, OODMetrics, ood_metrics
-from .progress import process_rank, track
+from .progress import track
 from .prompts import ContextOptions, PromptLearner, Wordings, check_names, encode_prompts
 from .prototypes import VIEWS, best_weight, blend, class_means, judge_weights
 from .schedule import WarmupCosine
@@ -123,6 +123,7 @@ class ClipOS(LightningModule):
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         self.feature_budget = feature_budget_mb * 2**20
         self.trained = False
+        self.notes: list[str] = []  # what whoever trains should be told
         self.decider: Head | None = None  # what predict judges by, built once
         self.strict_loading = False  # a checkpoint lacks the frozen backbone; on_load_checkpoint checks every other key
         self.recipe: dict[str, Any] = {}  # how it is trained, as plain data for the checkpoint (the CLI fills it)
@@ -186,16 +187,16 @@ class ClipOS(LightningModule):
 
     @torch.no_grad()
     def choose_image_weight(self, data: Any) -> float:
-        """The image weight by :func:`prototypes.best_weight`, said on the terminal."""
+        """The image weight by :func:`prototypes.best_weight`, noted for the terminal."""
         count = len(data.drawn)
         views = self.encode_shots(data, VIEWS * count).view(VIEWS, count, -1).transpose(0, 1)
         with self.exact():
             labels = data.shot_labels[:count].to(self.device)
             worths = judge_weights(views, labels, self.plain_text[:-1], self.scale)
         weight, text, images = best_weight(worths), float(worths[0].mean()), float(worths[-1].mean())
-        if process_rank() == 0:
-            where = f"{VIEWS} views of {count} few-shot images"
-            print(f"image weight {weight}, chosen on {where} (worth: text alone {text:.2f}, images alone {images:.2f})")
+        where = f"{VIEWS} views of {count} few-shot images"
+        both = f"text alone {text:.2f}, images alone {images:.2f}"
+        self.notes.append(f"image weight {weight}, chosen on {where} (worth: {both})")
         return weight
 
     # ---- training

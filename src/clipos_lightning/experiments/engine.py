@@ -90,7 +90,7 @@ class Bench:
         data = FewShotOOD(**vars(options.data))
         module = ClipOS(data.class_names, class_wordings=data.class_wordings, **vars(options.model))
         data.image_size = module.backbone.image_size
-        if cell.train or module.image_weight:
+        if cell.train or module.hparams["image_weight"]:
             data.setup("fit")
         return data, module, Trainer(**{**vars(options.trainer), **QUIET, "devices": 1, "callbacks": []})
 
