@@ -5,7 +5,7 @@ Tuning data: the tuning stream of ``scenes``, and images of CIFAR-10's training 
 trials, and its score is chosen by the same figure: AUROC, unweighted mean over OOD sets of both ID sets, over seeds.
 No reported set or seed is read.
 
-    python scripts/choose_defaults.py --data $CLIPOS_DATA --out docs/tuning.md
+    python scripts/choose_defaults.py --data $CLIPOS_DATA --out tuning-tables.md
 """
 
 import argparse

@@ -21,7 +21,7 @@ from torch import Tensor
 from clipos_lightning.data.datamodule import FewShotOOD
 
 SEED, EPOCHS, SHOTS, BATCH = 7, 2, 2, 8  # ten classes: batches of 8, 8 and 4
-RATE, MOMENTUM, DECAY = 0.05, 0.9, 0.02
+RATE, MOMENTUM, DECAY = 0.2, 0.9, 0.002
 WEIGHT, ALPHA, BETA, TOP_K = 0.5, 0.7, 0.5, 3
 WORDS = "a photo of a"
 
@@ -50,11 +50,11 @@ def world(microclip) -> World:
     data.image_size = 32
     data.setup("fit")
     labels, names = data.shot_labels.tolist(), data.class_names
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (microclip.mean.flatten(), microclip.std.flatten()))
-    pixels = (data.shot_images(torch.arange(len(labels))).double() / 255 - mean) / std
+    pixels = data.shot_images(torch.arange(len(labels))).permute(0, 2, 3, 1).double() / 255
+    pixels = (pixels - torch.tensor(open_clip.OPENAI_DATASET_MEAN)) / torch.tensor(open_clip.OPENAI_DATASET_STD)
     with torch.no_grad():
         plain = clip.encode_text(microclip.tokenizer([f"{WORDS} {name}." for name in names]), normalize=True)
-        seen, tokens = look(clip, pixels)
+        seen, tokens = look(clip, pixels.permute(0, 3, 1, 2))
         own, surgery = project(clip, tokens[-1]), project(clip, surgery_path(clip, tokens))
         masks = torch.stack([mask_of(own[i], surgery[i], plain[label]) for i, label in enumerate(labels)])
         regions = [F.normalize((surgery * m[..., None]).sum(1), dim=1) for m in (masks, ~masks)]
@@ -199,14 +199,16 @@ def sct(world: World, text: Tensor, batch: list[int], step: int) -> Tensor:
 
 
 def clip_os(world: World, text: Tensor, batch: list[int], step: int) -> Tensor:
-    """The text's last row is "unknown": C + 1 classes in both terms."""
-    made = outliers(world, step, batch, len(batch), world.relevant)
-    unknown = [cross_entropy(world.scale * text @ o, len(world.names)) for o in made]
-    return coop(world, text, batch, step) + WEIGHT * mean(unknown)
+    return unknown_aware(world, text, batch, step, world.relevant)
 
 
 def clip_os_irrelevant(world: World, text: Tensor, batch: list[int], step: int) -> Tensor:
-    made = outliers(world, step, batch, len(batch), world.irrelevant)
+    return unknown_aware(world, text, batch, step, world.irrelevant)
+
+
+def unknown_aware(world: World, text: Tensor, batch: list[int], step: int, regions: Tensor) -> Tensor:
+    """The text's last row is "unknown": C + 1 classes in both terms."""
+    made = outliers(world, step, batch, len(batch), regions)
     unknown = [cross_entropy(world.scale * text @ o, len(world.names)) for o in made]
     return coop(world, text, batch, step) + WEIGHT * mean(unknown)
 
@@ -294,4 +296,4 @@ def test_fit_learns_what_the_methods_own_loop_learns(method: str, world: World, 
     found = fit(options, tmp_path).view_as(before)
     way = (expected - before).norm()
     assert way > 0.01 * before.norm()
-    assert (found - expected).norm() < 1e-4 * way
+    assert (found - expected).norm() < 2e-5 * way
