@@ -26,6 +26,7 @@ GRID = {
         "zero-shot": {"train": False, "baseline": True, "headlines": ["msp", "energy"]},
         "CoOp": {"micro": ["coop_micro.yaml"], "configs": ["coop.yaml"], "baseline": True},
         "CLIP-OS": {},
+        "the same again": {},
         "wide": {"options": {"model.surgery.kernel_size": 5, "model.scores": ["energy_region"]}},
     },
 }
@@ -65,8 +66,8 @@ def test_cells_are_made_once_and_shared(place):
     trained = [f"{row}-shots{k}-seed{s}" for row in ("clip-os", "coop", "wide") for k in (1, 2) for s in (1, 2)]
     assert cells == sorted([*trained, "zero-shot"])
     entries = json.loads((folder / "grid.json").read_text())["entries"]
-    assert len(entries) == 5 * 2 * 2
-    assert len({e["cell"] for e in entries if e["row"].startswith("zero-shot")}) == 1
+    assert len(entries) == 6 * 2 * 2
+    assert len({e["cell"] for e in entries if e["row"] == "zero-shot"}) == 1
 
 
 def test_one_pass_for_all_gives_what_fit_and_test_give(place, tmp_path):
@@ -84,7 +85,7 @@ def test_one_pass_for_all_gives_what_fit_and_test_give(place, tmp_path):
             np.testing.assert_allclose(ours[score], scores[f"{name}/{score}"], atol=2e-5)
         assert (ours["predicted"] == scores[f"{name}/predicted"]).all()
     outcome = json.loads((folder / "results.json").read_text())
-    (row,) = (r for r in outcome["rows"] if r["row"] == "CLIP-OS" and r["point"] == {"data.shots": 2})
+    (row,) = (r for r in outcome["points"][1]["rows"] if r["row"] == "CLIP-OS")
     theirs = report.report
     assert row["seeds"][1]["accuracy"] == pytest.approx(theirs["id"]["accuracy"])
     assert row["seeds"][1]["average"]["auroc"] == pytest.approx(theirs["average"]["energy_region"]["auroc"], abs=1e-3)
@@ -93,27 +94,78 @@ def test_one_pass_for_all_gives_what_fit_and_test_give(place, tmp_path):
 def test_the_tables_say_what_was_measured(place):
     folder, _ = place
     outcome = json.loads((folder / "results.json").read_text())
-    names = ["zero-shot (msp)", "zero-shot (energy)", "CoOp", "CLIP-OS", "wide"]
-    assert [row["row"] for row in outcome["rows"]] == 2 * names
-    for row in outcome["rows"]:
+    names = ["zero-shot (msp)", "zero-shot (energy)", "CoOp", "CLIP-OS", "the same again", "wide"]
+    assert [[row["name"] for row in point["rows"]] for point in outcome["points"]] == [names, names]
+    for row in (row for point in outcome["points"] for row in point["rows"]):
         values = [seed["average"]["auroc"] for seed in row["seeds"]]
         assert row["mean"]["average"]["auroc"]["mean"] == pytest.approx(np.mean(values))
         assert row["mean"]["average"]["auroc"]["std"] == pytest.approx(np.std(values, ddof=1))
         assert values[0] == pytest.approx(np.mean([m["auroc"] for m in row["seeds"][0]["ood"].values()]))
-    first = outcome["rows"][:5]
+    first = outcome["points"][0]["rows"]
     best = max(first[:3], key=lambda row: row["mean"]["average"]["auroc"]["mean"])
     assert "difference" not in best
     ours = first[3]["difference"]
-    assert ours["to"] == best["row"] and ours["low"] <= ours["auroc"] <= ours["high"]
+    assert ours["to"] == best["name"] and ours["low"] <= ours["auroc"] <= ours["high"]
+    assert first[4]["difference"] == ours
     markdown = (folder / "results.md").read_text()
-    for text in ("# A small grid", "## shots 1", "## shots 2", "seed 2", f"to {best['row']} [95 %]"):
+    limited = "# A small grid — at most 60 images per set, not a full run"
+    for text in (limited, "## shots 1", "## shots 2", "seed 2", f"to {best['name']} [95 %]", "noise (n 60)"):
         assert text in markdown
     rows = list(csv.DictReader((folder / "results.csv").open()))
-    assert len(rows) == 5 * 2 * 2 * (2 + 2)  # two sets, average, far
+    assert len(rows) == 6 * 2 * 2 * (2 + 2)  # two sets, average, far
+    assert {(row["n_id"], row["n_ood"]) for row in rows} == {("60", "60"), ("60", "")}
     latex = (folder / "results.tex").read_text()
-    assert latex.count("\\toprule") == 2 and "energy\\_region" not in latex and "CLIP-OS &" in latex
+    assert latex.count("\\toprule") == 2 and "CLIP-OS & energy\\_region &" in latex
     page = (folder / "results.html").read_text()
     assert "<script src" not in page and "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_a_detector_against_itself_differs_by_nothing(place, tmp_path):
+    folder, grid = place
+    own = write_grid(tmp_path / "small.yaml", reference="CLIP-OS")
+    outcome = json.loads((benchmark(own, *QUICK, "--out", folder) / "results.json").read_text())
+    (row,) = (r for r in outcome["points"][0]["rows"] if r["name"] == "the same again")
+    assert (row["difference"]["auroc"], row["difference"]["low"], row["difference"]["high"]) == (0, 0, 0)
+    benchmark(grid, *QUICK, "--out", folder)
+
+
+def test_what_changes_the_result_changes_the_cell(tmp_path):
+    from clipos_lightning.experiments.plan import make_plan
+
+    def ids(*flags: str, **changes) -> set[str]:
+        cells = make_plan(write_grid(tmp_path / "g.yaml", **changes), [], flags)[1]
+        return {cell.id for cell in cells if cell.train}
+
+    usual = ids()
+    for flag in ("--data.root=/elsewhere", "--trainer.accelerator=cpu", "--data.num_workers=0", "--data.cache=false"):
+        assert ids(flag) == usual
+    for flag in ("--trainer.limit_train_batches=1", "--trainer.precision=bf16-mixed", "--model.template=my {}"):
+        assert not ids(flag) & usual
+    for option in ("--model.pretrained", "--data.class_names"):
+        file = tmp_path / "file.yaml"
+        found = []
+        for text in ("circle: disc", "circle: round"):
+            file.write_text(text)
+            found.append(ids(f"{option}={file}"))
+        other = tmp_path / "other.yaml"
+        other.write_text(text)
+        assert not found[0] & found[1] and ids(f"{option}={other}") == found[1]
+
+
+def test_equal_detectors_are_made_once_whatever_they_are_called(tmp_path):
+    from clipos_lightning.experiments.plan import make_plan
+
+    rows = {"a": {}, "b": {"options": {"model.surgery.beta": 0.5}}, "c": {"options": {"model.surgery.beta": 0.1}}}
+    cells, entries = make_plan(write_grid(tmp_path / "g.yaml", rows=rows, axes={}), [], [])[1:]
+    assert [cell.id.rsplit("-", 1)[0] for cell in cells] == [f"{n}-shots1-seed{s}" for n in "ac" for s in (1, 2)]
+    assert [e.cell for e in entries if e.row == "a"] == [e.cell for e in entries if e.row == "b"]
+
+
+def test_rows_that_do_not_follow_a_flag_are_named(tmp_path):
+    from clipos_lightning.experiments.plan import kept_by_rows
+
+    lines = kept_by_rows(write_grid(tmp_path / "g.yaml"), [], ["--model.optimizer.init_args.lr=1", "--data.shots=2"])
+    assert lines == ["note: row 'CoOp' keeps its own model.optimizer.init_args.lr 0.0005"]
 
 
 def test_run_again_nothing_is_computed(place):
@@ -181,10 +233,12 @@ def test_the_mask_study(tmp_path):
 
 def test_tables_for_wandb(place, tmp_path, monkeypatch):
     folder, _ = place
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    run = clipos("report", folder, "--out", tmp_path / "out", "--wandb", "tests", env={"WANDB_MODE": "offline"})
+    for name in ("WANDB_MODE", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))  # nobody is logged in: recorded offline
+    run = clipos("report", folder, "--out", tmp_path / "out", "--wandb", "tests")
     assert run.code == 0, run.err
-    assert len(list((tmp_path / "out" / "wandb").glob("offline-run-*"))) == 5 * 2 * 2 + 1
+    assert len(list((tmp_path / "out" / "wandb").glob("offline-run-*"))) == 6 * 2 * 2 + 1
 
 
 @pytest.mark.parametrize(
@@ -193,10 +247,14 @@ def test_tables_for_wandb(place, tmp_path, monkeypatch):
         (["nothing.yaml"], ["no grid 'nothing.yaml'", "grids/ablation.yaml", "grids/main.yaml"]),
         (["main", "--shard", "3/2"], ["--shard '3/2'"]),
         (["main", "--seeds", "one"], ["--seeds 'one'"]),
-        (["main", "--colour", "red"], ["no option '--colour'"]),
+        (["main", "--colour", "red"], ["--colour"]),
         (["main", "--model.colour", "red"], ["colour"]),
-        (["main", "--data.shots", "4"], ["data.shots is an axis of main.yaml"]),
+        (["main", "--data.shots", "4"], ["data.shots is an axis of main"]),
         (["main", "--model.backbone"], ["--model.backbone has no value"]),
+        (["main", "--seeds", "1,1"], ["--seeds '1,1'", "different"]),
+        (["main", "--trainer.precision", "16-true"], ["16-true: scores are fp32"]),
+        (["masks", "--shard", "1/2"], ["takes neither --shard nor --wandb"]),
+        (["--trainer.accelerator", "gpu", "ood_loss", "--seeds", "1"], ["accelerator"]),
     ],
 )
 def test_what_cannot_be(words, pieces, tmp_path):
@@ -214,11 +272,56 @@ def test_what_cannot_be(words, pieces, tmp_path):
         ({"reference": "b"}, "reference 'b' is not one of its rows"),
         ({"kind": "tables"}, "take detectors or masks"),
         ({"vary": {"model.x": 3}}, "vary maps an option to a list"),
+        ({"seeds": [1, 1]}, "has the seed 1 twice"),
+        ({"vary": {"model.x": [1, 1]}}, "has the row 'x = 1' twice"),
+        ({"rows": {"a": {"headlines": "energy"}}}, "headlines is a list of names"),
+        ({"rows": {"a": {"options": [1]}}}, "options map a dotted option"),
+        ({"rows": {"a": {"only": "lrage"}}}, "only 'lrage': take micro or large"),
+        ({"rows": {"a": {"train": "false"}}}, "train and baseline are true or false"),
+        ({"configs": "demo.yaml"}, "configs is a list of names"),
     ],
 )
 def test_grids_that_cannot_be(tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
         read_grid(write_grid(tmp_path / "bad.yaml", **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rows": {"CoOp": {"micro": ["coop_micro.yaml"], "headlines": ["unknown"]}}}, "'unknown' needs an unknown"),
+        ({"rows": {"a": {"headlines": ["enrgy"]}}}, "'enrgy' is not a score"),
+        ({"rows": {"a": {"headlines": ["msp"], "options": {"model.scores": ["mcm"]}}}}, "is judged by 'msp', which"),
+        ({"rows": {"a": {"options": {"data.shots": 3}}}}, "data.shots is an axis of g, and row 'a' sets it"),
+    ],
+)
+def test_plans_that_cannot_be(tmp_path, changes, message):
+    from clipos_lightning.experiments.plan import make_plan
+
+    with pytest.raises(InputError, match=message):
+        make_plan(write_grid(tmp_path / "g.yaml", **changes), [], [])
+
+
+def test_folders_of_other_grids_and_other_files_are_left_alone(place, tmp_path):
+    folder, _ = place
+    refused(clipos("benchmark", "ood_loss", "--out", folder), "holds grid 'small'")
+    (tmp_path / "results.csv").write_text("mine")
+    refused(clipos("benchmark", "ood_loss", "--out", tmp_path), "holds results.* of something else")
+    refused(clipos("benchmark", "ood_loss", "--out", tmp_path / "results.csv"), "is a file")
+    (tmp_path / "grid.json").write_text('{"mine": 1}')
+    refused(clipos("report", tmp_path), "not of this version")
+
+
+def test_tables_do_not_mix_different_images(tmp_path):
+    rows = {"a": {}, "b": {"options": {"data.limit_per_set": 30}}}
+    grid = write_grid(tmp_path / "g.yaml", rows=rows, axes={}, seeds=[1])
+    refused(clipos("benchmark", grid, *QUICK, "--out", tmp_path / "out"), "tested on different images")
+
+
+def test_a_detector_that_diverged_is_named(tmp_path):
+    rows = {"a": {"options": {"model.optimizer.init_args.lr": 1e30}}}
+    grid = write_grid(tmp_path / "g.yaml", rows=rows, axes={}, seeds=[1])
+    refused(clipos("benchmark", grid, *QUICK, "--out", tmp_path / "out"), "cell a-shots1-seed1", "not finite")
 
 
 def test_rows_suit_the_backbone(tmp_path):
@@ -229,7 +332,7 @@ def test_rows_suit_the_backbone(tmp_path):
     assert [(r.name, r.configs) for r in large.rows[:2]] == [("a", ("x.yaml",)), ("b", ())]
     assert [(r.name, r.value, dict(r.options)) for r in micro.rows[2:]] == [
         ("surgery.beta = 0", "0", {"model.surgery.beta": 0}),
-        ("surgery.beta = 1", "1", {"model.x": 1, "model.y": 2}),
+        ("surgery.beta = 1, y 2", "1", {"model.x": 1, "model.y": 2}),
     ]
     assert parse_shard("2/3") == (2, 3)
 
@@ -239,7 +342,5 @@ def test_rows_suit_the_backbone(tmp_path):
 def test_shipped_grids_are_read_and_planned(name, backbone):
     from clipos_lightning.experiments.plan import make_plan
 
-    if name == "grids/domains.yaml":
-        pytest.skip("reads its data sets' options when they are there")
     grid, cells, entries = make_plan(find_grid(name), [], [f"--model.backbone={backbone}"])
     assert grid.title and cells and entries and all(entry.score for entry in entries)

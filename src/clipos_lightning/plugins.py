@@ -15,8 +15,8 @@ def load_object(path: str, option: str) -> Any:
         InputError: no such module or name, or the module fails when it is imported.
     """
     module_name, _, name = path.rpartition(".")
-    here = os.getcwd()
-    sys.path.append(here)
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # and left there: the module may import more when it is used
     try:
         return getattr(importlib.import_module(module_name), name)
     except ModuleNotFoundError as error:
@@ -25,5 +25,3 @@ def load_object(path: str, option: str) -> Any:
         raise InputError(f"{option} {path}: {module_name} has no {name!r}") from error
     except Exception as error:  # whatever a module of the user's does when it is imported
         raise InputError(f"{option} {path}: importing it fails: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.remove(here)

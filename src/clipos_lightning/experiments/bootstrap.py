@@ -17,7 +17,8 @@ def resample(n: int, repeats: int = REPEATS, seed: int = 0) -> Counts:
 
     A function of (n, repeats, seed) alone: every detector that is judged on these images sees the same draws.
     """
-    counts = np.random.default_rng((seed, n)).multinomial(n, np.full(n, 1 / n), size=repeats).astype(np.uint16)
+    rng, even = np.random.default_rng((seed, n)), np.full(n, 1 / n)
+    counts = np.stack([rng.multinomial(n, even).astype(np.uint16) for _ in range(repeats)])
     counts.flags.writeable = False  # one array for all callers
     return counts
 
@@ -35,11 +36,13 @@ def resampled_auroc(inside: Array, outside: Array, id_counts: Counts, ood_counts
     """
     order = np.argsort(outside, kind="stable")
     ordered = outside[order]
+    across = np.argsort(inside, kind="stable")  # ID scores in order, too, so that memory is read in order
+    inside = inside[across]
     left, right = np.searchsorted(ordered, inside, "left"), np.searchsorted(ordered, inside, "right")
     found = np.empty(len(id_counts))
     step = max(1, BUDGET // (len(inside) + len(outside)))
     for start in range(0, len(id_counts), step):
-        ours, theirs = id_counts[start : start + step], ood_counts[start : start + step]
+        ours, theirs = id_counts[start : start + step][:, across], ood_counts[start : start + step]
         below = np.concatenate([np.zeros((len(ours), 1), np.int64), theirs[:, order].cumsum(1, dtype=np.int64)], 1)
         wins = (ours * (below[:, left] + below[:, right])).sum(1) / 2
         found[start : start + step] = 100 * wins / (ours.sum(1) * theirs.sum(1))

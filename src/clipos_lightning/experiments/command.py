@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -16,24 +16,17 @@ from rich.table import Table
 from ..errors import InputError
 from ..files import write_json, write_text
 from ..packaged import find_grid
+from ..parsing import Parser
 from ..progress import hush
 from . import tables
 from .engine import Bench
 from .figures import data_uri, draw_outcome
 from .grid import Grid, parse_shard, share
 from .outcome import Cells, build_outcome
-from .plan import Cell, Entry, make_plan, slug
+from .places import slug
+from .plan import Cell, Entry, kept_by_rows, make_plan
 
 GROUPS = ("--model.", "--data.", "--trainer.")
-
-
-class Parser(argparse.ArgumentParser):
-    """Errors in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise what the front door prints."""
-        command = self.prog.removeprefix("clipos ")
-        raise InputError(f"{command}: {message}; see clipos {command} --help")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -42,11 +35,15 @@ def main(arguments: Sequence[str]) -> int:
     given, flags = read_arguments(arguments)
     path = find_grid(given.grid)
     grid, cells, entries = make_plan(path, given.config or [], flags, parse_seeds(given.seeds))
+    for line in kept_by_rows(path, given.config or [], flags):
+        print(line)
     folder = Path(given.out) if given.out else Path("runs") / folder_name(grid, cells)
-    folder.mkdir(parents=True, exist_ok=True)
+    open_folder(folder, grid.name)
     if grid.kind == "masks":
         from .mask_command import run_masks
 
+        if given.shard != "1/1" or given.wandb:
+            raise InputError("benchmark: a mask study is one pass: it takes neither --shard nor --wandb")
         run_masks(grid, cells, folder)
         return 0
     write_json(folder / "grid.json", describe(grid, entries))
@@ -57,44 +54,68 @@ def main(arguments: Sequence[str]) -> int:
     print(f"training {todo} of {len(mine)} detectors ({len(mine) - todo} are there)", flush=True)
     bench.run()
     say_cost(bench, len(mine))
-    write_json(folder / f"timing{'' if len(mine) == len(cells) else '-' + slug(given.shard)}.json", bench.seconds)
+    if any(bench.seconds.values()):
+        write_json(folder / f"timing{'' if len(mine) == len(cells) else '-' + slug(given.shard)}.json", bench.seconds)
     finish(folder, [folder], given.wandb)
     return 0
+
+
+def open_folder(folder: Path, name: str) -> None:
+    """Make the folder, or go on in one of the same grid.
+
+    Raises:
+        InputError: it holds another grid, or files that are not ours.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"benchmark: --out {folder} is a file: give a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / "grid.json").exists():
+        there = read_plan(folder).get("name")
+        if there != name:
+            raise InputError(f"benchmark: {folder} holds grid {there!r}: give another --out for {name!r}")
+    elif any(folder.glob("results.*")):
+        raise InputError(f"benchmark: {folder} holds results.* of something else: give another --out")
 
 
 def read_arguments(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """The command's own options, and those of model, data and trainer as ``--x=v``."""
     more = "Every --model., --data. and --trainer. option of clipos fit can be given too: for rows that do not set it."
-    parser = Parser(prog="clipos benchmark", description=__doc__, epilog=more)
+    parser = Parser(prog="clipos benchmark", description=__doc__, epilog=more, allow_abbrev=False)
     parser.add_argument("grid", help="a grid file, or a shipped one's name: main, ablation, … (clipos configs)")
     parser.add_argument("-c", "--config", action="append", help="in place of the grid's own configs; may be repeated")
     parser.add_argument("--seeds", help="in place of the grid's, like 1,2,3")
     parser.add_argument("--shard", default="1/1", help="PART/WHOLE: only this part of the cells (default: all)")
     parser.add_argument("--out", help="folder of cells and tables; goes on with what is there (default: below runs/)")
     parser.add_argument("--wandb", metavar="PROJECT", help="log every cell and the tables to this W&B project")
-    given, rest = parser.parse_known_args(list(arguments))
-    return given, list(as_flags(rest, parser))
+    own, flags = as_flags(arguments, parser)
+    return parser.parse_args(own), flags
 
 
 def parse_seeds(text: str | None) -> tuple[int, ...]:
     """``1,2,3`` to (1, 2, 3); none: ()."""
     try:
-        return tuple(int(word) for word in text.split(",")) if text else ()
+        seeds = tuple(int(word) for word in text.split(",")) if text else ()
+        if len(set(seeds)) < len(seeds) or min(seeds, default=0) < 0:
+            raise ValueError
+        return seeds
     except ValueError as error:
-        raise InputError(f"benchmark: --seeds {text!r}: write whole numbers, like 1,2,3") from error
+        raise InputError(f"benchmark: --seeds {text!r}: write different whole numbers, like 1,2,3") from error
 
 
-def as_flags(words: Sequence[str], parser: Parser) -> list[str]:
-    """``--model.x v`` and ``--model.x=v`` alike as the latter."""
-    flags, remaining = [], iter(words)
+def as_flags(words: Sequence[str], parser: Parser) -> tuple[list[str], list[str]]:
+    """The command's own words, and ``--model.x v`` or ``--model.x=v`` alike as the latter."""
+    own: list[str] = []
+    flags: list[str] = []
+    remaining = iter(words)
     for word in remaining:
         if not word.startswith(GROUPS):
-            parser.error(f"no option {word!r}")
+            own.append(word)
+            continue
         value = None if "=" in word else next(remaining, None)
-        if "=" not in word and value is None:
+        if "=" not in word and (value is None or value.startswith("--")):
             parser.error(f"{word} has no value")
         flags.append(word if value is None else f"{word}={value}")
-    return flags
+    return own, flags
 
 
 def folder_name(grid: Grid, cells: Sequence[Cell]) -> str:
@@ -106,7 +127,7 @@ def folder_name(grid: Grid, cells: Sequence[Cell]) -> str:
 def describe(grid: Grid, entries: Sequence[Entry]) -> dict[str, Any]:
     """``grid.json``: all that the tables need to know of the plan."""
     named = {"name": grid.name, "title": grid.title, "reference": grid.reference}
-    return {"schema": 1, **named, "entries": [asdict(entry) for entry in entries]}
+    return {"schema": 2, **named, "entries": [asdict(entry) for entry in entries]}
 
 
 def say_cost(bench: Bench, count: int) -> None:
@@ -123,7 +144,7 @@ def say_cost(bench: Bench, count: int) -> None:
 
 def finish(folder: Path, sources: Sequence[Path], wandb: str | None = None) -> None:
     """Write and print the tables where every cell is there; else say what is missing."""
-    grid = json.loads((folder / "grid.json").read_text(encoding="utf-8"))
+    grid = read_plan(folder)
     cells = Cells(sources)
     missing = cells.missing(grid["entries"])
     if missing:
@@ -154,6 +175,7 @@ def write_outcome(folder: Path, outcome: Mapping[str, Any]) -> None:
 
 def show(outcome: Mapping[str, Any]) -> None:
     """The main tables on the terminal."""
+    print(tables.title(outcome))
     console = Console(width=None if sys.stdout.isatty() else 160)
     for point, rows in tables.by_point(outcome).items():
         view = Table(title=point or None, title_justify="left", box=box.SIMPLE_HEAD)
@@ -191,6 +213,9 @@ def read_plan(folder: Path) -> dict[str, Any]:
         InputError: not a folder of `clipos benchmark`.
     """
     try:
-        return json.loads((folder / "grid.json").read_text(encoding="utf-8"))
+        plan = json.loads((folder / "grid.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"report: {folder} is not a folder of clipos benchmark (no grid.json): {error}") from error
+    if not isinstance(plan, dict) or plan.get("schema") != 2:
+        raise InputError(f"report: {folder}/grid.json is not of this version of clipos: run the benchmark again")
+    return plan

@@ -1,11 +1,13 @@
 """A benchmark on Weights & Biases: a group for the grid, a run for each row and seed, the tables."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import wandb
 
+from ..cli import has_wandb_key
 from .tables import body, by_point, header
 
 
@@ -19,10 +21,14 @@ def log_outcome(project: str, outcome: Mapping[str, Any], folder: Path) -> None:
     """
     common: dict[str, Any] = {"project": project, "group": outcome["name"], "dir": str(folder)}
     common |= {"reinit": "finish_previous", "settings": wandb.Settings(silent=True)}
-    for row in outcome["rows"]:
+    if not os.environ.get("WANDB_MODE") and not has_wandb_key():
+        common["mode"] = "offline"
+    for row in (row for point in outcome["points"] for row in point["rows"]):
         for seed in row["seeds"]:
-            config = {k: row[k] for k in ("row", "score")} | {k: seed[k] for k in ("seed", "cell")} | row["point"]
-            name = f"{row['row']}, seed {seed['seed']}"
+            config = (
+                {k: row[k] for k in ("row", "name", "score")} | {k: seed[k] for k in ("seed", "cell")} | row["point"]
+            )
+            name = f"{row['name']}, seed {seed['seed']}"
             with wandb.init(**common, name=name, job_type="cell", config=config) as run:
                 run.summary["id/accuracy"] = seed["accuracy"]
                 for place, metrics in {**seed["ood"], "average": seed.get("average", {})}.items():

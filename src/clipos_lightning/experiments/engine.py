@@ -16,18 +16,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from numpy.typing import NDArray
 
 from ..backbone import FrozenClip, shared_weights
 from ..data.datamodule import ID, FewShotOOD
-from ..data.sets import ModelSizeImages
 from ..data.splits import digest
 from ..detector import Detector
+from ..errors import InputError
 from ..files import whole, write_json
 from ..heads import Head, all_paths, all_surgeries
 from ..module import ClipOS
 from ..progress import track
+from .places import file_name, find_cell
 from .plan import UNTRAINED, Cell, make_parser
 
 Scores = dict[str, NDArray[Any]]
@@ -52,6 +54,8 @@ class Bench:
 
     def run(self) -> None:
         """Train what is not trained, then score what is not scored."""
+        for accelerator in {str(cell.config.trainer.accelerator) for cell in self.cells}:
+            device_of(accelerator)  # said before anything is trained
         with shared_weights():
             for cell in track([c for c in self.cells if not self.trained(c)], "training detectors"):
                 self.train(cell)
@@ -62,30 +66,38 @@ class Bench:
 
     def place(self, cell: Cell) -> Path:
         """The cell's folder."""
-        return self.folder / "cells" / cell.id
+        return find_cell(self.folder, cell.id) or self.folder / "cells" / cell.id
 
     def trained(self, cell: Cell) -> bool:
         """Its detector is there: ``cell.json`` is written last."""
         return (self.place(cell) / "cell.json").exists()
 
     def train(self, cell: Cell) -> None:
-        """Train a cell's detector (or take the zero-shot prompts), and write it."""
+        """Train a cell's detector (or take the zero-shot prompts), and write it.
+
+        Raises:
+            InputError: what is wrong with its data or options, and which cell it is.
+        """
         start = time.perf_counter()
-        data, module, trainer = self.build(cell)
-        if cell.train:
-            trainer.fit(module, data)
-        else:
-            module.learn_images(data)
+        try:
+            data, module, trainer = self.build(cell)
+            if cell.train:
+                trainer.fit(module, data)
+            else:
+                module.learn_images(data)
+        except (InputError, MisconfigurationException) as error:
+            raise InputError(f"benchmark: cell {cell.id}: {' '.join(str(error).split())}") from error
         place = self.place(cell)
         place.mkdir(parents=True, exist_ok=True)
         Detector.of(module).save(place / "detector.safetensors", overwrite=True)
         record = {"id": cell.id, "train": cell.train, "options": cell.plain, "score": module.score}
-        record |= {"scores": module.heads()[0].scores, "fingerprint": module.backbone.fingerprint}
+        record |= {"scores": module.tested_scores, "fingerprint": module.backbone.fingerprint}
         write_json(place / "cell.json", record | {"draw": data.manifest()["digest"] if data.drawn else None})
         self.seconds["training"] += time.perf_counter() - start
 
     def build(self, cell: Cell) -> tuple[FewShotOOD, ClipOS, Trainer]:
         """The parts that a `clipos fit` of this cell would have."""
+        seed_everything(cell.config.model.seed, verbose=False)  # for objectives of one's own that draw by torch
         options = self.parser.instantiate_classes(cell.config)
         data = FewShotOOD(**vars(options.data))
         module = ClipOS(data.class_names, class_wordings=data.class_wordings, **vars(options.model))
@@ -110,7 +122,7 @@ class Bench:
         """Every test set of these cells, each once, for the cells that lack it."""
         options = self.parser.instantiate_classes(cells[0].config)
         data = FewShotOOD(**vars(options.data))
-        device = Trainer(accelerator=options.trainer.accelerator, devices=1, **QUIET).strategy.root_device
+        device = device_of(options.trainer.accelerator)
         detectors = {cell.id: self.load(cell) for cell in cells}
         backbone = next(iter(detectors.values()))[0].backbone.to(device)
         data.image_size = backbone.image_size
@@ -122,25 +134,26 @@ class Bench:
             asked = [heads[cell.id] for cell in cells if not self.scored(cell, name, keys)]
             if asked:
                 label = f"{len(asked)} detectors on {name} ({k + 1} of {len(data.tests)})"
-                loader = data.loader(ModelSizeImages(images, rows, data.image_size))
-                table = self.one_pass(backbone, asked, track(loader, label), str(options.trainer.precision))
+                batches = track(data.loader(data.test_images(name)), label)
+                table = self.one_pass(backbone, asked, batches, str(options.trainer.precision))
                 labels = None if images.labels is None else images.labels[rows]
                 for head, values in zip(asked, table, strict=True):
                     self.write(head, name, values, keys, labels)
         tests = {"id": {"name": data.id_set.name, "n": len(data.tests[ID][1])}, "ood": data.ood_kinds}
+        tests |= {"limit_per_set": data.limit_per_set, "ood_resolution": data.ood_resolution}
         for cell in cells:
-            write_json(self.place(cell) / "tests.json", tests | {"limit_per_set": data.limit_per_set})
+            write_json(self.place(cell) / "tests.json", tests)
 
     def load(self, cell: Cell) -> tuple[Detector, Head]:
         """A cell's detector, and its head with all the scores that are reported."""
         place = self.place(cell)
-        detector = Detector.load(place / "detector.safetensors", "cpu", cell.config.model.pretrained)
+        detector = Detector.load(place / "detector.safetensors", "cpu", cell.config.model.pretrained, trust=True)
         record = json.loads((place / "cell.json").read_text(encoding="utf-8"))
         return detector, replace(detector.head, scores=record["scores"])
 
     def scored(self, cell: Cell, name: str, keys: str) -> bool:
         """This set's scores are there, of these very images."""
-        path = self.place(cell) / f"{name}.npz"
+        path = self.place(cell) / file_name(name)
         return path.exists() and str(np.load(path)["keys"]) == keys
 
     @torch.inference_mode()
@@ -155,28 +168,49 @@ class Bench:
         for batch in batches:
             with autocast(device, precision):
                 features = backbone.encode_surgeries(batch["image"].to(device), paths, surgeries)
-            middle = time.perf_counter()
+            middle = self.now(device)
             for rows, head in zip(found, heads, strict=True):
                 rows.append(head.values(features.get(head.surgery, features[surgeries[0]])).cpu().numpy())
             self.images += len(batch["image"])
-            end = time.perf_counter()
+            end = self.now(device)
             self.seconds["features"] += middle - start
             self.seconds["judging"] += end - middle
             start = end
         return [np.concatenate(rows) for rows in found]
+
+    def now(self, device: torch.device) -> float:
+        """Seconds on the clock, when all that was asked of the device is done."""
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
 
     def write(self, head: Head, name: str, values: NDArray[np.float32], keys: str, labels: Any) -> None:
         """One cell's scores of one set."""
         arrays = dict(zip(("predicted", *head.scores), values.T, strict=True))
         arrays["predicted"] = arrays["predicted"].astype(np.int32)
         arrays |= {"keys": np.array(keys)} | ({} if labels is None else {"labels": labels.astype(np.int32)})
-        with whole(self.folder / "cells" / head.prefix / f"{name}.npz") as path, open(path, "wb") as file:
+        place = find_cell(self.folder, head.prefix.rstrip("/"))
+        assert place is not None  # its detector was loaded from there
+        with whole(place / file_name(name)) as path, open(path, "wb") as file:
             write_npz(file, arrays)
+
+
+def device_of(accelerator: Any) -> torch.device:
+    """The device that the Trainer would take.
+
+    Raises:
+        InputError: there is none of this kind.
+    """
+    try:
+        return Trainer(accelerator=accelerator, devices=1, **QUIET).strategy.root_device
+    except MisconfigurationException as error:
+        raise InputError(f"--trainer.accelerator {accelerator}: {' '.join(str(error).split())}") from error
 
 
 def autocast(device: torch.device, precision: str) -> Any:
     """Lightning's mixed precisions for the backbone; scores are fp32 whatever it is."""
-    dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
+    short = {"bf16": torch.bfloat16, "16": torch.float16}
+    dtype = short.get(precision.removesuffix("-mixed"))
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
 
 

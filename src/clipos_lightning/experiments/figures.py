@@ -47,7 +47,7 @@ def dots(rows: Sequence[Row]) -> Figure:
         color = OOD_COLOR if row["baseline"] else ID_COLOR
         axis.plot(seeds, [place] * len(seeds), "o", color=color, alpha=0.35, markersize=4)
         axis.plot(row["mean"]["average"]["auroc"]["mean"], place, "o", color=color, markersize=7)
-    axis.set_yticks(range(len(rows)), [row["row"] for row in reversed(rows)], fontsize=8)
+    axis.set_yticks(range(len(rows)), [row["name"] for row in reversed(rows)], fontsize=8)
     axis.set_xlabel("AUROC, %")
     axis.grid(axis="x", color="#dde3ea", linewidth=0.6)
     axis.set_axisbelow(True)
@@ -63,7 +63,7 @@ def lines(rows: Sequence[Row]) -> Figure:
     for axis, (group, members) in zip(axes, groups.items(), strict=True):
         for name, color in (("auroc", ID_COLOR), ("accuracy", OOD_COLOR)):
             spreads = [m["mean"]["accuracy"] if name == "accuracy" else m["mean"]["average"][name] for m in members]
-            means, errors = [s["mean"] for s in spreads], [s["std"] for s in spreads]
+            means, errors = [s["mean"] for s in spreads], [s["std"] or 0 for s in spreads]
             axis.errorbar(range(len(members)), means, errors, marker="o", markersize=3, color=color, label=name)
         axis.set_title(group.removeprefix("model."), fontsize=8)
         axis.set_xticks(range(len(members)), [str(m["value"])[:14] for m in members], fontsize=6, rotation=30)

@@ -1,6 +1,7 @@
 """Grids: which detectors a benchmark trains and compares, read from YAML. Plain data, no torch."""
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,13 +72,14 @@ class Grid:
         return [dict(zip(self.axes, values, strict=True)) for values in itertools.product(*self.axes.values())]
 
 
-def read_grid(path: Path, backbone: str = EMBEDDED) -> Grid:
+def read_grid(path: Path, backbone: str | None = EMBEDDED) -> Grid:
     """A grid from its file, with the rows that suit the backbone.
 
     Args:
         path: a YAML file.
         backbone: that it runs on: a row's ``micro`` overlays replace its ``configs`` on the embedded MicroCLIP, whose
-            constants are its own, and ``only: micro`` or ``only: large`` rows are left out on the other kind.
+            constants are its own, and ``only: micro`` or ``only: large`` rows are left out on the other kind; None:
+            every row is kept.
 
     Raises:
         InputError: not such a file; what is wrong, and what is allowed.
@@ -94,6 +96,10 @@ def read_grid(path: Path, backbone: str = EMBEDDED) -> Grid:
     axes = given.get("axes") or {}
     if not rows or not isinstance(seeds, list) or not all(isinstance(s, int) and s >= 0 for s in seeds) or not seeds:
         raise InputError(f"benchmark: grid {path} needs rows (or vary) and a list of seeds, like [1, 2, 3]")
+    for what, values in (("row", [row.name for row in rows]), ("seed", seeds)):
+        twice = [value for value, count in Counter(values).items() if count > 1]
+        if twice:
+            raise InputError(f"benchmark: grid {path} has the {what} {twice[0]!r} twice")
     if not isinstance(axes, dict) or not all(isinstance(v, list) and v for v in axes.values()):
         raise InputError(f"benchmark: grid {path}: axes map an option to a list of values, like data.shots: [1, 2]")
     reference = given.get("reference", "")
@@ -103,7 +109,7 @@ def read_grid(path: Path, backbone: str = EMBEDDED) -> Grid:
     if kind not in ("detectors", "masks"):
         raise InputError(f"benchmark: grid {path}: kind {kind!r}: take detectors or masks")
     frozen = {name: tuple(values) for name, values in axes.items()}
-    configs, options = tuple(given.get("configs") or ()), given.get("options") or {}
+    configs, options = tuple(names(given, "configs", f"grid {path}")), mapping(given, f"grid {path}")
     return Grid(path.stem, title, kind, configs, options, tuple(seeds), frozen, reference, tuple(rows))
 
 
@@ -116,20 +122,39 @@ def check_keys(given: Any, allowed: set[str], what: str) -> None:
         raise InputError(f"benchmark: {what} has no {strange[0]!r}: take {', '.join(sorted(allowed))}")
 
 
-def fixed_rows(rows: Any, path: Path, backbone: str) -> Iterator[Row]:
+def fixed_rows(rows: Any, path: Path, backbone: str | None) -> Iterator[Row]:
     """The named rows."""
     if not isinstance(rows, dict):
         raise InputError(f"benchmark: grid {path}: rows map a name to its options, like CLIP-OS: {{}}")
-    micro = backbone == EMBEDDED
     for name, given in rows.items():
-        given = given or {}
-        check_keys(given, ROW_KEYS, f"row {name!r} of grid {path}")
-        if given.get("only") in ("large" if micro else "micro",):
+        given, what = given or {}, f"row {name!r} of grid {path}"
+        check_keys(given, ROW_KEYS, what)
+        only, train, baseline = given.get("only"), given.get("train", True), given.get("baseline", False)
+        if only not in (None, "micro", "large"):
+            raise InputError(f"benchmark: {what}: only {only!r}: take micro or large")
+        if not isinstance(train, bool) or not isinstance(baseline, bool):
+            raise InputError(f"benchmark: {what}: train and baseline are true or false")
+        if backbone is not None and only == ("large" if backbone == EMBEDDED else "micro"):
             continue
-        configs = given["micro"] if micro and "micro" in given else given.get("configs", [])
-        train, baseline = bool(given.get("train", True)), bool(given.get("baseline", False))
-        options, headlines = given.get("options") or {}, tuple(given.get("headlines", ()))
-        yield Row(str(name), tuple(configs), options, train, baseline, headlines)
+        configs = names(given, "micro" if backbone == EMBEDDED and "micro" in given else "configs", what)
+        headlines = tuple(names(given, "headlines", what))
+        yield Row(str(name), tuple(configs), mapping(given, what), train, baseline, headlines)
+
+
+def names(given: dict[str, Any], key: str, what: str) -> list[str]:
+    """A list of texts under this key."""
+    found = given.get(key) or []
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise InputError(f"benchmark: {what}: {key} is a list of names, like [{key[0]}.yaml]")
+    return found
+
+
+def mapping(given: dict[str, Any], what: str) -> dict[str, Any]:
+    """The options under ``options``."""
+    found = given.get("options") or {}
+    if not isinstance(found, dict):
+        raise InputError(f"benchmark: {what}: options map a dotted option to its value")
+    return found
 
 
 def varied_rows(vary: Any, path: Path) -> Iterator[Row]:
@@ -142,8 +167,10 @@ def varied_rows(vary: Any, path: Path) -> Iterator[Row]:
     for option, values in vary.items():
         for value in values:
             options = value if isinstance(value, dict) else {option: value}
-            text = str(next(iter(options.values())))
-            yield Row(f"{option.removeprefix('model.')} = {text}", options=options, group=option, value=text)
+            first = option if option in options else next(iter(options))
+            text = str(options[first])
+            more = "".join(f", {k.split('.')[-1]} {v}" for k, v in options.items() if k != first and v is not None)
+            yield Row(f"{option.removeprefix('model.')} = {text}{more}", options=options, group=option, value=text)
 
 
 def parse_shard(text: str) -> tuple[int, int]:

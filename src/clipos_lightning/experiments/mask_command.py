@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader
 
 from ..backbone import FrozenClip, load_backbone
 from ..data.datamodule import FewShotOOD
-from ..data.sets import ModelSizeImages
 from ..errors import InputError
 from ..figures import new_figure
 from ..files import write_json, write_text
@@ -20,6 +19,7 @@ from ..progress import track
 from ..surgery import SurgeryOptions
 from ..tables import MAP_PATHS
 from ..types import Texts
+from .engine import device_of
 from .figures import data_uri
 from .grid import Grid
 from .masks import COLUMNS, MAPS, maps_of, on_grid, study
@@ -49,7 +49,13 @@ def run_masks(grid: Grid, cells: Sequence[Cell], folder: Path) -> None:
     parts = [make_parser().instantiate_classes(cell.config) for cell in cells]
     data = FewShotOOD(**{**vars(parts[0].data), "ood_sets": []})
     model = parts[0].model
+    for name in ("backbone", "pretrained", "image_size", "template"):
+        if any(part.model[name] != model[name] for part in parts) or grid.axes:
+            raise InputError(
+                f"benchmark: the rows of a mask study differ in model.surgery alone, not in {name} or axes"
+            )
     backbone = load_backbone(model.backbone, model.pretrained, image_size=model.image_size)
+    backbone = backbone.to(device_of(parts[0].trainer.accelerator))
     data.image_size = backbone.image_size
     data.setup("test")
     images, positions = data.tests["id"]
@@ -60,8 +66,7 @@ def run_masks(grid: Grid, cells: Sequence[Cell], folder: Path) -> None:
         )
     text = backbone.encode_text([model.template.format(name) for name in data.class_names])
     surgeries = [part.model.surgery for part in parts]
-    loader = DataLoader(ModelSizeImages(images, positions, data.image_size), data.eval_batch_size)
-    found = study(backbone, text, surgeries, track(loader, "maps against masks"))
+    found = study(backbone, text, surgeries, track(data.loader(data.test_images("id")), "maps against masks"))
     rows = [{"row": row.name, "maps": figures} for row, figures in zip(grid.rows, found, strict=True)]
     identity = {"name": data.id_set.name, "n": len(positions)}
     outcome = {
@@ -72,7 +77,7 @@ def run_masks(grid: Grid, cells: Sequence[Cell], folder: Path) -> None:
         "chance": 1 / len(text),
         "rows": rows,
     }
-    batch = next(iter(DataLoader(ModelSizeImages(images, positions, data.image_size), len(data.class_names))))
+    batch = next(iter(DataLoader(data.test_images("id"), len(data.class_names))))
     write_study(folder, outcome, gallery(backbone, text, surgeries[:2], batch, data.class_names))
     print("\n".join(table(*mask_table(outcome))))
     print(f"report: {folder / 'results.html'}\nrun: {folder}")
@@ -105,7 +110,7 @@ def write_study(folder: Path, outcome: Mapping[str, Any], picture: Figure) -> No
     write_text(folder / "results.tex", "\n".join([*frame, "\\bottomrule", "\\end{tabular}", ""]))
     caption = "The first image of each class: true object; plain CLIP's map; S and Δ under the first two settings"
     uris = {caption: data_uri(picture)}
-    write_text(folder / "results.html", render(outcome, f"{NOTE} {chance}", [("", [("", head, rows)])], uris))
+    write_text(folder / "results.html", render(outcome["title"], about, [("", [("", head, rows)])], uris))
     picture.savefig(folder / "gallery.png", dpi=150)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -50,8 +51,10 @@ def maps_of(features: ImageFeatures, own: Tensor) -> dict[str, PatchMap]:
 def patch_classes(features: ImageFeatures, text: Texts) -> dict[str, Tensor]:
     """The class of each patch by each map, (B, P): the most similar text; for Delta the largest Delta_c."""
     clip, s = (features.path(name) @ text.T for name in ("clip", "vv"))  # (B, P, C)
-    stretched = [torch.stack([min_max(x[..., c]) for c in range(len(text))], -1) for x in (s, clip)]
-    return {"clip": clip.argmax(-1), "s": s.argmax(-1), "delta": (stretched[0] - stretched[1]).argmax(-1)}
+    batch = len(s)
+    maps = [min_max(rearrange(x, "b p c -> (b c) p")) for x in (s, clip)]  # each class's own map
+    delta = rearrange(maps[0] - maps[1], "(b c) p -> b p c", b=batch)
+    return {"clip": clip.argmax(-1), "s": s.argmax(-1), "delta": delta.argmax(-1)}
 
 
 def count(tally: dict[str, Tally], features: ImageFeatures, text: Texts, labels: Labels, truth: Tensor) -> None:

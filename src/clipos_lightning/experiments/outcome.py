@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..metrics import OOD_METRICS
 from ..report import summarise
 from .bootstrap import REPEATS, interval, resample, resampled_auroc
+from .places import file_name, find_cell
 
 Outcome = dict[str, Any]
 
@@ -34,8 +35,9 @@ class Cells:
     def place(self, cell: str) -> Path:
         """The folder of a finished cell."""
         for folder in self.folders:
-            if (folder / "cells" / cell / "tests.json").exists():
-                return folder / "cells" / cell
+            place = find_cell(folder, cell)
+            if place is not None and (place / "tests.json").exists():
+                return place
         where = ", ".join(map(str, self.folders))
         raise InputError(f"benchmark: cell {cell} is not finished in {where}: run the grid there, or add its folder")
 
@@ -51,29 +53,47 @@ class Cells:
 
     def scores(self, cell: str, name: str) -> dict[str, NDArray[Any]]:
         """A cell's columns for one set (``id``, or an OOD set)."""
-        return dict(np.load(self.place(cell) / f"{name}.npz"))
+        return dict(np.load(self.place(cell) / file_name(name)))
+
+    def column(self, cell: str, name: str, score: str) -> NDArray[Any]:
+        """One score of a cell's for one set."""
+        with np.load(self.place(cell) / file_name(name)) as file:
+            return file[score]
 
     def tests(self, cell: str) -> Outcome:
         """What it was tested on: ID set, OOD sets and their kinds."""
         return json.loads((self.place(cell) / "tests.json").read_text(encoding="utf-8"))
 
     def figures(self, cell: str) -> Outcome:
-        """Accuracy, and metrics by set and score."""
+        """Accuracy, and metrics by set and score.
+
+        Raises:
+            InputError: a score is not finite: training diverged.
+        """
         if cell not in self.seen:
             tests = self.tests(cell)
             results = {name: self.scores(cell, name) for name in ("id", *tests["ood"])}
             labels = results["id"].pop("labels")
             tables = {n: {k: v for k, v in t.items() if k not in ("keys", "labels")} for n, t in results.items()}
-            self.seen[cell] = summarise(tables, labels, tests["ood"])
+            try:
+                self.seen[cell] = summarise(tables, labels, tests["ood"])
+            except ValueError as error:
+                raise InputError(
+                    f"benchmark: cell {cell}: {error}; if its training diverged, lower the rate and remove its folder"
+                ) from error
         return self.seen[cell]
+
+    def images(self, cell: str) -> dict[str, str]:
+        """Set to a digest of the images that it was tested on."""
+        return {name: str(self.column(cell, name, "keys")) for name in ("id", *self.tests(cell)["ood"])}
 
     def draws(self, cell: str, score: str) -> NDArray[np.float64]:
         """Average AUROC over the OOD sets in each bootstrap repeat, (repeats,)."""
         if (cell, score) not in self.drawn:
-            inside, names = self.scores(cell, "id")[score], list(self.tests(cell)["ood"])
+            inside, names = self.column(cell, "id", score), list(self.tests(cell)["ood"])
             total = np.zeros(REPEATS)
             for k, name in enumerate(names):
-                outside = self.scores(cell, name)[score]
+                outside = self.column(cell, name, score)
                 counts = resample(len(inside)), resample(len(outside), seed=k + 1)
                 total += resampled_auroc(inside, outside, *counts) / len(names)
             self.drawn[cell, score] = total
@@ -86,25 +106,39 @@ def build_outcome(grid: Mapping[str, Any], cells: Cells) -> Outcome:
     Args:
         grid: as ``grid.json`` holds it: title, reference, entries.
         cells: all of them finished.
+
+    Raises:
+        InputError: rows at one point were tested on different images.
     """
-    rows: dict[tuple[str, str], Outcome] = {}
+    points: dict[str, list[Outcome]] = {}
     for entry in grid["entries"]:
-        key = (entry["row"], json.dumps(entry["point"]))
-        row = rows.setdefault(
-            key, {k: entry[k] for k in ("row", "point", "score", "baseline", "group", "value")} | {"seeds": []}
-        )
-        figures = cells.figures(entry["cell"])
-        seed = {"seed": entry["seed"], "cell": entry["cell"], "accuracy": figures["id"]["accuracy"]}
-        ood = {name: scores[entry["score"]] for name, scores in figures["ood"].items()}
-        averages = {k: figures[k][entry["score"]] for k in ("average", "average_near", "average_far") if figures.get(k)}
-        row["seeds"].append(seed | {"ood": ood, **averages, "scores": figures["average"]})
-    found = list(rows.values())
-    for row in found:
-        row["mean"] = spread_all(row["seeds"])
-    for point in dict.fromkeys(json.dumps(row["point"]) for row in found):
-        compare([row for row in found if json.dumps(row["point"]) == point], grid["reference"], cells)
-    tests = cells.tests(grid["entries"][0]["cell"])
-    return {"schema": 1, **{k: grid[k] for k in ("name", "title", "reference")}, "id": tests["id"], "rows": found}
+        rows = points.setdefault(json.dumps(entry["point"]), [])
+        row = next((r for r in rows if r["name"] == entry["name"]), None)
+        if row is None:
+            row = {k: v for k, v in entry.items() if k not in ("seed", "cell")} | {"seeds": []}
+            rows.append(row)
+        row["seeds"].append(one_seed(entry, cells.figures(entry["cell"])))
+    for rows in points.values():
+        for row in rows:
+            row["mean"] = spread_all(row["seeds"])
+        row_tests = [cells.images(seed["cell"]) for row in rows for seed in row["seeds"]]
+        if any(tests != row_tests[0] for tests in row_tests):
+            raise InputError(
+                f"benchmark: the rows at {rows[0]['point'] or 'one point'} were tested on different images, so they do "
+                "not belong in one table: make what differs (data.ood_sets, data.limit_per_set, …) an axis"
+            )
+        compare(rows, grid["reference"], cells)
+    found = [{"tests": cells.tests(rows[0]["seeds"][0]["cell"]), "rows": rows} for rows in points.values()]
+    return {"schema": 1, **{k: grid[k] for k in ("name", "title", "reference")}, "points": found}
+
+
+def one_seed(entry: Mapping[str, Any], figures: Outcome) -> Outcome:
+    """A row under one seed: by its score, and the averages of every score."""
+    score = entry["score"]
+    ood = {name: scores[score] for name, scores in figures["ood"].items()}
+    averages = {k: figures[k][score] for k in ("average", "average_near", "average_far") if figures.get(k)}
+    found = {"seed": entry["seed"], "cell": entry["cell"], "accuracy": figures["id"]["accuracy"], "ood": ood}
+    return {**found, **averages, "scores": figures["average"]}
 
 
 def spread_all(seeds: Sequence[Outcome]) -> Outcome:
@@ -120,16 +154,16 @@ def spread_all(seeds: Sequence[Outcome]) -> Outcome:
 
 
 def spread(values: Sequence[float]) -> Outcome:
-    """Mean, and the sample standard deviation where there are several that differ."""
-    several = len(values) > 1
-    return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1)) if several else 0.0, "n": len(values)}
+    """Mean, and the sample standard deviation; None for a single seed."""
+    std = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return {"mean": float(np.mean(values)), "std": std, "n": len(values)}
 
 
 def compare(rows: Sequence[Outcome], reference: str, cells: Cells) -> None:
     """Each row's AUROC difference to the reference row, else to the best baseline, with its 95 % interval."""
     if not all("average" in row["mean"] for row in rows):
         return
-    rivals = [row for row in rows if (row["row"] == reference if reference else row["baseline"])]
+    rivals = [row for row in rows if (reference in (row["row"], row["name"]) if reference else row["baseline"])]
     if not rivals:
         return
     best = max(rivals, key=lambda row: row["mean"]["average"]["auroc"]["mean"])
@@ -138,7 +172,7 @@ def compare(rows: Sequence[Outcome], reference: str, cells: Cells) -> None:
         if row is not best:
             difference = row["mean"]["average"]["auroc"]["mean"] - best["mean"]["average"]["auroc"]["mean"]
             low, high = interval(mean_draws(row, cells), theirs)
-            row["difference"] = {"to": best["row"], "auroc": difference, "low": low, "high": high}
+            row["difference"] = {"to": best["name"], "auroc": difference, "low": low, "high": high}
 
 
 def mean_draws(row: Outcome, cells: Cells) -> NDArray[np.float64]:

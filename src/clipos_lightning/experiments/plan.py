@@ -10,23 +10,35 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import Trainer
 
-from ..cli import PackagedConfig, Parser
+from ..cli import PackagedConfig, Parser, check_precision
 from ..data.datamodule import FewShotOOD
 from ..errors import InputError
 from ..losses import make_objective
 from ..module import ClipOS
+from ..scores import check_scores
 from .grid import Grid, Row, read_grid
+from .places import digest_of, slug
 
 # What differs between machines, or changes nothing in the result: not part of a cell's name.
 APART = {
-    "model": ("pretrained", "feature_budget_mb"),
+    "model": ("feature_budget_mb", "compile"),
     "data": ("root", "num_workers", "eval_batch_size", "cache"),
+    "trainer": (
+        *("accelerator", "strategy", "devices", "num_nodes", "logger", "callbacks", "default_root_dir", "profiler"),
+        *("enable_checkpointing", "enable_progress_bar", "enable_model_summary", "enable_autolog_hparams"),
+        *("log_every_n_steps", "check_val_every_n_epoch", "val_check_interval", "num_sanity_val_steps", "benchmark"),
+        *("deterministic", "detect_anomaly", "barebones", "plugins", "model_registry", "use_distributed_sampler"),
+    ),
 }
-TRAINING = ("max_epochs", "max_steps", "precision", "gradient_clip_val", "accumulate_grad_batches")
 UNTRAINED = {  # what a detector without training depends on
-    "model": ("backbone", "image_size", "template", "zero_shot_unknown", "surgery", "mask", "scoring", "scores"),
+    "model": (
+        *("backbone", "pretrained", "image_size", "template", "zero_shot_unknown", "surgery", "mask", "scoring"),
+        *("scores", "image_weight"),
+    ),
     "data": ("id", "ood_sets", "limit_per_set", "class_names", "class_list", "ood_resolution", "resize"),
+    "trainer": ("precision",),
 }
+IMAGES = ("seed", "shots", "views", "shots_file")  # ... and what its images depend on, where they have a share
 
 
 @dataclass(frozen=True)
@@ -34,7 +46,7 @@ class Cell:
     """One detector.
 
     Attributes:
-        id: a readable name with a digest of all options that matter; names its folder.
+        id: a readable name and, after the last dash, a digest of all options that matter; names its folder.
         train: False: the zero-shot prompts.
         config: model, data and trainer options, parsed.
         plain: the options that matter, as plain data.
@@ -51,7 +63,8 @@ class Entry:
     """A row of a table under one seed.
 
     Attributes:
-        row: the grid's row, with the score where it has several.
+        row: the grid's row.
+        name: as it stands in the tables: the row, with the score where it has several.
         point: the axes' values.
         seed: of draw and training.
         cell: the detector's id.
@@ -62,6 +75,7 @@ class Entry:
     """
 
     row: str
+    name: str
     point: dict[str, Any]
     seed: int
     cell: str
@@ -100,23 +114,57 @@ def make_plan(
         InputError: whatever is wrong with grid or options.
     """
     parser = make_parser()
-    first = read_grid(path)
+    first = read_grid(path, None)
     base = [*config_words(configs or first.configs), *words(first.options), *flags]
-    grid = read_grid(path, parser.parse_args(base).model.backbone)
-    for option in grid.axes:
-        if any(flag.split("=")[0] == f"--{option}" for flag in flags):
-            raise InputError(f"benchmark: {option} is an axis of {path.name}: leave --{option} out, or edit the grid")
-    cells: dict[str, Cell] = {}
-    entries = []
+    common = parse(parser, base)
+    grid = read_grid(path, common.model.backbone)
+    check_axes(grid, flags)
+    cells: dict[str, Cell] = {}  # by digest: equal detectors under different names are one
+    entries: list[Entry] = []
     for point in grid.points():
         for row in grid.rows:
-            arguments = [*base, *config_words(row.configs), *words(row.options), *words(point)]
-            parsed = parser.parse_args(arguments)
+            parsed = parse(parser, [*base, *config_words(row.configs), *words(row.options), *words(point)])
             for seed in (seeds or grid.seeds) if grid.kind == "detectors" else (0,):
-                cell = make_cell(parsed.clone(), row, seed)
-                cells.setdefault(cell.id, cell)
-                entries += list(entries_of(row, point, seed, cell))
+                made = make_cell(parsed.clone(), row, seed)
+                cell = cells.setdefault(digest_of(made.id), made)
+                entries += entries_of(row, point, seed, cell, parsed)
     return grid, list(cells.values()), entries
+
+
+def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
+    """Options in full.
+
+    Raises:
+        InputError: wrong ones, or a precision in which scores would not be fp32.
+    """
+    parsed = parser.parse_args(list(arguments))
+    check_precision(parsed.trainer.precision)
+    return parsed
+
+
+def check_axes(grid: Grid, flags: Sequence[str]) -> None:
+    """An axis is not set elsewhere as well."""
+    for option in grid.axes:
+        if any(flag.split("=")[0] == f"--{option}" for flag in flags):
+            raise InputError(f"benchmark: {option} is an axis of {grid.name}: leave --{option} out, or edit the grid")
+        for row in grid.rows:
+            if option in row.options:
+                raise InputError(f"benchmark: {option} is an axis of {grid.name}, and row {row.name!r} sets it, too")
+
+
+def kept_by_rows(path: Path, configs: Sequence[str], flags: Sequence[str]) -> list[str]:
+    """What a flag does not reach: rows that set its option themselves, a line each."""
+    parser = make_parser()
+    first = read_grid(path, None)
+    base = [*config_words(configs or first.configs), *words(first.options), *flags]
+    common = parse(parser, base)
+    lines = []
+    for row in read_grid(path, common.model.backbone).rows:
+        parsed = parse(parser, [*base, *config_words(row.configs), *words(row.options)])
+        for name in (flag.split("=")[0].removeprefix("--") for flag in flags):
+            if parsed.get(name) != common.get(name):
+                lines.append(f"note: row {row.name!r} keeps its own {name} {parsed.get(name)}")
+    return lines
 
 
 def config_words(configs: Sequence[str]) -> list[str]:
@@ -134,33 +182,37 @@ def make_cell(config: Namespace, row: Row, seed: int) -> Cell:
     for part in (config.model, config.data):
         part.seed = seed if part.seed is None else part.seed
     plain = {
-        "model": {k: v for k, v in config.model.as_dict().items() if k not in APART["model"]},
-        "data": {k: v for k, v in config.data.as_dict().items() if k not in APART["data"]},
-        "trainer": {k: config.trainer.as_dict().get(k) for k in TRAINING},
+        part: {k: content(k, v) for k, v in config[part].as_dict().items() if k not in APART[part]} for part in APART
     }
     if not row.train:
-        images = ("seed", "shots", "views", "shots_file") if plain["model"].get("image_weight") else ()
-        kept = {part: (*UNTRAINED[part], *(images if part == "data" else ())) for part in UNTRAINED}
-        plain = {part: {k: v for k, v in plain[part].items() if k in kept[part]} for part in UNTRAINED}
-        plain["model"]["image_weight"] = config.model.get("image_weight")
+        kept = {**UNTRAINED, "data": UNTRAINED["data"] + (IMAGES if plain["model"].get("image_weight") else ())}
+        plain = {part: {k: v for k, v in plain[part].items() if k in kept[part]} for part in kept}
     text = json.dumps({"train": row.train, **plain}, sort_keys=True, default=str)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:10]
-    data = plain["data"]
-    label = "-".join(
-        slug(str(part))
-        for part in (row.name, *([f"shots{data.get('shots')}", f"seed{seed}"] if "seed" in data else []))
-    )
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    drawn = [f"shots{plain['data'].get('shots')}", f"seed{seed}"] if "seed" in plain["data"] else []
+    label = "-".join(slug(str(part)) for part in (row.name, *drawn))
     return Cell(f"{label[:60]}-{digest}", row.train, config, json.loads(text))
 
 
-def slug(text: str) -> str:
-    """For file names."""
-    return "".join(c if c.isalnum() or c in "._" else "-" for c in text.lower()).strip("-")
+def content(name: str, value: Any) -> Any:
+    """A file's digest in place of its path: edited, it is another option; elsewhere, the same."""
+    if name in ("pretrained", "class_names", "class_list", "shots_file") and value and Path(value).is_file():
+        return hashlib.sha256(Path(value).read_bytes()).hexdigest()
+    return value
 
 
-def entries_of(row: Row, point: dict[str, Any], seed: int, cell: Cell) -> Iterator[Entry]:
-    """A row's entry, one for each score that it is judged by."""
-    default = "msp_unknown" if make_objective(cell.config.model.objective).unknown or not row.train else "msp"
-    for score in row.headlines or (cell.config.model.score or default,):
-        name = f"{row.name} ({score})" if len(row.headlines) > 1 else row.name
-        yield Entry(name, point, seed, cell.id, score, row.baseline, row.group, row.value)
+def entries_of(row: Row, point: dict[str, Any], seed: int, cell: Cell, options: Namespace) -> Iterator[Entry]:
+    """A row's entry, one for each score that it is judged by.
+
+    Raises:
+        InputError: a score that this detector has not.
+    """
+    model = options.model
+    unknown = make_objective(model.objective).unknown or not row.train
+    scores = row.headlines or (model.score or ("msp_unknown" if unknown else "msp"),)
+    check_scores(scores, unknown, f"benchmark: row {row.name!r}, headlines:")
+    for score in scores:
+        if model.scores is not None and score not in {*model.scores, model.score}:
+            raise InputError(f"benchmark: row {row.name!r} is judged by {score!r}, which its model.scores leave out")
+        name = f"{row.name} ({score})" if len(scores) > 1 else row.name
+        yield Entry(row.name, name, point, seed, cell.id, score, row.baseline, row.group, row.value)

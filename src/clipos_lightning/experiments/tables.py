@@ -18,10 +18,25 @@ AVERAGES = {"average": "average", "average_near": "near", "average_far": "far"}
 
 def by_point(outcome: Outcome) -> dict[str, list[Outcome]]:
     """The rows at each combination of the axes' values."""
-    found: dict[str, list[Outcome]] = {}
-    for row in outcome["rows"]:
-        found.setdefault(point_text(row["point"]), []).append(row)
-    return found
+    return {point_text(point["rows"][0]["point"]): point["rows"] for point in outcome["points"]}
+
+
+def title(outcome: Outcome) -> str:
+    """The grid's; a limited run says so, so that nobody mistakes it for a full one."""
+    limits = {point["tests"]["limit_per_set"] for point in outcome["points"]} - {None}
+    return outcome["title"] + (f" — at most {max(limits)} images per set, not a full run" if limits else "")
+
+
+def about(outcome: Outcome) -> str:
+    """What was tested, in a sentence or two."""
+    sets = {f"{t['id']['name']} ({t['id']['n']:,} test images)": t for t in (p["tests"] for p in outcome["points"])}
+    rows = outcome["points"][0]["rows"]
+    text = f"ID set {', '.join(sets)}; seeds {', '.join(str(s['seed']) for s in rows[0]['seeds'])}."
+    resolutions = {t.get("ood_resolution", "native") for t in sets.values()} - {"native"}
+    text += " OOD images first scaled down to the ID set's size." if resolutions else ""
+    if any(t["id"]["name"] == "scenes" for t in sets.values()):
+        text += " Pictures of scenes, from another stream, were used for tuning."
+    return text
 
 
 def point_text(point: Mapping[str, Any]) -> str:
@@ -29,9 +44,10 @@ def point_text(point: Mapping[str, Any]) -> str:
     return ", ".join(f"{name.split('.')[-1]} {value}" for name, value in point.items())
 
 
-def cell(spread: Mapping[str, float]) -> str:
-    """Mean ± std; the mean alone where the spread rounds to nothing."""
-    return f"{spread['mean']:.1f} ± {spread['std']:.1f}" if spread["std"] >= 0.05 else f"{spread['mean']:.1f}"
+def cell(spread: Mapping[str, Any]) -> str:
+    """Mean ± std over seeds; the mean alone of a single seed, or where the spread rounds to nothing."""
+    std = spread["std"]
+    return f"{spread['mean']:.1f}" if std is None or std < 0.05 else f"{spread['mean']:.1f} ± {std:.1f}"
 
 
 def difference(row: Outcome) -> str:
@@ -39,14 +55,20 @@ def difference(row: Outcome) -> str:
     if "difference" not in row:
         return "–"
     d = row["difference"]
-    return f"{d['auroc']:+.1f} [{d['low']:+.1f}, {d['high']:+.1f}]"
+    return f"{signed(d['auroc'])} [{signed(d['low'])}, {signed(d['high'])}]"
+
+
+def signed(value: float) -> str:
+    """With its sign, but for zero."""
+    text = f"{value:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text
 
 
 def header(rows: Sequence[Outcome]) -> list[str]:
     """Column names of the main table."""
-    sets = list(rows[0]["mean"]["ood"])
+    sets = [f"{name} (n {metrics['n']:,})" for name, metrics in rows[0]["seeds"][0]["ood"].items()]
     averages = [AVERAGES[kind] for kind in AVERAGES if kind in rows[0]["mean"]]
-    return ["method", "score", "ID accuracy", *sets, *averages, f"Δ AUROC to {reference_of(rows)} [95 %]"]
+    return ["method", "score", "ID accuracy", *averages, f"Δ AUROC to {reference_of(rows)} [95 %]", *sets]
 
 
 def reference_of(rows: Sequence[Outcome]) -> str:
@@ -58,17 +80,24 @@ def body(rows: Sequence[Outcome]) -> Iterator[list[str]]:
     """The main table's cells: AUROC / FPR95, mean ± std over seeds."""
     for row in rows:
         mean = row["mean"]
-        places = [*mean["ood"].values(), *(mean[kind] for kind in AVERAGES if kind in mean)]
-        pairs = [f"{cell(p['auroc'])} / {cell(p['fpr95'])}" for p in places]
-        yield [row["row"], f"`{row['score']}`", cell(mean["accuracy"]), *pairs, difference(row)]
+        averages, sets = (
+            [f"{cell(p['auroc'])} / {cell(p['fpr95'])}" for p in places]
+            for places in ([mean[kind] for kind in AVERAGES if kind in mean], mean["ood"].values())
+        )
+        yield [
+            row["name"].replace("|", "\\|"),
+            f"`{row['score']}`",
+            cell(mean["accuracy"]),
+            *averages,
+            difference(row),
+            *sets,
+        ]
 
 
 def to_markdown(outcome: Outcome) -> str:
     """The main table at each point, every score's averages, every seed."""
-    seeds = [str(s["seed"]) for s in outcome["rows"][0]["seeds"]]
-    lines = [f"# {outcome['title']}", ""]
-    lines += [f"ID set {outcome['id']['name']} ({outcome['id']['n']:,} test images), seeds {', '.join(seeds)}. "]
-    lines[-1] += "Cells: AUROC ↑ / FPR95 ↓ in percent, ID positive, mean ± std over seeds; the last column: paired "
+    lines = [f"# {title(outcome)}", ""]
+    lines += [f"{about(outcome)} Cells: AUROC ↑ / FPR95 ↓ in percent, ID positive, mean ± std over seeds; Δ: paired "]
     lines[-1] += "bootstrap over test images, 95 % interval."
     for point, rows in by_point(outcome).items():
         lines += ["", f"## {point}" if point else "## Outcome", "", *table(header(rows), body(rows))]
@@ -79,9 +108,9 @@ def to_markdown(outcome: Outcome) -> str:
 
 def brief(rows: Sequence[Outcome]) -> tuple[list[str], list[list[str]]]:
     """The main table without the single sets, for a terminal."""
-    sets = len(rows[0]["mean"]["ood"])
     head = header(rows)
-    return head[:3] + head[3 + sets :], [row[:3] + row[3 + sets :] for row in body(rows)]
+    count = len(head) - len(rows[0]["mean"]["ood"])
+    return head[:count], [row[:count] for row in body(rows)]
 
 
 def table(head: Sequence[str], rows: Any) -> list[str]:
@@ -90,21 +119,20 @@ def table(head: Sequence[str], rows: Any) -> list[str]:
 
 
 def score_table(rows: Sequence[Outcome]) -> tuple[list[str], list[list[str]]]:
-    """Rows: scores; columns: detectors (one for each, whatever it is judged by)."""
-    detectors = {tuple(s["cell"] for s in row["seeds"]): row for row in reversed(rows)}
-    chosen = list(reversed(detectors.values()))
+    """Rows: scores; columns: the grid's rows, once each, whatever they are judged by."""
+    chosen = list({row["row"]: row for row in reversed(rows)}.values())[::-1]
     names = in_order(dict.fromkeys(score for row in chosen for score in row["mean"]["scores"]))
     found = []
     for name in names:
         scores = [row["mean"]["scores"].get(name) for row in chosen]
         found.append([f"`{name}`", *("–" if s is None else f"{cell(s['auroc'])} / {cell(s['fpr95'])}" for s in scores)])
-    return ["score", *(row["row"].split(" (")[0] for row in chosen)], found
+    return ["score", *(row["row"] for row in chosen)], found
 
 
 def seed_table(rows: Sequence[Outcome]) -> tuple[list[str], list[list[str]]]:
     """Rows: detectors; columns: seeds."""
     head = ["method", *(f"seed {s['seed']}" for s in rows[0]["seeds"])]
-    return head, [[row["row"], *(seed_cell(s) for s in row["seeds"])] for row in rows]
+    return head, [[row["name"], *(seed_cell(s) for s in row["seeds"])] for row in rows]
 
 
 def seed_cell(seed: Outcome) -> str:
@@ -118,14 +146,22 @@ def to_csv(outcome: Outcome) -> str:
     """A line for each row, seed and OOD set (and average), all metrics in full."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    points = list(outcome["rows"][0]["point"])
-    writer.writerow(["row", *points, "seed", "score", "set", "id_accuracy", *OOD_METRICS, "cell"])
-    for row in outcome["rows"]:
+    points = list(outcome["points"][0]["rows"][0]["point"])
+    writer.writerow(["row", *points, "seed", "score", "set", "n_id", "n_ood", "id_accuracy", *OOD_METRICS, "cell"])
+    for n_id, row in ((p["tests"]["id"]["n"], row) for p in outcome["points"] for row in p["rows"]):
         for seed in row["seeds"]:
             places = {**seed["ood"], **{k: seed[k] for k in AVERAGES if k in seed}}
             for name, metrics in places.items():
                 figures = [seed["accuracy"], *(metrics[m] for m in OOD_METRICS)]
-                start = [row["row"], *row["point"].values(), seed["seed"], row["score"], name]
+                start = [
+                    row["name"],
+                    *row["point"].values(),
+                    seed["seed"],
+                    row["score"],
+                    name,
+                    n_id,
+                    metrics.get("n", ""),
+                ]
                 writer.writerow([*start, *(f"{v:.6g}" for v in figures), seed["cell"]])
     return buffer.getvalue()
 
@@ -136,20 +172,20 @@ def to_latex(outcome: Outcome) -> str:
     for point, rows in by_point(outcome).items():
         names = [*rows[0]["mean"]["ood"], *(AVERAGES[kind] for kind in AVERAGES if kind in rows[0]["mean"])]
         spans = " & ".join(f"\\multicolumn{{2}}{{c}}{{{escape(n)}}}" for n in names)
-        rules = " ".join(f"\\cmidrule(lr){{{3 + 2 * i}-{4 + 2 * i}}}" for i in range(len(names)))
-        parts += ["", f"% {outcome['title']}{': ' + point if point else ''}"]
+        rules = " ".join(f"\\cmidrule(lr){{{4 + 2 * i}-{5 + 2 * i}}}" for i in range(len(names)))
+        parts += ["", f"% {title(outcome)}{': ' + point if point else ''}. {about(outcome)}"]
         parts += [
-            f"\\begin{{tabular}}{{lr{'rr' * len(names)}}}",
+            f"\\begin{{tabular}}{{llr{'rr' * len(names)}}}",
             "\\toprule",
-            f"Method & ID acc. & {spans} \\\\",
+            f"Method & Score & ID acc. & {spans} \\\\",
             rules,
         ]
-        parts += [" & & " + " & ".join(["AUROC & FPR95"] * len(names)) + " \\\\", "\\midrule"]
+        parts += [" & & & " + " & ".join(["AUROC & FPR95"] * len(names)) + " \\\\", "\\midrule"]
         for row in rows:
             places = [*row["mean"]["ood"].values(), *(row["mean"][k] for k in AVERAGES if k in row["mean"])]
             values = [row["mean"]["accuracy"], *(p[m] for p in places for m in ("auroc", "fpr95"))]
             cells = " & ".join(cell(v).replace("±", "$\\pm$") for v in values)
-            parts.append(f"{escape(row['row'])} & {cells} \\\\")
+            parts.append(f"{escape(row['row'])} & {escape(row['score'])} & {cells} \\\\")
         parts += ["\\bottomrule", "\\end{tabular}"]
     return "\n".join(parts) + "\n"
 
@@ -180,11 +216,11 @@ def to_page(outcome: Outcome, figures: Mapping[str, str]) -> str:
         for point, rows in by_point(outcome).items()
     ]
     note = "In percent, ID positive, mean ± std over seeds; Δ: paired bootstrap over test images, 95 % interval."
-    return render(outcome, note, sections, figures)
+    return render(title(outcome), f"{about(outcome)} {note}", sections, figures)
 
 
-def render(outcome: Outcome, note: str, sections: Sequence[Any], figures: Mapping[str, str]) -> str:
+def render(title: str, note: str, sections: Sequence[Any], figures: Mapping[str, str]) -> str:
     """The page: sections are (heading, tables), a table is (caption, column names, rows)."""
     source = (files("clipos_lightning") / "assets" / "grid.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(source).render(outcome=outcome, note=note, sections=sections, figures=figures)
+    return environment.from_string(source).render(title=title, note=note, sections=sections, figures=figures)
