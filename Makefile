@@ -1,10 +1,11 @@
 # `make demo`: a virtual environment, the package, a detector trained and tested on the embedded set, a report.
-# `make test`: the fast tests. PYTHON chooses the interpreter that makes the environment (3.11 or newer).
+# `make test`: the fast tests. `make bench`: what it costs beside the plain way, one table.
+# PYTHON chooses the interpreter that makes the environment (3.11 or newer).
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types check
+.PHONY: demo test lint types check bench
 
 $(VENV)/.installed: pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -28,3 +29,6 @@ types: $(VENV)/.installed
 	$(BIN)/mypy
 
 check: lint types test
+
+bench: $(VENV)/.installed
+	@$(BIN)/python benchmarks

@@ -1,18 +1,19 @@
-"""Images per second that a test loader gives, from image files and from the cache of them: a Markdown table.
+"""Decoding and resizing of small images for a test loader: the array cache against the image files.
 
-    python benchmarks/decode.py [--images 2000] [--side 32] [--format PNG] [--size 224]
+    python benchmarks/decode.py [--images 1000] [--side 32] [--format PNG] [--size 224]
 
-Random pictures of one small size; one process, no workers; ratios within one run, the best of a few rounds.
+Pictures of one small size, one thread, no workers; the ways take turns.
 """
 
 import argparse
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from common import Row, check, in_turns, show
 from PIL import Image
 
 from clipos_lightning.data import cache
@@ -30,60 +31,53 @@ def write_images(folder: Path, count: int, side: int, kind: str) -> None:
         image.save(folder / f"{i:06d}.{kind.lower()}")
 
 
-def rates(works: dict[str, Callable[[list[int]], object]], count: int, rounds: int) -> dict[str, float]:
-    """Images per second over all positions in batches, the best round of each; the ways take turns."""
-    batches = [list(range(count))[start : start + BATCH] for start in range(0, count, BATCH)]
-    seconds = dict.fromkeys(works, float("inf"))
-    for _ in range(rounds):
-        for name, work in works.items():
-            start = time.perf_counter()
-            for batch in batches:
-                work(batch)
-            seconds[name] = min(seconds[name], time.perf_counter() - start)
-    return {name: count / best for name, best in seconds.items()}
+def over_batches(work: Callable[[list[int]], object], count: int) -> None:
+    """All positions, a batch at a time."""
+    for start in range(0, count, BATCH):
+        work(list(range(start, min(start + BATCH, count))))
 
 
-def ways(files: ImageSet, cached: ImageSet, size: int) -> dict[str, Callable[[list[int]], object]]:
-    """What is compared, the plain way first."""
-    every = range(len(files))
-    plain, fast, batched = (
-        ModelSizeImages(files, every, size),
-        ModelSizeImages(cached, every, size),
-        ModelSizeImages(cached, every, size, batched=True),
-    )
-    return {
-        "decoded alone: image files": lambda rows: [np.asarray(files.read(i).image) for i in rows],
-        "decoded alone: array cache": lambda rows: [np.asarray(cached.read(i).image) for i in rows],
-        "image files, PIL's resize": plain.__getitems__,
-        "array cache, PIL's resize (the default)": fast.__getitems__,
-        "array cache, torch's batch resize (--data.resize torch)": batched.__getitems__,
-    }
+def decode(images: ImageSet, positions: list[int]) -> list[np.ndarray]:
+    """Decoded alone."""
+    return [np.asarray(images.read(i).image) for i in positions]
+
+
+def rows(given: argparse.Namespace) -> Iterator[Row]:
+    """Decoding alone, then with the resize."""
+    with tempfile.TemporaryDirectory() as folder:
+        root, count = Path(folder), given.images
+        write_images(root / "images", count, given.side, given.format)
+        files = folder_images("images", root / "images")
+        cached = cache.cached_folder(files, root, len(files))
+        plain, fast = (ModelSizeImages(images, range(count), given.size) for images in (files, cached))
+        batched = ModelSizeImages(cached, range(count), given.size, batched=True)
+        first = [ways[0]["image"].float() for ways in (plain.__getitems__([0]), fast.__getitems__([0]))]
+        check(*first, "pixels from the cache", 0)
+        check(batched.__getitems__([0])[0]["image"].float(), first[0], "torch's pixels", 2.5 / 255)
+        ways: dict[str, Callable[[list[int]], object]] = {
+            "files": partial(decode, files),
+            "cache": partial(decode, cached),
+            "files, resized": plain.__getitems__,
+            "cache, resized": fast.__getitems__,
+            "cache, torch": batched.__getitems__,
+        }
+        took = in_turns({name: partial(over_batches, work, count) for name, work in ways.items()}, given.rounds)
+    what = f"{count:,} {given.format} images of {given.side} px"
+    yield Row(f"decode {what}: array cache / image files", took["cache"], took["files"])
+    yield Row(f"the same, to {given.size} px (PIL's resize)", took["cache, resized"], took["files, resized"])
+    yield Row("the same, `--data.resize torch`", took["cache, torch"], took["files, resized"])
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--side", type=int, default=32, help="pixels a side of the images")
     parser.add_argument("--format", default="PNG", choices=["PNG", "JPEG"])
     parser.add_argument("--size", type=int, default=224, help="the model's")
-    parser.add_argument("--rounds", type=int, default=5)
-    given = parser.parse_args()
+    parser.add_argument("--rounds", type=int, default=3)
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        write_images(root / "images", given.images, given.side, given.format)
-        files = folder_images("images", root / "images")
-        start = time.perf_counter()
-        cached = cache.cached_folder(files, root, len(files))
-        filling = time.perf_counter() - start
-        found = rates(ways(files, cached, given.size), given.images, given.rounds)
-    first = {"decoded": found["decoded alone: image files"], "whole": found["image files, PIL's resize"]}
-    print(f"{given.images:,} {given.format} images of {given.side} px to {given.size} px; filling: {filling:.1f} s\n")
-    print("| way | images/s | ratio |\n|---|---:|---:|")
-    for name, value in found.items():
-        base = first["decoded" if name.startswith("decoded") else "whole"]
-        print(f"| {name} | {value:,.0f} | {value / base:.1f} |")
+    show(rows(parser.parse_known_args()[0]))
 
 
 if __name__ == "__main__":

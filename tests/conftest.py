@@ -1,6 +1,9 @@
 """Shared fixtures. Array shapes and types of the pure modules are checked while the tests run."""
 
+import os
 from pathlib import Path
+
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")  # as the command line does, before torch is there
 
 import jaxtyping
 import open_clip

@@ -9,12 +9,13 @@ import clipos_lightning
 
 PACKAGE = Path(clipos_lightning.__file__).parent
 ORDER = """
-    errors plugins data.fetch data.sources files commands packaged checkpoint artefact types surgery text_tower backbone
-    data.shapes data.scenes data.transforms data.splits data.classnames data.wordings data.sets data.boxes
+    errors plugins data.fetch data.sources files parsing commands packaged completion checkpoint artefact types parts
+    surgery blocks text_tower compiled data.transforms backbone
+    data.shapes data.scenes data.splits data.classnames data.wordings data.walking data.sets data.boxes
     data.resolution data.arrays data.cache data.id_sets data.ood_sets data.benchmarks data.datamodule
     features synthesis prototypes prompts losses scores metrics thresholds calibration heads tables schedule progress
     report figures charts page dashboard module detector gallery callbacks cli
-    experiments.grid experiments.bootstrap experiments.outcome experiments.tables experiments.figures
+    experiments.places experiments.grid experiments.bootstrap experiments.outcome experiments.tables experiments.figures
     experiments.dashboard experiments.plan experiments.engine experiments.masks experiments.mask_command
     experiments.command
     inputs rows heatmaps predict calibrate explain export datasets_command main __main__
@@ -56,7 +57,9 @@ def test_only_the_backbone_imports_open_clip() -> None:
     assert users == {"backbone"}
 
 
-@pytest.mark.parametrize("name", ["__init__", "__main__", "main", "errors", "commands", "packaged", "files"])
+@pytest.mark.parametrize(
+    "name", ["__init__", "__main__", "main", "errors", "commands", "packaged", "files", "completion"]
+)
 def test_the_front_door_is_light(name: str) -> None:
     top = ast.parse((PACKAGE / f"{name}.py").read_text(encoding="utf-8")).body
     heads = [n for n in top if isinstance(n, ast.Import | ast.ImportFrom)]

@@ -7,8 +7,10 @@ import pytest
 from PIL import Image
 from running import clipos, done, refused
 
-from clipos_lightning.data.boxes import fill
+from clipos_lightning.data.boxes import BoxedSet, fill
+from clipos_lightning.data.datamodule import FewShotOOD
 from clipos_lightning.data.scenes import ID_SHAPES, render
+from clipos_lightning.report import judge_masks
 
 SHAPES = ("circle", "star", "heart")
 
@@ -38,6 +40,7 @@ def test_filled_boxes():
     mask = fill([(1, 0, 3, 2), (2, 1, 9, 9)], 4, 3)
     assert mask.tolist() == [[0, 1, 1, 0], [0, 1, 1, 1], [0, 0, 1, 1]]
     assert not fill([], 4, 3).any()
+    assert not fill([(-9, -9, -2, -1), (5, 0, 9, 3), (-3, 0, -1, 3)], 4, 3).any()
 
 
 def test_the_mask_study_reads_boxes(boxed):
@@ -61,6 +64,7 @@ def test_the_mask_study_reads_boxes(boxed):
         ("path,x0,y0,x1,y1\nstar/9.png,0,0,1,1\n", "line 2: no image 'star/9.png'"),
         ("path,x0,y0,x1,y1\nstar/0.png,4,0,1,1\n", "line 2: the box is empty"),
         ("path,x0,y0,x1,y1\nstar/0.png,a,0,1,1\n", "not a table"),
+        ("path,x0,y0,x1,y1\nstar/0.png,0,0,inf,1\n", "line 2: x0, y0, x1 and y1 are pixels"),
         ("path,x0,y0,x1,y1\nstar/0.png,1\n", "not a table"),
     ],
 )
@@ -68,6 +72,22 @@ def test_files_that_cannot_be(boxed, text, piece):
     (boxed / "photos/test/boxes.csv").write_text(text)
     options = ("--data.id", "folder:photos", "--data.root", boxed, "--data.num_workers", 0)
     refused(clipos("benchmark", "masks", *options, "--out", boxed / "out"), "boxes.csv", piece)
+
+
+def test_boxes_of_classes_that_were_not_picked(boxed):
+    path = boxed / "photos/test/boxes.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # as spreadsheets write it
+    (boxed / "two.txt").write_bytes(b"\xef\xbb\xbfcircle\nstar\n")
+    (boxed / "names.yaml").write_bytes(b"\xef\xbb\xbfcircle: disc\n")
+    files = {"class_list": str(boxed / "two.txt"), "class_names": str(boxed / "names.yaml")}
+    data = FewShotOOD(str(boxed), "folder:photos", [], num_workers=0, **files)
+    assert data.class_names == ["disc", "star"]
+    assert isinstance(data.id_set.test, BoxedSet) and set(data.id_set.test.boxes) == set(data.id_set.test.keys)
+
+
+def test_masks_without_any_true_patch_are_not_judged():
+    table = {f"map/{kind}/{p}": np.zeros(3) for kind in ("s", "clip", "truth") for p in range(4)}
+    assert judge_masks(table, (2, 2)) == {}
 
 
 def test_without_masks_the_study_says_what_it_takes(boxed):

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import random
+import shutil
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -14,17 +15,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from running import make_benchmarks, make_photos, save_noise, write_cifar_batch
 
 from clipos_lightning.data.arrays import RestrictedUnpickler, read_cifar_batch
 from clipos_lightning.data.benchmarks import BENCHMARKS, OOD_SETS, kind_of, open_id, open_ood, parse_ood_specs
 from clipos_lightning.data.datamodule import FewShotOOD, ShardSampler
-from clipos_lightning.data.sets import ModelSizeImages, SceneSet, list_images, open_image
+from clipos_lightning.data.sets import ModelSizeImages, SceneSet, open_image
 from clipos_lightning.data.splits import draw_shots, limit_positions, manifest
-from clipos_lightning.data.transforms import mask_to_model_size, to_model_size
+from clipos_lightning.data.transforms import as_rgb, mask_to_model_size, to_model_size
+from clipos_lightning.data.walking import list_images
 from clipos_lightning.data.wordings import read_wordings
 from clipos_lightning.errors import InputError
+from clipos_lightning.files import write_json
 
 KEYS = [f"{i:03}.png" for i in range(40)]
 LABELS = [i % 4 for i in range(40)]
@@ -134,6 +137,20 @@ def test_a_shots_file_takes_a_given_draw(tiny_folder: Path, tmp_path: Path) -> N
     assert again.manifest()["digest"] == first.manifest()["digest"]
 
 
+@pytest.mark.parametrize("shots", [2, 1500])
+def test_a_shots_file_of_rendered_pictures_brings_its_seed(shots: int, tmp_path: Path) -> None:
+    """Another seed renders other pictures under the same index; the pool has as many as the file's draw."""
+    first = FewShotOOD(str(tmp_path), "scenes", [], shots=shots, seed=3, num_workers=0)
+    first.setup("fit")
+    first.image_size = 32
+    write_json(tmp_path / "shots.json", first.manifest())
+    again = FewShotOOD(str(tmp_path), "scenes", [], seed=1, shots_file=str(tmp_path / "shots.json"), num_workers=0)
+    again.setup("fit")
+    again.image_size = 32
+    assert again.drawn == first.drawn and again.manifest() == first.manifest()
+    assert torch.equal(again.shot_images(torch.arange(10)), first.shot_images(torch.arange(10)))
+
+
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", '{"images": {"star": ["99.png"]}}', '{"images": {"sun": ["0.png"]}}', '{"images": {}}']
 )
@@ -221,6 +238,53 @@ def test_loops_of_links_end(tmp_path: Path) -> None:
     save_noise(tmp_path / "a/0.png", 0)
     (tmp_path / "a/again").symlink_to(tmp_path, target_is_directory=True)
     assert list_images(tmp_path) == ["a/0.png"]
+    assert list_images(tmp_path / "nowhere") == []
+
+
+def test_a_class_that_is_called_train(tiny_folder: Path, tmp_path: Path) -> None:
+    for name in ("train", "bus", "car"):
+        shutil.copytree(tiny_folder / "other", tmp_path / "photos" / name)
+    data = FewShotOOD(str(tmp_path), "folder:photos", [])
+    assert data.class_names == ["bus", "car", "train"] and data.id_set.test is None
+    for name in ("train", "test"):  # images without class folders
+        shutil.copytree(tiny_folder / "other", tmp_path / "flat" / name)
+    with pytest.raises(InputError, match="train has 0 class folders"):
+        FewShotOOD(str(tmp_path), "folder:flat", [])
+
+
+def test_names_that_are_not_utf8(tiny_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_folder / "photos/train", tmp_path / "photos")
+    os.rename(tmp_path / "photos/star/0.png", os.fsencode(tmp_path / "photos/star") + b"/caf\xe9.png")
+    data = FewShotOOD(str(tmp_path), "folder:photos", [], shots="all", views=2)
+    data.image_size = 32
+    data.setup("fit")
+    assert len(data.shot_images(torch.arange(2 * len(data.drawn)))) == 24
+    write_json(tmp_path / "shots.json", data.manifest())
+    again = FewShotOOD(str(tmp_path), "folder:photos", [], shots_file=str(tmp_path / "shots.json"))
+    again.setup("fit")
+    assert again.drawn == data.drawn and "caf\udce9.png" in again.manifest()["images"]["star"]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_phone_pictures_are_upright(orientation: int, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "x.png", exif=exif)
+    picture, upright = Image.open(tmp_path / "x.png"), open_image(tmp_path / "x.png")
+    assert upright.tobytes() == ImageOps.exif_transpose(picture).tobytes()
+    assert upright.size == ((9, 7) if orientation < 5 else (7, 9))
+    assert as_rgb(upright).tobytes() == upright.tobytes()
+    assert torch.equal(to_model_size(picture, 5), to_model_size(upright, 5))
+    picture.info["exif"] = b"Exif\0\0broken"
+    assert as_rgb(picture).size in ((9, 7), (7, 9))
+
+
+def test_16_bits_are_the_same_by_path_and_as_a_picture(tmp_path: Path) -> None:
+    Image.fromarray(np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)).save(tmp_path / "x.png")
+    by_path = open_image(tmp_path / "x.png")
+    assert len(set(by_path.tobytes())) > 50
+    assert torch.equal(to_model_size(Image.open(tmp_path / "x.png"), 8), to_model_size(by_path, 8))
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "1", "CMYK", "I;16"])

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict
@@ -15,7 +16,7 @@ from running import PHOTOS, Run, clipos, done, inside, refused, save_noise, save
 from safetensors.torch import load_file, save_file
 
 import clipos_lightning
-from clipos_lightning import Decision, Detector, InputError
+from clipos_lightning import Decision, Detector, InputError, calibrate
 from clipos_lightning.calibration import beta_quantile, conformal_point, conformal_rank, fit_temperature, smallest_n
 from clipos_lightning.data.scenes import render
 
@@ -158,6 +159,8 @@ def test_what_an_image_may_be(detector: Detector) -> None:
     for image in (str(path), picture, picture.convert("RGBA"), pixels):
         assert detector(image) == found
     assert detector([path]) == [found] == detector(pixels[None]) == detector((pixels,))
+    for several in (np.array([str(path), str(path)]), iter([path, picture]), dict.fromkeys([path, str(path)])):
+        assert [one.label for one in detector(several)] == ["circle", "circle"]
     assert len(detector([path, picture, pixels, torch.stack([pixels, pixels])])) == 5
     assert detector([]) == []
     large = torch.zeros(3, 70, 50, dtype=torch.uint8)
@@ -202,6 +205,7 @@ def test_the_temperature_divides_the_logits(detector: Detector, fitted: Run) -> 
     plain = Detector.load(fitted.checkpoint, "cpu")
     pixels = detector.prepare(["mixed/star-0.png", "mixed/noise-0.png"])
     cosine = plain.head.judge(plain.backbone.encode_image(pixels, plain.head.paths))[1]
+    assert detector.temperature != 1
     for one, t in ((plain, 1.0), (detector, detector.temperature)):
         expected = (one.head.scale * cosine / t).softmax(1).max(1).values
         torch.testing.assert_close(one.judge(pixels).probability, expected)
@@ -259,9 +263,101 @@ def test_calibrating_without_images_takes_views_and_warns(fitted: Run, at_home: 
     assert run.code == 0, run.err
     assert "54 views of 9 images" in run.out
     assert "warning: no ID images were given" in run.out
-    assert "9 guarantee at most 90.0 %" in run.out
+    assert "conformal" not in run.out and "in 9 of 10" not in run.out and "guarantee" not in run.out
     calibration = Detector.load(tmp_path / "views.safetensors", "cpu").calibration
     assert (calibration["source"], calibration["point"]["n"], calibration["temperature"]["n"]) == ("views", 54, 54)
+    assert set(calibration["point"]) == {"threshold", "n", "rank", "achieved"}
+
+
+@pytest.mark.parametrize("most", [4096, 20, 4])
+def test_the_views_are_others_than_those_of_training(
+    most: int, fitted: Run, at_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor those that chose the image weight; some at a time, and a bounded number of them."""
+    monkeypatch.setattr(calibrate, "MOST", most)
+    detector, asked = Detector.load(fitted.checkpoint, "cpu"), list[int]()
+    data = calibrate.open_shots(fitted.checkpoint, None, 32)
+    shot_images = data.shot_images
+    monkeypatch.setattr(data, "shot_images", lambda rows: asked.extend(rows.tolist()) or shot_images(rows))
+    views = calibrate.judge_views(detector, data, 5)
+    first, n = 8 * 9, {4096: 45, 20: 18, 4: 3}[most]
+    assert asked == list(range(first, first + 9 * 5))[: 9 * max(1, min(5, most // 9))][:: 3 if most == 4 else 1]
+    assert len(views.scores) == len(views.logits) == len(views.labels) == n
+    assert views.labels.tolist() == [data.shot_labels[row % 9] for row in asked]
+    expected = detector.judge(shot_images(torch.tensor(asked)))
+    np.testing.assert_allclose(views.scores, expected.score.numpy(), rtol=1e-5)
+
+
+def test_calibrating_on_the_images_of_training_promises_nothing(fitted: Run, at_home: Path, tmp_path: Path) -> None:
+    (tmp_path / "links").symlink_to(at_home / "photos")
+    words = ("calibrate", fitted.checkpoint, tmp_path / "links", "more", "--num_workers", 0)
+    run = clipos(*words, "--out", tmp_path / "known.safetensors")
+    assert run.code == 0, run.err
+    assert "warning: the detector learned from 9 of these 54 images" in run.out
+    assert "conformal" not in run.out and "in 9 of 10" not in run.out
+
+
+def spoil(root: Path, kind: str) -> None:
+    """Other folders than those of training."""
+    if kind == "renamed":
+        (root / "photos/heart").rename(root / "photos/moon")
+    elif kind == "gone":
+        shutil.rmtree(root / "photos/heart")
+    elif kind == "more":
+        save_scene(root / "photos/heart/9.png", "heart", 9)
+
+
+@pytest.mark.parametrize(
+    ("kind", "piece"), [("renamed", "other classes"), ("gone", "other classes"), ("more", "other images")]
+)
+def test_other_images_than_those_of_training(kind: str, piece: str, fitted: Run, at_home: Path, tmp_path: Path) -> None:
+    shutil.copytree("photos", tmp_path / "photos")
+    more = ("--num_workers", 0, "--out", tmp_path / "x.safetensors")
+    words = ("calibrate", fitted.checkpoint, *more)
+    assert clipos(*words, "--root", tmp_path).code == 0
+    (tmp_path / "x.safetensors").unlink()
+    spoil(tmp_path, kind)
+    refused(clipos(*words, "--root", tmp_path), piece, "or ID images")
+    refused(clipos(*words, env={"CLIPOS_DATA": str(tmp_path)}), piece)  # the environment before the checkpoint's root
+    run = clipos("calibrate", fitted.checkpoint, "more", *more, "--root", tmp_path)
+    assert run.code == 0, run.err
+    assert piece in run.out and "or ID images" not in run.out
+
+
+def test_files_of_a_newer_version(fitted: Run, at_home: Path) -> None:
+    for part in ("hyper_parameters", "datamodule_hyper_parameters"):
+        checkpoint = torch.load(fitted.checkpoint, weights_only=True)
+        checkpoint[part]["invented"] = 3
+        torch.save(checkpoint, "newer.ckpt")
+        refused(clipos("calibrate", "newer.ckpt", "--out", "x.safetensors"), "invented", "update clipos-lightning")
+    refused(clipos("test", "--ckpt_path", "newer.ckpt"), "invented")
+    del checkpoint["datamodule_hyper_parameters"]
+    torch.save(checkpoint, "newer.ckpt")
+    refused(clipos("calibrate", "newer.ckpt", "--out", "x.safetensors"), "does not say which few-shot images")
+
+
+@pytest.mark.parametrize("option", ["score", "scores", "objective", "artefact"])
+def test_a_file_alone_imports_nothing(option: str, fitted: Run, at_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "from clipos_lightning.losses import Objective\nfrom clipos_lightning.scores import energy as mine\n"
+    (at_home / "foreign.py").write_text(f"{code}class Own(Objective):\n    outliers = 'none'\n    unknown = True\n")
+    checkpoint, path = torch.load(fitted.checkpoint, weights_only=True), "foreign.ckpt"
+    given = {"score": "foreign.mine", "scores": ["foreign.mine"], "objective": {"class_path": "foreign.Own"}}
+    if option == "artefact":
+        from clipos_lightning.artefact import read_artefact
+
+        tensors, record = read_artefact("detector.safetensors")
+        path = "foreign.safetensors"
+        change(tensors, record | {"score": "foreign.mine"}, at_home / path)
+    else:
+        checkpoint["hyper_parameters"][option] = given[option]
+        torch.save(checkpoint, path)
+    monkeypatch.delitem(sys.modules, "foreign", raising=False)
+    for command, *words in (("predict", "mixed"), ("explain", "mixed/star-0.png", "--out", "x.png"), ("export",)):
+        refused(clipos(command, path, *words), "'foreign.", "--trust")
+    refused(clipos("calibrate", path, "more", "--out", "x.safetensors"), "'foreign.", "--trust")
+    assert "foreign" not in sys.modules
+    assert clipos("predict", path, "mixed/star-0.png", "--trust", "--num_workers", 0).code == 0
+    monkeypatch.delitem(sys.modules, "foreign")
 
 
 def test_calibrating_with_few_images_says_what_is_missing(fitted: Run, at_home: Path, tmp_path: Path) -> None:
@@ -299,7 +395,7 @@ def test_shots_that_have_gone(fitted: Run, at_home: Path, tmp_path: Path) -> Non
         ("--views 0", ["--views is 0"]),
         ("--out detector.safetensors", ["detector.safetensors exists"]),
         ("--out x.ckpt", ["x.ckpt", ".safetensors"]),
-        ("--out nowhere/x.safetensors", ["no folder", "nowhere"]),
+        ("--out nowhere/x.safetensors --device warp", ["no folder", "nowhere"]),  # before anything is loaded
         ("--device warp --out x.safetensors", ["warp"]),
         ("mixed/broken.png --out x.safetensors", ["none of the images can be read"]),
         ("nowhere --out x.safetensors", ["no file or folder nowhere"]),

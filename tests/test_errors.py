@@ -1,5 +1,6 @@
 """Wrong input ends with exit code 2 and a line that says what, where and what to do; never with a traceback."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -360,3 +361,27 @@ def test_a_dumped_config_is_a_config(tmp_path: Path) -> None:
 def test_make_photos_is_what_the_tests_take_it_for(tmp_path: Path) -> None:
     root = make_photos(tmp_path, train=1, test=2, other=3)
     assert len(list(root.rglob("*.png"))) == 3 * 1 + 3 * 2 + 3
+
+
+# ---- outputs that cannot be written
+
+
+@pytest.mark.parametrize("words", ["--trainer.default_root_dir file", "--trainer.default_root_dir file/below"])
+def test_a_run_that_cannot_be_written(words: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    refused(clipos("fit", *DEMO, *CPU, *words.split()), "file")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EISDIR])
+def test_errors_of_files_are_one_line(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        raise OSError(number, os.strerror(number), "runs/report.json")
+
+    monkeypatch.setattr(front_door, "dispatch", fail)
+    refused(clipos("configs"), f"runs/report.json: {os.strerror(number)}")
+
+
+def test_other_errors_of_the_system_are_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    for error in (OSError(errno.EBADF, "bad", "x"), OSError(errno.EACCES, "no file"), OSError("text")):
+        monkeypatch.setattr(front_door, "dispatch", lambda _, error=error: (_ for _ in ()).throw(error))
+        assert clipos("configs").code == 1

@@ -244,7 +244,8 @@ def test_tables_for_wandb(place, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "pieces"),
     [
-        (["nothing.yaml"], ["no grid 'nothing.yaml'", "grids/ablation.yaml", "grids/main.yaml"]),
+        (["nothing.yaml"], ["no grid 'nothing.yaml'", "ablation.yaml", "main.yaml"]),
+        (["maim"], ["Did you mean 'main.yaml'?"]),
         (["main", "--shard", "3/2"], ["--shard '3/2'"]),
         (["main", "--seeds", "one"], ["--seeds 'one'"]),
         (["main", "--colour", "red"], ["--colour"]),

@@ -35,6 +35,14 @@ def margin(evidence):
     return first - second
 
 
+def shapeless(evidence):
+    return evidence.logits
+
+
+def broken(evidence):
+    return evidence.logit
+
+
 region_margin = Score(margin, on="region")
 number = 3
 
@@ -55,8 +63,11 @@ def own(tmp_path, monkeypatch):
     """A module of the user's own in the working directory; returns the directory."""
     (tmp_path / "own_parts.py").write_text(OWN)
     monkeypatch.chdir(tmp_path)
+    find_score.cache_clear()
     yield tmp_path
     sys.modules.pop("own_parts", None)
+    while str(tmp_path) in sys.path:
+        sys.path.remove(str(tmp_path))
 
 
 def test_several_surgeries_in_one_forward_equal_a_forward_each(tiny_clip, images):
@@ -142,7 +153,6 @@ def test_own_parts_are_found_by_path(own):
     assert find_score("own_parts.margin").on == "cls"
     assert make_objective({"class_path": "own_parts.Smooth", "init_args": {"power": 3.0}}).power == 3.0
     assert make_objective("own_parts.Smooth").power == 2.0
-    assert str(own) not in sys.path
 
 
 @pytest.mark.parametrize(
@@ -151,6 +161,13 @@ def test_own_parts_are_found_by_path(own):
         (lambda: load_object("own_partz.x", "--o"), "--o own_partz.x: no module 'own_partz'"),
         (lambda: load_object("own_parts.x", "--o"), "--o own_parts.x: own_parts has no 'x'"),
         (lambda: find_score("own_parts.number"), "own_parts.number: neither"),
+        (lambda: find_score("own_parts.shapeless"), r"shapeless gives a tensor of shape \(2, 3\) for items of"),
+        (
+            lambda: find_score("own_parts.broken"),
+            r"broken fails on a small example: AttributeError.*own_parts.py, line",
+        ),
+        (lambda: make_objective({"class_path": "own_parts.Smooth", "args": {}}), "class_path and init_args, not"),
+        (lambda: make_objective("unknown", (1.0, 2.0)), "energy_margins belong to"),
         (lambda: make_objective("own_parts.margin"), "not a subclass of clipos_lightning.losses.Objective"),
         (lambda: make_objective("sharp"), "--model.objective 'sharp': take one of unknown, focal"),
         (
@@ -174,6 +191,9 @@ def test_own_objective_and_score_through_the_command_line(own):
     report = done("test", "--ckpt_path", fit.checkpoint, *limit).report
     assert report["headline"] == "own_parts.margin"
     assert set(report["average"]) == {"energy", "own_parts.region_margin", "own_parts.margin"}
+    assert (
+        len(done("test", "--config", "demo.yaml", "--model.score", "own_parts.margin", *limit).report["average"]) == 16
+    )
     plain = done("fit", "--config", "demo.yaml", "--config", "own.yaml", "--trainer.max_steps", 2, *SMOOTHER)
     assert not torch.equal(plain.context, fit.context)
     refused(clipos("fit", "--config", "demo.yaml", "--model.objective", "own_parts.Rough", *CPU), "has no 'Rough'")

@@ -1,5 +1,6 @@
 """One's own folders: fit without a test set or OOD sets; classes with several names and templates."""
 
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,30 @@ def test_own_folders_without_test_images_or_ood_sets(tiny_folder: Path) -> None:
     assert "15 images are too few" in run.out
     assert clipos("predict", "detector.safetensors", images, "--num_workers", 0).code == 0
     refused(clipos("test", "--ckpt_path", fit.checkpoint, *CPU), "no test images", "calibrate and predict work without")
+
+
+def test_the_printed_commands_hold_whatever_the_environment_says(tiny_folder: Path, tmp_path: Path) -> None:
+    options = ("--data.root", tiny_folder, "--data.id", "folder:photos", *SMALL, "--trainer.max_steps", 1)
+    env = {"CLIPOS_DATA": str(tmp_path / "elsewhere")}
+    fit = done("fit", "--config", "own.yaml", *options, env=env)
+    assert fit.lines[-3] == f"to decide: clipos calibrate {fit.checkpoint} IMAGES --root {tiny_folder}"
+    command, *words = shlex.split(fit.lines[-2].removeprefix("next: clipos "))
+    test = done(command, *words, env=env)
+    assert test.report["id"]["n"] == 15
+    calibrate = clipos("calibrate", fit.checkpoint, "--root", tiny_folder, "--num_workers", 0, env=env)
+    assert calibrate.code == 0, calibrate.err
+    there = done("fit", "--config", "own.yaml", *options, env={"CLIPOS_DATA": str(tiny_folder)})
+    assert there.lines[-2].endswith("last.ckpt")
+
+
+def test_files_of_other_kinds_are_counted_once(tiny_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_folder / "photos", "photos")
+    for name in ("star/a.HEIC", "star/deep/b.heic", "heart/notes.txt", "heart/.hidden"):
+        (tmp_path / "photos/train" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "photos/train" / name).touch()
+    words = ("fit", "--config", "own.yaml", "--data.id", "folder:photos", *SMALL, "--trainer.max_steps", 1)
+    assert done(*words).err.splitlines() == ["note: 3 files of other kinds left out (.heic, .txt)"]
+    assert done(*words, "--data.root", tiny_folder).err == ""
 
 
 def test_a_test_without_ood_sets_is_id_accuracy(tiny_folder: Path) -> None:

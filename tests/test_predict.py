@@ -17,8 +17,9 @@ import torch
 from PIL import Image
 from running import PHOTOS, Run, clipos, inside, refused, save_noise, save_scene
 
-from clipos_lightning import ClipOS, Detector, inputs, predict
-from clipos_lightning.data.sets import list_images
+from clipos_lightning import ClipOS, Detector, predict
+from clipos_lightning.data import walking
+from clipos_lightning.data.walking import list_images
 from clipos_lightning.heatmaps import heatmap_name
 from clipos_lightning.inputs import check_paths, count_paths, stream_paths
 from clipos_lightning.prompts import ContextOptions
@@ -72,10 +73,16 @@ def test_folders_are_walked_in_the_order_of_whole_paths(tmp_path: Path, monkeypa
         (tmp_path / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "tree" / name).touch()
     (tmp_path / "tree/b/loop").symlink_to(tmp_path / "tree")
+    (tmp_path / "tree/a0/b").symlink_to(tmp_path / "tree/b")  # into each other
+    (tmp_path / "tree/b/a0").symlink_to(tmp_path / "tree/a0")
     expected = [f"tree/{key}" for key in list_images(tmp_path / "tree")]
+    assert expected == [
+        *("tree/a-b.png", "tree/a.png", "tree/a/z.png", "tree/a0/1.jpg", "tree/a0/b/c.png", "tree/a0/b/c/d.PNG"),
+        *("tree/b/a0/1.jpg", "tree/b/c.png", "tree/b/c/d.PNG"),
+    ]
     assert list(stream_paths(["tree"])) == expected
-    assert count_paths(["tree", "tree/a.png"]) == 7
-    monkeypatch.setattr(inputs, "RUN", 2)  # more names in a folder than are sorted in memory
+    assert count_paths(["tree", "tree/a.png"]) == 10
+    monkeypatch.setattr(walking, "RUN", 2)  # more names in a folder than are sorted in memory
     assert list(stream_paths(["tree/"])) == expected
     with inside(tmp_path / "tree"):
         assert list(stream_paths(["."])) == [path.removeprefix("tree/") for path in expected]
@@ -86,7 +93,7 @@ def test_a_folder_of_many_names_is_sorted_outside_of_memory(tmp_path: Path, monk
     (tmp_path / "many").mkdir()
     for name in names:
         (tmp_path / "many" / name).touch()
-    monkeypatch.setattr(inputs, "RUN", 37)
+    monkeypatch.setattr(walking, "RUN", 37)
     assert list(stream_paths(["many"])) == [f"many/{name}" for name in sorted(names)]
 
 
@@ -94,6 +101,12 @@ def test_patterns_and_lists() -> None:
     stars = sorted(map(str, Path("images").glob("star/*.png")))
     assert list(stream_paths(["images/st*/*.png"])) == stars
     assert len(list(stream_paths(["images/**/*.png"]))) == 22
+    (home := Path("copy")).symlink_to(Path("images").resolve())
+    Path(home, "notes.txt").write_text("no image")
+    every = list(stream_paths(["copy/**"]))
+    assert sorted(every) == sorted(stream_paths(["copy"])) and len(set(every)) == len(every)
+    Path(home, "notes.txt").unlink()
+    refused(clipos("predict", "detector.safetensors", "images/**/star"), "no file matches")
     assert list(stream_paths(["images/sta?"])) == list(stream_paths(["images/star"])) == stars
     Path("a[1].png").touch()
     assert list(stream_paths(["a[1].png"])) == ["a[1].png"]  # a file's own name comes before a pattern
@@ -318,6 +331,34 @@ def test_rows_of_another_detector_are_not_mixed_in(home: Path, tmp_path: Path) -
     refused(clipos(*words), "another detector")
     assert Path("rows.csv").read_text() == before
     assert not Path("rows.csv.partial").exists()
+
+
+def test_rows_of_a_detector_with_the_same_threshold_are_not_mixed_in(home: Path, tmp_path: Path) -> None:
+    run_predict("images", "--out", "rows.csv")
+    lines = Path("rows.csv").read_text().splitlines(keepends=True)
+    other = Detector.load(home / "detector.safetensors", "cpu")
+    other.head.text = other.head.text.roll(1, 0)
+    other.head.scoring = type(other.head.scoring)(temperature=2.0)
+    other.save(tmp_path / "other.safetensors")
+    Path("rows.csv").write_text("".join(lines[:-3]))
+    words = ("predict", "other.safetensors", "images", "--out", "rows.csv", "--resume", *QUICK)
+    refused(clipos(*words), "another detector")
+    assert Path("rows.csv").read_text() == "".join(lines[:-3]) and not Path("rows.csv.partial").exists()
+    run_predict("images", "--out", "rows.csv", "--resume")
+    assert Path("rows.csv").read_text() == "".join(lines)
+
+
+def test_a_decoding_process_that_dies_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predict.ImageFiles, "__getitem__", lambda *_: os._exit(1))
+    words = ("predict", "detector.safetensors", "images", "--num_workers", 1)
+    refused(clipos(*words), "--num_workers 0", "--shm-size")
+
+
+def test_an_output_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "maps").write_text("in the way")
+    refused(clipos("predict", "detector.safetensors", "images", "--explain", "maps/x", *QUICK), "maps/x", "Not a dir")
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
+    refused(clipos("predict", "detector.safetensors", "images", "--out", "rows.csv"), "cannot be written to")
 
 
 def test_an_interrupted_run_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,10 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["--version"], 0, f"clipos {__version__}\n", ""),
         (["configs"], 0, "demo.yaml", ""),
         (["ift"], 2, "", "did you mean 'fit'"),
+        (["fit", "--modle.score", "mcm"], 2, "", "did you mean --model.score?"),
+        (["test", "--cpkt_path=x"], 2, "", "did you mean --ckpt_path?"),
+        (["completion", "bash"], 0, "complete -o filenames -F _clipos clipos", ""),
+        (["completion", "tcsh"], 2, "", "bash, zsh, fish"),
         (["fit", "--config", "nowhere.yaml"], 2, "", "'nowhere.yaml'"),
     ],
 )

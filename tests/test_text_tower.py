@@ -30,6 +30,19 @@ def test_a_shared_beginning_equals_whole_prompts_and_so_does_its_gradient(build_
     torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-4)
 
 
+def test_prompts_of_one_length_and_of_many_need_no_padding(build_clip):
+    """What stands behind an end token is not even read."""
+    clip = build_clip("quick_gelu").requires_grad_(False)
+    beginning, rests = torch.randn(3, 24), torch.randn(5, 4, 24)
+    ends = torch.tensor([2, 0, 3, 0, 2])
+    expected = encode_shared(clip, beginning, rests, ends)
+    for i, end in enumerate(ends.tolist()):
+        rests[i, end + 1 :] = torch.nan
+        alone = encode_shared(clip, beginning, rests[i : i + 1, : end + 1], ends[i : i + 1])
+        torch.testing.assert_close(alone, expected[i : i + 1], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(encode_shared(clip, beginning, rests, ends), expected, atol=1e-5, rtol=1e-5)
+
+
 def test_whole_prompts_equal_open_clips_own_encoding(build_clip, tokenizer):
     clip = build_clip()
     tokens = tokenizer(["a photo of a cat.", "a dog"])

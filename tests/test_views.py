@@ -18,8 +18,16 @@ from clipos_lightning.data.arrays import read_cifar
 from clipos_lightning.data.benchmarks import open_ood, parse_ood_specs
 from clipos_lightning.data.datamodule import FewShotOOD
 from clipos_lightning.data.resolution import ReducedSet, native_side
+from clipos_lightning.data.scenes import render
 from clipos_lightning.data.sets import ArraySet, FolderSet, ModelSizeImages, SceneSet, folder_images
-from clipos_lightning.data.transforms import batch_to_model_size, to_model_size, view, view_rng
+from clipos_lightning.data.transforms import (
+    as_tensor,
+    batch_to_model_size,
+    resize_where_it_is,
+    to_model_size,
+    view,
+    view_rng,
+)
 from clipos_lightning.errors import InputError
 
 DEMO = ("--config", "demo.yaml", "--trainer.max_steps", 1)
@@ -192,9 +200,25 @@ def test_a_folder_of_small_images_is_read_from_one_file(many: Path) -> None:
     save_noise(many / "small/3.png", 99, (16, 12))
     changed = cache.cached_folder(folder_images("small", many / "small"), many, 8)
     assert pixels(changed)[3] != pixels(again)[3]
+    (current,) = set(kept(many)) - {path}
+    current.write_bytes(b"not an array")
+    assert pixels(cache.cached_folder(images, many, 8)) == pixels(images)
+    assert kept(many) == sorted([path, current]) and current.stat().st_size > 1000
+
+
+def test_two_folders_of_equal_names_sizes_and_times(many: Path) -> None:
+    """A copy that keeps times, and then holds other pixels."""
+    for name, seed in (("a", 0), ("b", 100)):
+        for i in range(8):
+            save_noise(many / name / f"{i}.bmp", seed + i, (16, 12))
+            os.utime(many / name / f"{i}.bmp", ns=(5, 5))
+    for name in ("a", "b", "a"):
+        images = folder_images("small", many / name)
+        assert pixels(cache.cached_folder(images, many, 8)) == pixels(images)
     assert len(kept(many)) == 2
-    path.write_bytes(b"not an array")
-    os.utime(many / "small/3.png", ns=(1, 1))
+    for i in range(8):  # in place, with the times of before
+        save_noise(many / "a" / f"{i}.bmp", 200 + i, (16, 12))
+        os.utime(many / "a" / f"{i}.bmp", ns=(5, 5))
     assert pixels(cache.cached_folder(images, many, 8)) == pixels(images)
 
 
@@ -212,6 +236,16 @@ def test_where_there_is_no_cache(spoil: str, many: Path, monkeypatch: pytest.Mon
         monkeypatch.setattr(os, "access", lambda *_: False)
     images = folder_images("small", many / "small")
     assert cache.cached_folder(images, many, 3 if spoil == "limit" else 8) is images
+    assert kept(many) == []
+
+
+def test_a_root_that_is_read_only(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    images = folder_images("small", many / "small")
+    assert pixels(cache.cached_folder(images, many, 8)) == pixels(images)
     assert kept(many) == []
 
 
@@ -294,6 +328,27 @@ def test_only_arrays_are_resized_in_batches(tmp_path: Path) -> None:
     assert torch.equal(folder.__getitems__([0])[0]["image"], folder[0]["image"])
     wide = batch_to_model_size(noise(2, 20, 30), 16)
     assert torch.equal(wide[1], to_model_size(Image.fromarray(noise(2, 20, 30)[1]), 16))
+
+
+@pytest.mark.parametrize(("side", "size"), [(32, 224), (64, 32), (500, 224), (32, 32)])
+def test_resizing_on_the_device_is_pils_but_for_one_in_255(side: int, size: int) -> None:
+    pictures = [Image.fromarray(render("id", "tune", 1, i).image).resize((side, side)) for i in range(4)]
+    expected = torch.stack([to_model_size(picture, size) for picture in pictures]).int()
+    pixels = torch.stack([as_tensor(picture) for picture in pictures])
+    off = (resize_where_it_is(pixels, size).int() - expected).abs()
+    assert off.max() <= 1
+    assert (off > 0).float().mean() < 0.01
+
+
+def test_the_backbone_resizes_what_the_loader_left_small(microclip) -> None:
+    images = ArraySet("x", noise(6, 20, 20), np.arange(6))
+    raw = ModelSizeImages(images, range(6), 32, raw=True)
+    pixels = torch.stack([item["image"] for item in raw.__getitems__([0, 3])])
+    assert pixels.shape == (2, 3, 20, 20)
+    found = microclip.encode_image(pixels)
+    assert torch.equal(found.cls, microclip.encode_image(resize_where_it_is(pixels, 32)).cls)
+    wide = ModelSizeImages(ArraySet("y", noise(2, 20, 30), None), range(2), 32, raw=True)
+    assert wide.__getitems__([1])[0]["image"].shape == (3, 32, 32)  # not square: cropped as ever
 
 
 KNOWN = [[0.6752, 0.751431, 0.515173, 0.822943, 0.981209], [0.744728, 0.81648, 0.437428, 0.361135, 0.108408]]

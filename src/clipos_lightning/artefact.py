@@ -10,7 +10,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from .errors import InputError
-from .files import whole
+from .files import check_parent, whole
 
 FORMAT = 1
 KEY = "clipos"  # of the JSON among the file's metadata
@@ -42,8 +42,7 @@ def write_artefact(path: str | Path, tensors: Mapping[str, Tensor], record: Mapp
     path = Path(path)
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists: give another name, or remove it")
-    if not path.absolute().parent.is_dir():
-        raise InputError(f"no folder {path.absolute().parent} to write {path.name} to: make it first")
+    check_parent(path)
     plain = {name: tensor.detach().float().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with whole(path) as partial:
         partial.write_bytes(save(plain, {KEY: json.dumps({"format": FORMAT, **record}, ensure_ascii=False)}))

@@ -23,12 +23,16 @@ from open_clip.model import resize_pos_embed
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
+from .blocks import finish, project_in
+from .compiled import FixedShapes, Tensors
+from .data.transforms import resize_where_it_is
 from .errors import InputError
 from .surgery import SurgeryOptions, attend, context_matrix, patch_context
 from .text_tower import encode_shared, encode_whole
 from .types import ImageFeatures, Images, Patches, PathName, Texts
 
 EMBEDDED = "MicroCLIP"
+LAST_ROWS = 16  # tokens kept where only the class token is wanted: fewer take other kernels, with other last bits
 
 Tokens = Float[Tensor, "batch tokens width"]
 
@@ -72,6 +76,7 @@ class FrozenClip(nn.Module):
             depth = surgery.depth
             raise InputError(f"--model.surgery.depth is {depth}: {name} has {blocks} blocks, take 0 to {blocks}")
         self._matrices: dict[SurgeryOptions, Tensor] = {}
+        self.compiled: FixedShapes | None = None
         preprocess = getattr(clip.visual, "preprocess_cfg", {})
         for key, value in (("mean", open_clip.OPENAI_DATASET_MEAN), ("std", open_clip.OPENAI_DATASET_STD)):
             tensor = torch.tensor(preprocess.get(key, value), device=clip.logit_scale.device).view(1, 3, 1, 1)
@@ -93,6 +98,10 @@ class FrozenClip(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.mean.device
+
+    def compile_tower(self) -> None:
+        """Run the image tower by ``torch.compile``, at fixed shapes."""
+        self.compiled = FixedShapes(self.tower)
 
     def depth(self, surgery: SurgeryOptions) -> int:
         """How many of the last blocks have the surgery path."""
@@ -123,50 +132,54 @@ class FrozenClip(nn.Module):
         q, k and v are computed once a block; each surgery path leaves the original one where its blocks start.
 
         Args:
-            images: uint8 at the model's size, (B, 3, H, W).
+            images: uint8 at the model's size, (B, 3, H, W), or square ones of another size, which are resized here.
             paths: as for :meth:`encode_image`.
             surgeries: options of the surgery paths, at least one.
         """
-        visual = self.clip.visual
-        dtype = visual.conv1.weight.dtype
-        x = visual._embeds(((images.float() / 255 - self.mean) / self.std).to(dtype))
-        blocks = visual.transformer.resblocks
-        added: dict[SurgeryOptions, Tokens] = dict.fromkeys(surgeries if "vv" in paths else (), x)
-        local = x
-        for i, block in enumerate(blocks):
-            if i == len(blocks) - 1 and "local" in paths:
-                local = local_path(block, x)
-            inside = [s for s in added if i >= len(blocks) - self.depth(s)]
-            x, updates = self.block(block, x, inside)
-            added = {s: y + updates[s] if s in updates else x for s, y in added.items()}
-        shared = ImageFeatures(
-            cls=self.project(x[:, :1])[:, 0],
-            patches=self.project(x[:, 1:]) if "clip" in paths else None,
-            patches_local=self.project(local[:, 1:]) if "local" in paths else None,
-        )
-        return {s: replace(shared, patches_vv=self.project(added[s][:, 1:]) if added else None) for s in surgeries}
+        different = tuple(dict.fromkeys(surgeries))
+        if images.shape[-1] != self.image_size:
+            images = resize_where_it_is(images, self.image_size)
+        cls, clip, local, *added = (self.compiled or self.tower)(images, paths=paths, surgeries=different)
+        assert cls is not None
+        shared = ImageFeatures(cls, clip, patches_local=local)
+        return {s: replace(shared, patches_vv=added[i] if added else None) for i, s in enumerate(different)}
 
-    def block(
-        self, block: Any, x: Tokens, surgeries: Sequence[SurgeryOptions]
-    ) -> tuple[Tokens, dict[SurgeryOptions, Tokens]]:
-        """CLIP's own block on x, and what each surgery path adds: out_proj(softmax(v' v'^T / sqrt(d)) v')."""
-        attention = block.attn
-        qkv = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
-        q, k, v = qkv.chunk(3, dim=-1)
-        updates = {}
-        for surgery in surgeries:
-            smooth = self.smooth_values(block, x, v, surgery)
-            q_, k_ = (smooth, smooth) if surgery.attention == "vv" else (q, k)
-            updates[surgery] = block.ls_1(attention.out_proj(attend(q_, k_, smooth, attention.num_heads)))
-        x = x + block.ls_1(attention.out_proj(attend(q, k, v, attention.num_heads)))
-        return x + block.ls_2(block.mlp(block.ln_2(x))), updates
+    def tower(self, images: Images, paths: frozenset[PathName], surgeries: tuple[SurgeryOptions, ...]) -> Tensors:
+        """The global feature, CLIP's own patches and the local ones where asked for, then each surgery path's."""
+        visual = self.clip.visual
+        x = visual._embeds(((images.float() / 255 - self.mean) / self.std).to(visual.conv1.weight.dtype))
+        blocks = visual.transformer.resblocks
+        begins = {s: len(blocks) - self.depth(s) for s in (surgeries if "vv" in paths else ())}
+        added, local = dict.fromkeys(begins, x), None
+        alone = "clip" not in paths and len(blocks) not in begins.values()  # nothing asks for CLIP's own last patches
+        for i, block in enumerate(blocks):
+            last, heads = i == len(blocks) - 1, block.attn.num_heads
+            q, k, v = project_in(block, x).chunk(3, dim=-1)
+            for s in (s for s in added if i >= begins[s]):
+                added[s] = added[s] + self.surgery_step(block, x, (q, k, v), s)
+            if last and "local" in paths:
+                local = self.project(finish(block, x, v)[:, 1:])  # LoCoOp's: out_proj(v) in place of attention
+            rows = slice(0, LAST_ROWS if last and alone else None)
+            x = finish(block, x[:, rows], attend(q[:, rows], k, v, heads))
+            added |= {s: x for s in added if i < begins[s]}
+        clip = self.project(x[:, 1:]) if "clip" in paths else None
+        return self.project(x[:, :1])[:, 0], clip, local, *(self.project(y[:, 1:]) for y in added.values())
+
+    def surgery_step(
+        self, block: Any, x: Tokens, parts: tuple[Tokens, Tokens, Tokens], surgery: SurgeryOptions
+    ) -> Tokens:
+        """What a block adds to the surgery path: out_proj(softmax(v' v'^T / sqrt(d)) v')."""
+        q, k, v = parts
+        smooth = self.smooth_values(block, x, v, surgery)
+        q, k = (smooth, smooth) if surgery.attention == "vv" else (q, k)
+        return block.ls_1(block.attn.out_proj(attend(q, k, smooth, block.attn.num_heads)))
 
     def smooth_values(self, block: Any, x: Tokens, v: Tokens, surgery: SurgeryOptions) -> Tokens:
         """v' by patch-context on the values, or on the embeddings before ln_1, or v as it is."""
         if surgery.context_on == "values":
             return patch_context(v, self.context_of(surgery))
         if surgery.context_on == "embeddings":
-            return values_of(block, patch_context(x, self.context_of(surgery)))
+            return project_in(block, patch_context(x, self.context_of(surgery)), 2)
         return v
 
     def project(self, tokens: Tokens) -> Patches:
@@ -230,19 +243,6 @@ class FrozenClip(nn.Module):
     def encode_text(self, texts: Sequence[str]) -> Texts:
         """Text features of plain prompts, (K, D), as CLIP's own ``encode_text``."""
         return self.encode_embeddings(*self.embed_prompts(texts))
-
-
-def values_of(block: Any, x: Tokens) -> Tokens:
-    """v = W_v ln_1(x)."""
-    width = x.shape[-1]
-    attention = block.attn
-    return F.linear(block.ln_1(x), attention.in_proj_weight[2 * width :], attention.in_proj_bias[2 * width :])
-
-
-def local_path(block: Any, x: Tokens) -> Tokens:
-    """LoCoOp's local features: the last block with out_proj(v) in place of attention (Miyai et al. 2023)."""
-    x = x + block.ls_1(block.attn.out_proj(values_of(block, x)))
-    return x + block.ls_2(block.mlp(block.ln_2(x)))
 
 
 def fingerprint(module: nn.Module) -> str:

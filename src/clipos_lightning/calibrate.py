@@ -2,10 +2,11 @@
 
 import argparse
 import math
+import os
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Sequence, Set
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,22 @@ from torch import Tensor
 
 from . import __version__
 from .calibration import ConformalPoint, Temperature, conformal_point, conformal_rank, fit_temperature, smallest_n
-from .checkpoint import read_checkpoint
+from .checkpoint import brief, data_options, known_options, read_checkpoint
 from .data.datamodule import FewShotOOD
+from .data.sets import FolderSet
 from .detector import BATCH, Detector, is_checkpoint
 from .errors import InputError
+from .files import check_parent
 from .inputs import check_paths, count_paths, stream_paths
-from .predict import Parser, add_engine_options, load_batches, parse
+from .parsing import Parser
+from .predict import add_engine_options, living_workers, load_batches, parse
 from .progress import counter, hush
+from .prototypes import VIEWS
 from .types import Labels
 
 Scores = NDArray[np.float64]
+MOST = 4096  # views that are judged
+PROMISES = ("guaranteed", "likely")  # of a conformal point, for images that the detector has not seen
 
 
 def make_parser() -> Parser:
@@ -38,7 +45,7 @@ def make_parser() -> Parser:
     text = "detector to write (must not exist); default: detector.safetensors"
     parser.add_argument("--out", default="detector.safetensors", help=text)
     parser.add_argument("--views", type=int, default=10, help="random crops of each few-shot image (default 10)")
-    parser.add_argument("--root", help="where the few-shot images lie, if not where they were in training")
+    parser.add_argument("--root", help="data root of the few-shot images; default: $CLIPOS_DATA, else that of training")
     add_engine_options(parser)
     return parser
 
@@ -57,6 +64,7 @@ def check_options(given: argparse.Namespace) -> None:
         raise InputError(f"calibrate: --out {given.out}: a detector's name ends in .safetensors")
     if Path(given.out).exists():
         raise InputError(f"calibrate: {given.out} exists; give another --out, or remove it")
+    check_parent(Path(given.out))
     if not is_checkpoint(given.file) and not given.paths:
         raise InputError(
             f"calibrate: {given.file} does not hold the few-shot images: give ID images to set the threshold by, or "
@@ -69,78 +77,113 @@ def check_options(given: argparse.Namespace) -> None:
 
 
 @torch.inference_mode()
-def score_images(detector: Detector, batches: Iterable[Any]) -> Iterator[tuple[Scores, list[str]]]:
-    """Scores of the readable images of each batch, and the errors of the others."""
+def score_images(detector: Detector, batches: Iterable[Any]) -> Iterator[tuple[Scores, list[str], list[str]]]:
+    """Scores of the readable images of each batch, the errors of the others, and the paths of all."""
     for batch in batches:
         readable = torch.tensor([not error for error in batch.errors])
         scores = detector.judge(batch.images).score.cpu()[readable]
-        yield scores.double().numpy(), [error for error in batch.errors if error]
+        yield scores.double().numpy(), [error for error in batch.errors if error], batch.paths
 
 
-def score_paths(detector: Detector, given: argparse.Namespace) -> Scores:
+def score_paths(detector: Detector, given: argparse.Namespace, learned: Set[str]) -> tuple[Scores, int]:
     """Scores of one's own ID images; unreadable ones are left out and named on stderr.
+
+    Args:
+        detector: the detector.
+        given: the options.
+        learned: real paths of the images that it learned from.
+
+    Returns:
+        The scores, and how many of the images are among those.
 
     Raises:
         InputError: none can be read.
     """
     batches = load_batches(stream_paths(given.paths), detector.backbone.image_size, given.batch_size, given.num_workers)
     shown = sys.stderr.isatty()
-    found: list[Scores] = []
-    with counter(count_paths(given.paths) if shown else None, 0, "scoring ID images", shown) as step:
-        for scores, errors in score_images(detector, batches):
+    found, known = list[Scores](), 0
+    total = count_paths(given.paths) if shown else None
+    with counter(total, 0, "scoring ID images", shown) as step, living_workers():
+        for scores, errors, paths in score_images(detector, batches):
             found.append(scores)
+            known += sum(os.path.realpath(path) in learned for path in paths)
             step(len(scores) + len(errors))
             for error in errors:
                 print(f"left out: {error}", file=sys.stderr)
     if not sum(map(len, found)):
         raise InputError("calibrate: none of the images can be read")
-    return np.concatenate(found)
+    return np.concatenate(found), known
+
+
+@dataclass
+class Views:
+    """What a detector says of views of the few-shot images that training did not see.
+
+    Attributes:
+        scores: (N,).
+        logits: (N, C).
+        labels: (N,).
+        images: how many images they are of.
+        files: real paths of the images that the detector learned from; none where they are no files.
+    """
+
+    scores: Scores
+    logits: Tensor
+    labels: Labels
+    images: int
+    files: Set[str]
 
 
 @torch.inference_mode()
-def judge_views(detector: Detector, images: Tensor) -> tuple[Scores, Tensor]:
-    """Scores (N,) and logits (N, C) of images at the model's size."""
+def judge_views(detector: Detector, data: FewShotOOD, views: int) -> Views:
+    """Views of every few-shot image, fewer where there are many images, judged some at a time."""
+    count, train = len(data.drawn), data.id_set.train
+    first, views = max(data.views, VIEWS), min(views, max(1, MOST // count))  # the first VIEWS chose the image weight
+    rows = torch.arange(first * count, (first + views) * count)[:: math.ceil(views * count / MOST)]
     scores, logits = [], []
-    for batch in images.split(BATCH):
-        features = detector.backbone.encode_image(batch.to(detector.backbone.device), detector.head.paths)
-        found, cosine = detector.head.judge(features)
+    for part in rows.split(BATCH):
+        images = data.shot_images(part).to(detector.backbone.device)
+        found, cosine = detector.head.judge(detector.backbone.encode_image(images, detector.head.paths))
         scores.append(found[detector.score].double().cpu())
         logits.append((detector.head.scale * cosine).cpu())
-    return torch.cat(scores).numpy(), torch.cat(logits)
+    files = [train.root / train.keys[i] for i in data.drawn] if isinstance(train, FolderSet) else []
+    real = set(map(os.path.realpath, files))
+    labels = data.shot_labels[rows % count]
+    return Views(torch.cat(scores).numpy(), torch.cat(logits), labels, min(count, len(rows)), real)
 
 
 def open_shots(file: str, root: str | None, image_size: int) -> FewShotOOD:
     """The few-shot images that a checkpoint was trained on.
 
     Raises:
-        InputError: they are not there.
+        InputError: they are not there, or others are.
     """
-    options = dict(read_checkpoint(file)["datamodule_hyper_parameters"]) | {"ood_sets": []}
-    if root is not None or not Path(options["root"]).is_dir():
-        options["root"] = root  # None: $CLIPOS_DATA
-    try:
+    checkpoint = read_checkpoint(file)
+    options = data_options(checkpoint) | ({} if root is None else {"root": root}) | {"ood_sets": []}
+    with known_options(file):
         data = FewShotOOD(**options)
-        data.image_size = image_size
-        data.setup("fit")
-    except InputError as error:
-        raise InputError(f"the few-shot images are not at hand (give --root, or ID images): {error}") from error
+    data.image_size = image_size
+    data.setup("fit")
+    trained, where = checkpoint["clipos"], f"{data.id_set.name!r} below {data.root}"
+    if data.class_names != trained["class_names"]:
+        theirs, ours = brief(trained["class_names"]), brief(data.class_names)
+        raise InputError(f"{where} has other classes ({ours}) than in training ({theirs})")
+    if trained.get("shots") not in (None, data.manifest()["digest"]):
+        raise InputError(f"{where} has other images than in training: the draw differs")
     return data
-
-
-def held_out_views(data: FewShotOOD, count: int) -> tuple[Tensor, Labels]:
-    """Random crops of the few-shot images that training did not see, and their labels."""
-    return data.shot_views(range(data.views, data.views + count))
 
 
 # ---- what is said about it
 
 
-def point_lines(point: ConformalPoint, recall: float, score: str, what: str) -> list[str]:
-    """The threshold, and what it guarantees."""
+def point_lines(point: ConformalPoint, recall: float, score: str, what: str, promised: bool) -> list[str]:
+    """The threshold, and what it guarantees, if it was set by images that the detector has not seen."""
     lines = [
         f"threshold: {score} >= {point.threshold:.9g}, the {ordinal(point.rank)} smallest score of {what}",
         f"  accepted of these: {100 * point.achieved:.1f} %",
     ]
+    if not promised:
+        return lines
     if conformal_rank(point.n, recall):
         lines.append(
             f"  a new image exchangeable with these is accepted with a probability of at least {100 * recall:g} % "
@@ -156,15 +199,19 @@ def point_lines(point: ConformalPoint, recall: float, score: str, what: str) -> 
     return lines
 
 
-def views_warning(shots: int, views: int, recall: float) -> list[str]:
-    """What a threshold from views is worth."""
-    total, most = shots * views, 100 * (1 - max(1, conformal_rank(shots, recall)) / (shots + 1))
+VIEWS_WARNING = [
+    "warning: no ID images were given, so the threshold comes from random crops of the few-shot images: it promises",
+    "  nothing of new images. Their recall may be lower (the detector learned from these images, and crops of one are",
+    "  alike), or higher, with more OOD images accepted (a crop is harder to know than a whole image). Give unlabelled",
+    "  ID images when you have some: clipos calibrate CKPT FOLDER",
+]
+
+
+def known_warning(known: int, given: int) -> list[str]:
+    """What a threshold from the images of training is worth."""
     return [
-        f"warning: no ID images were given, so the threshold comes from {views} random crops of each few-shot image.",
-        f"  What stands above would hold for {total} independent images; {shots} guarantee at most {most:.1f} %.",
-        "  The recall on new images may be lower (the detector learned from these images, and crops of one are alike),",
-        "  or higher, with more OOD images accepted (a crop is harder to know than a whole image). Give unlabelled ID",
-        "  images when you have some: clipos calibrate CKPT FOLDER",
+        f"warning: the detector learned from {known} of these {given} images and knows them better than new ones: the",
+        "  threshold promises nothing, and fewer new images will be accepted. Give ID images that it has not seen.",
     ]
 
 
@@ -195,31 +242,31 @@ def calibrate(detector: Detector, given: argparse.Namespace) -> list[str]:
     views = find_views(detector, given, lines)
     record: dict[str, Any] = {"recall": given.recall, "version": __version__}
     if views is not None:
-        scores, logits, labels, shots = views
-        found = fit_temperature(logits, labels)
+        found = fit_temperature(views.logits, views.labels)
         detector.temperature = found.value
         record["temperature"] = asdict(found)
         lines.append(temperature_line(found))
     elif "temperature" in detector.calibration:
         record["temperature"] = detector.calibration["temperature"]
     if given.paths:
-        scores, what, warning = score_paths(detector, given), "ID images", []
+        scores, known = score_paths(detector, given, views.files if views else set())
+        what, warning = "ID images", known_warning(known, len(scores)) if known else []
     else:
         assert views is not None
-        what, warning = f"views of {shots} images", views_warning(shots, given.views, given.recall)
+        scores, what, warning = views.scores, f"views of {views.images} images", VIEWS_WARNING
     if not np.isfinite(scores).all():
         raise InputError(f"calibrate: {detector.score} is not finite on every image: take another --model.score")
     point = conformal_point(scores, given.recall)
     detector.threshold = point.threshold
     source = "images" if given.paths else "views"
-    detector.calibration = record | {"source": source, "point": asdict(point)}
-    return point_lines(point, given.recall, detector.score, f"{point.n} {what}") + warning + lines
+    kept = {key: value for key, value in asdict(point).items() if not (warning and key in PROMISES)}
+    detector.calibration = record | {"source": source, "point": kept}
+    said = point_lines(point, given.recall, detector.score, f"{point.n} {what}", promised=not warning)
+    return [*said, *warning, *lines]
 
 
-def find_views(
-    detector: Detector, given: argparse.Namespace, lines: list[str]
-) -> tuple[Scores, Tensor, Labels, int] | None:
-    """Scores, logits and labels of held-out views, and how many images they are of; None where there are none.
+def find_views(detector: Detector, given: argparse.Namespace, lines: list[str]) -> Views | None:
+    """Held-out views of the few-shot images; None where there are none.
 
     Raises:
         InputError: the few-shot images are not there, and nothing else was given.
@@ -229,14 +276,13 @@ def find_views(
         lines.append(f"temperature: {detector.temperature:.3g} ({kept}: a detector's file has no labelled images)")
         return None
     try:
-        data = open_shots(given.file, given.root, detector.backbone.image_size)
-        images, labels = held_out_views(data, given.views)
+        return judge_views(detector, open_shots(given.file, given.root, detector.backbone.image_size), given.views)
     except InputError as error:
+        what = f"the few-shot images are not at hand: {error}; give their --root"
         if not given.paths:
-            raise
-        lines.append(f"temperature: 1 ({error})")
+            raise InputError(f"{what}, or ID images") from error
+        lines.append(f"temperature: 1 ({what})")
         return None
-    return *judge_views(detector, images), labels, len(data.drawn)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -244,7 +290,7 @@ def main(arguments: Sequence[str]) -> int:
     hush()
     given = parse(make_parser(), arguments)
     check_options(given)
-    detector = Detector.load(given.file, given.device, given.pretrained)
+    detector = Detector.load(given.file, given.device, given.pretrained, given.trust)
     lines = calibrate(detector, given)
     detector.save(given.out)
     size = math.ceil(Path(given.out).stat().st_size / 1000)

@@ -1,6 +1,8 @@
 """Reading a checkpoint: what was trained, as configuration. Never unpickles anything but tensors and plain data."""
 
 import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +43,52 @@ def model_options(checkpoint: dict[str, Any]) -> dict[str, Any]:
     return options | checkpoint["clipos"].get("recipe", {})
 
 
-def as_config(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint as a configuration that later flags and configs override: model, data, seed.
+def data_options(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """The data's options as they stood in training; the root is left to $CLIPOS_DATA where that is set.
 
-    The data root is left to $CLIPOS_DATA where that is set.
+    Raises:
+        InputError: it was trained on something else than a FewShotOOD.
     """
-    data = dict(checkpoint.get("datamodule_hyper_parameters", {}))
+    if "datamodule_hyper_parameters" not in checkpoint:
+        raise InputError("the checkpoint does not say which few-shot images it was trained on")
+    data = dict(checkpoint["datamodule_hyper_parameters"])
     if os.environ.get("CLIPOS_DATA"):
         data.pop("root", None)
+    return data
+
+
+@contextmanager
+def known_options(path: str | Path) -> Iterator[None]:
+    """Options of a file that this version does not know are said in one line."""
+    try:
+        yield
+    except (TypeError, KeyError) as error:
+        raise InputError(
+            f"{path} has options that this version does not know: {error}; update clipos-lightning"
+        ) from error
+
+
+def refuse_imports(path: str | Path, names: Iterable[Any]) -> None:
+    """A file alone must not decide what is imported.
+
+    Args:
+        path: the file.
+        names: scores and objectives that it names; those with a dot are imported by it.
+
+    Raises:
+        InputError: there is one.
+    """
+    dotted = [name for name in names if isinstance(name, str) and "." in name]
+    if dotted:
+        raise InputError(
+            f"{path} wants {dotted[0]!r} imported, which runs code: if you trust the file, add --trust (in Python: "
+            "trust=True)"
+        )
+
+
+def as_config(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint as a configuration that later flags and configs override: model, data, seed."""
+    data = data_options(checkpoint) if "datamodule_hyper_parameters" in checkpoint else {}
     seed = checkpoint["hyper_parameters"]["seed"]
     return {"seed_everything": seed, "model": model_options(checkpoint), "data": data}
 

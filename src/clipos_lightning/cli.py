@@ -1,14 +1,18 @@
 """fit, validate and test by LightningCLI: shipped configs by name, a folder for each run, clear errors."""
 
+import argparse
+import difflib
 import netrc
 import os
+import re
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 from urllib.parse import urlsplit
 
 import yaml
@@ -23,6 +27,8 @@ from .callbacks import LastCheckpoint, ShotsManifest, TestReport
 from .checkpoint import as_config, model_options, read_checkpoint
 from .commands import TRAINER_COMMANDS
 from .data.datamodule import FewShotOOD
+from .data.sets import FolderSet
+from .data.walking import other_kinds
 from .errors import InputError
 from .files import new_run_folder, whole
 from .module import ClipOS
@@ -31,7 +37,7 @@ from .progress import Progress, hush, process_rank
 
 RUN_FOLDER = "CLIPOS_RUN_FOLDER"  # tells the processes that DDP starts where the first one writes
 LINKED = ("class_names", "class_wordings")  # flow from the data to the model
-FREE_AT_TEST = ("score", "scores", "pretrained")  # the command line wins over the checkpoint
+FREE_AT_TEST = ("score", "scores", "pretrained", "compile")  # the command line wins over the checkpoint
 
 
 class PackagedConfig(ActionConfigFile):
@@ -68,7 +74,19 @@ class Parser(LightningArgumentParser):
         if isinstance(ex, InputError):
             raise ex
         text = " ".join(str(message).split())
+        wrong = re.match(r"unrecognized arguments: (--[^\s=]+)", text)
+        if wrong:
+            known = {option for parser in self.every_parser() for option in parser._option_string_actions}
+            found = difflib.get_close_matches(wrong[1], known, 1)
+            text = f"no option {wrong[1]}" + (f"; did you mean {found[0]}?" if found else f" ({text})")
         raise InputError(text if len(text) <= 400 else text[:397] + "...") from ex
+
+    def every_parser(self) -> Iterator[Any]:
+        """This parser and its subcommands'."""
+        yield self
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                yield from action.choices.values()
 
 
 class SaveConfig(SaveConfigCallback):
@@ -133,9 +151,7 @@ class ClipOSCLI(LightningCLI):
             raise InputError(
                 f"ckpt_path {given} stands in a config: give it on the command line, as --ckpt_path {given}"
             )
-        precision = str(self.config[self.config.subcommand].trainer.precision)
-        if (precision.endswith("-true") and precision != "32-true") or precision in ("64", "transformer-engine"):
-            raise InputError(f"--trainer.precision {precision}: scores are fp32; take 32-true, 16-mixed or bf16-mixed")
+        check_precision(self.config[self.config.subcommand].trainer.precision)
         if self.config[self.config.subcommand].trainer.enable_checkpointing is False:
             raise InputError("--trainer.enable_checkpointing false: a run always writes its last.ckpt; leave it out")
 
@@ -182,6 +198,17 @@ class ClipOSCLI(LightningCLI):
         self.save_config_kwargs = {"folder": self.folder, "plain": self.config_dump}
         return super().instantiate_trainer(logger=loggers, default_root_dir=str(self.folder), **kwargs)
 
+    def before_fit(self) -> None:
+        """What a folder of one's own holds that is no image to us."""
+        images = self.datamodule.id_set.train
+        if self.datamodule.hparams["id"].startswith("folder:") and isinstance(images, FolderSet):
+            left: Counter[str] = sum(
+                (other_kinds(images.root / name) for name in self.datamodule.id_set.class_keys), Counter()
+            )
+            if left:
+                kinds = ", ".join(kind or "no suffix" for kind in sorted(left))
+                say(f"note: {left.total()} files of other kinds left out ({kinds})", sys.stderr)
+
     def after_fit(self) -> None:
         """What was chosen, and what comes next."""
         for note in self.model.notes:
@@ -193,9 +220,10 @@ class ClipOSCLI(LightningCLI):
                 )
         checkpoint = shlex.quote(str(self.folder / "last.ckpt"))
         tested = self.datamodule.id_set.test is not None
-        say(f"{'to decide' if tested else 'next'}: clipos calibrate {checkpoint} IMAGES")
+        root = elsewhere(self.datamodule.root)
+        say(f"{'to decide' if tested else 'next'}: clipos calibrate {checkpoint} IMAGES{root and f' --root {root}'}")
         if tested:
-            say(f"next: clipos test --ckpt_path {checkpoint}")
+            say(f"next: clipos test --ckpt_path {checkpoint}{root and f' --data.root {root}'}")
         self.end()
 
     def after_validate(self) -> None:
@@ -216,9 +244,16 @@ class ClipOSCLI(LightningCLI):
 
 
 @rank_zero_only
-def say(line: str) -> None:
-    """A line on stdout, by the first process."""
-    print(line, flush=True)
+def say(line: str, file: TextIO | None = None) -> None:
+    """A line on stdout (or elsewhere), by the first process."""
+    print(line, file=file, flush=True)
+
+
+def elsewhere(root: Path) -> str:
+    """A run's data root, quoted, where $CLIPOS_DATA would lead the next command to another; else nothing."""
+    there = os.environ.get("CLIPOS_DATA")
+    moved = there and Path(there).expanduser().resolve() != root.resolve()
+    return shlex.quote(str(root.absolute())) if moved else ""
 
 
 def configs_first(words: Sequence[str]) -> list[str]:
@@ -242,6 +277,17 @@ def value_of(words: Sequence[str], option: str) -> str | None:
         elif word.startswith(f"{option}="):
             value = word.partition("=")[2]
     return None if value in (None, "null", "") else value
+
+
+def check_precision(given: Any) -> None:
+    """Mixed precision for the backbone, or none: scores are fp32.
+
+    Raises:
+        InputError: another.
+    """
+    precision = str(given)
+    if (precision.endswith("-true") and precision != "32-true") or precision in ("64", "transformer-engine"):
+        raise InputError(f"--trainer.precision {precision}: scores are fp32; take 32-true, 16-mixed or bf16-mixed")
 
 
 def check_options(ours: dict[str, Any], trained: dict[str, Any]) -> None:

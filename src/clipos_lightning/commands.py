@@ -15,6 +15,7 @@ COMMANDS = {
     "export": "write a detector as ONNX, backbone included",
     "configs": "list the shipped configs",
     "data": "list, download, verify and describe the data sets",
+    "completion": "print a script that completes commands and options: bash, zsh or fish",
 }
 OWN_PARSERS = {  # command to its module, and the function there where it is not main
     "benchmark": "experiments.command",
@@ -24,4 +25,5 @@ OWN_PARSERS = {  # command to its module, and the function there where it is not
     "explain": "explain",
     "export": "export",
     "data": "datasets_command",
+    "completion": "completion",
 }

@@ -1,6 +1,5 @@
 """``clipos data``: list the data sets, fetch, verify, and say where each comes from."""
 
-import argparse
 import difflib
 import multiprocessing
 import os
@@ -14,25 +13,17 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
 from tqdm import tqdm
 
 from .data import sources
 from .data.fetch import download, extract
 from .errors import InputError
+from .parsing import Parser
 
 WIDTH = 100
 NAMED = 20  # unreadable images that are printed for each set
 IN_PROCESS = 64  # images; starting processes takes longer than these
-
-
-class Parser(argparse.ArgumentParser):
-    """Errors in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise what the front door prints."""
-        raise InputError(f"{self.prog.removeprefix('clipos ')}: {message}; see {self.prog} --help")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -215,7 +206,7 @@ def verify(name: str, root: Path, workers: int) -> str:
 
 def verify_folder(folder: Path, workers: int) -> tuple[int, list[str]]:
     """How many image files lie below a folder, and a line for each that cannot be decoded."""
-    from .data.sets import list_images
+    from .data.walking import list_images
 
     paths = [str(folder / key) for key in list_images(folder)]
     checks = tqdm(

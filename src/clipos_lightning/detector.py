@@ -1,6 +1,6 @@
 """Detector: decides for one's own images. A frozen backbone, a head, a threshold; loaded from one small file."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -11,21 +11,21 @@ from torch import Tensor
 
 from .artefact import read_artefact, write_artefact
 from .backbone import FrozenClip, load_backbone
-from .checkpoint import brief, read_checkpoint
+from .checkpoint import brief, known_options, read_checkpoint, refuse_imports
 from .data.sets import open_image
 from .data.transforms import to_model_size
 from .errors import InputError
 from .heads import Head
 from .scores import ScoreOptions, find_score
-from .surgery import MaskOptions, SurgeryOptions, relevant_patches, similarity_map
-from .types import Explanation, ImageFeatures, Images, PathName
+from .surgery import MaskOptions, SurgeryOptions
+from .tables import MAP_PATHS
+from .types import Explanation, ImageFeatures, Images
 
 if TYPE_CHECKING:
     from .module import ClipOS
 
 UNKNOWN = "unknown"  # the decision below the threshold
 BATCH = 128
-MAPS: tuple[PathName, PathName] = ("vv", "clip")
 
 Picture = Image.Image | str | Path | Tensor
 
@@ -51,11 +51,15 @@ class Decision:
 
 @dataclass
 class Judgement:
-    """What a detector says of a batch: ``predicted`` class indices, their ``probability``, ``score``; each (B,)."""
+    """What a detector says of a batch: ``predicted`` class indices, their ``probability``, ``score``; each (B,).
+
+    ``shares`` are all classes' probabilities, (B, C).
+    """
 
     predicted: Tensor
     probability: Tensor
     score: Tensor
+    shares: Tensor
 
 
 @dataclass
@@ -104,42 +108,51 @@ class Detector:
         return cls(module.backbone, head, module.class_names, pretrained=module.hparams["pretrained"])
 
     @classmethod
-    def load(cls, path: str | Path, device: str = "auto", pretrained: str | None = None) -> "Detector":
+    def load(
+        cls, path: str | Path, device: str = "auto", pretrained: str | None = None, trust: bool = False
+    ) -> "Detector":
         """A detector from ``detector.safetensors``, or uncalibrated from the ``last.ckpt`` of a fit.
 
         Args:
             path: the file.
             device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto``.
             pretrained: the backbone's weights, where they are not where they were (the same: the fingerprint counts).
+            trust: import the score or objective that the file names by its dotted path.
 
         Raises:
-            InputError: no such file, not a detector, other weights than it was made with, no such device.
+            InputError: no such file, not a detector, other weights than it was made with, no such device, or code to
+                import without ``trust``.
         """
-        found = cls.from_checkpoint(path, pretrained) if is_checkpoint(path) else cls.from_artefact(path, pretrained)
-        return found.to(device)
+        read = cls.from_checkpoint if is_checkpoint(path) else cls.from_artefact
+        return read(path, pretrained, trust).to(device)
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path, pretrained: str | None = None) -> "Detector":
+    def from_checkpoint(cls, path: str | Path, pretrained: str | None = None, trust: bool = False) -> "Detector":
         """As :meth:`load`, from a checkpoint, on the CPU."""
         from .module import ClipOS  # imports Lightning, which a detector's file does not need
 
         checkpoint = read_checkpoint(str(path))
         options = checkpoint["hyper_parameters"]
-        module = ClipOS(**{**options, "pretrained": pretrained or options["pretrained"]})
+        objective = options["objective"]
+        named = objective.get("class_path") if isinstance(objective, dict) else objective
+        if not trust:
+            refuse_imports(path, [named, options["score"], *(options["scores"] or [])])
+        with known_options(path):
+            module = ClipOS(**{**options, "pretrained": pretrained or options["pretrained"]})
         module.on_load_checkpoint(checkpoint)
         module.load_state_dict(checkpoint["state_dict"], strict=False)
         return cls.of(module)
 
     @classmethod
-    def from_artefact(cls, path: str | Path, pretrained: str | None = None) -> "Detector":
+    def from_artefact(cls, path: str | Path, pretrained: str | None = None, trust: bool = False) -> "Detector":
         """As :meth:`load`, from a safetensors file, on the CPU."""
         tensors, record = read_artefact(path)
-        try:
+        if not trust:
+            refuse_imports(path, [record["score"]])
+        with known_options(path):
             surgery, mask = SurgeryOptions(**record["surgery"]), MaskOptions(**record["mask"])
             scoring = ScoreOptions(**record["scoring"])
             find_score(record["score"])
-        except (TypeError, KeyError) as error:
-            raise InputError(f"{path} has options that this version does not know: {error}; update clipos") from error
         weights = pretrained or record["pretrained"]
         backbone = load_backbone(record["backbone"], weights, surgery, record["image_size"])
         check_backbone(path, backbone, record)
@@ -192,18 +205,18 @@ class Detector:
     def judge_features(self, features: ImageFeatures) -> Judgement:
         """Class, probability and score of features that hold the paths of ``head.paths``."""
         scores, cosine = self.head.judge(features)
-        best = (self.head.scale * cosine / self.temperature).softmax(1).max(1)
-        return Judgement(best.indices, best.values, scores[self.score])
+        shares = (self.head.scale * cosine / self.temperature).softmax(1)
+        best = shares.max(1)
+        return Judgement(best.indices, best.values, scores[self.score], shares)
 
     @torch.inference_mode()
-    def maps(self, images: Images) -> tuple[Judgement, Explanation]:
-        """As :meth:`judge`, and S, S_clip and the mask for each image's predicted class, by one forward."""
-        paths = self.head.paths | frozenset(MAPS) | self.head.mask.paths
+    def maps(self, images: Images, label: int | None = None) -> tuple[Judgement, Explanation]:
+        """As :meth:`judge`, and S, S_clip and the mask for the predicted or a given class, by one forward."""
+        paths = self.head.paths | MAP_PATHS | self.head.mask.paths
         features = self.backbone.encode_image(images.to(self.backbone.device), paths)
-        seen, text = self.judge_features(features), self.head.class_text
-        s, clip = (similarity_map(features.path(path), text[seen.predicted]) for path in MAPS)
-        mask = relevant_patches(features, text, seen.predicted, self.head.mask)
-        return seen, Explanation(seen.predicted, seen.probability, s, clip, mask)
+        seen = self.judge_features(features)
+        labels = seen.predicted if label is None else torch.full_like(seen.predicted, label)
+        return seen, Explanation(seen.predicted, seen.probability, *self.head.maps(features, labels))
 
     def decide(self, seen: Judgement) -> list[Decision]:
         """A judgement in words."""
@@ -215,7 +228,7 @@ class Detector:
         inside = self.threshold is None or score >= self.threshold
         return Decision(class_name if inside else UNKNOWN, class_name, probability, score, self.threshold)
 
-    def prepare(self, images: Picture | Sequence[Picture]) -> Images:
+    def prepare(self, images: Picture | Iterable[Picture]) -> Images:
         """Pictures of any size as uint8 at the model's size, (B, 3, S, S).
 
         Raises:
@@ -227,14 +240,14 @@ class Detector:
     @overload
     def __call__(self, images: Image.Image | str | Path) -> Decision: ...  # type: ignore[overload-overlap]
     @overload
-    def __call__(self, images: Sequence[Picture]) -> list[Decision]: ...
+    def __call__(self, images: Iterable[Picture]) -> list[Decision]: ...
     @overload
     def __call__(self, images: Tensor) -> Decision | list[Decision]: ...
-    def __call__(self, images: Picture | Sequence[Picture]) -> Decision | list[Decision]:
+    def __call__(self, images: Picture | Iterable[Picture]) -> Decision | list[Decision]:
         """Decide.
 
         Args:
-            images: a PIL image, a path, a uint8 tensor (3, H, W) or (B, 3, H, W) of any size; or a list of these.
+            images: a PIL image, a path, a uint8 tensor (3, H, W) or (B, 3, H, W) of any size; or several of these.
 
         Returns:
             A decision for one image, else a list of them.
@@ -248,13 +261,13 @@ class Detector:
             pixels = self.prepare(items[start : start + BATCH])
             for batch in pixels.split(BATCH):
                 found += self.decide(self.judge(batch))
-        many = isinstance(images, Sequence) and not isinstance(images, str)
-        return found if many or (isinstance(images, Tensor) and images.ndim == 4) else found[0]
+        one = isinstance(images, Image.Image | str | Path) or (isinstance(images, Tensor) and images.ndim == 3)
+        return found[0] if one else found
 
 
-def as_list(images: Picture | Sequence[Picture]) -> Sequence[Picture]:
-    """One picture as a list of one."""
-    return [images] if isinstance(images, Image.Image | str | Path | Tensor) else images
+def as_list(images: Picture | Iterable[Picture]) -> list[Picture]:
+    """One picture, or a tensor of several, as a list of one; a column of paths, say, as a list."""
+    return [images] if isinstance(images, Image.Image | str | Path | Tensor) else list(images)
 
 
 def open_pictures(image: Picture) -> Iterator[Image.Image]:

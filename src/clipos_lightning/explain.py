@@ -6,19 +6,16 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-import torch
 from PIL import Image
 
 from .data.sets import open_image
-from .data.transforms import to_side
-from .detector import MAPS, Detector
+from .data.transforms import as_rgb, to_side
+from .detector import Detector
 from .errors import InputError
 from .figures import PAPER, Verdict, paper_figure
-from .files import whole
-from .predict import Parser
+from .files import check_parent, whole
+from .parsing import TRUST, Parser
 from .progress import hush
-from .surgery import relevant_patches, similarity_map
-from .tables import MAP_PATHS
 
 FORMATS = ("png", "pdf", "svg")
 DPI = 300  # of a png
@@ -26,7 +23,6 @@ SIDE = 480  # pixels of an image in the figure, at the most
 LARGEST = 12  # images in one figure
 
 
-@torch.inference_mode()
 def look(
     detector: Detector, pictures: Sequence[Image.Image], names: Sequence[str], label: int | None = None, top: int = 5
 ) -> list[Verdict]:
@@ -39,16 +35,12 @@ def look(
         label: index of the class that the maps are of; None: each picture's predicted class.
         top: how many classes to name.
     """
-    head, backbone, count = detector.head, detector.backbone, len(detector.class_names)
-    images = detector.prepare(pictures).to(backbone.device)
-    features = backbone.encode_image(images, head.paths | MAP_PATHS | head.mask.paths)
-    seen = detector.judge_features(features)
-    shares = (head.scale * features.cls @ head.text[:count].T / detector.temperature).softmax(1).topk(min(top, count))
-    labels = seen.predicted if label is None else torch.full_like(seen.predicted, label)
-    surgery, clip = (similarity_map(features.path(path), head.class_text[labels]) for path in MAPS)
-    mask = relevant_patches(features, head.class_text, labels, head.mask)
-    maps = {"clip": clip, "surgery": surgery, "mask": mask}
-    grids = {name: values.unflatten(1, backbone.grid).cpu().numpy() for name, values in maps.items()}
+    seen, maps = detector.maps(detector.prepare(pictures), label)
+    shares = seen.shares.topk(min(top, len(detector.class_names)))
+    grids = {
+        name: getattr(maps, name).unflatten(1, detector.backbone.grid).cpu().numpy()
+        for name in ("clip", "surgery", "mask")
+    }
     found = []
     for i, (picture, name) in enumerate(zip(pictures, names, strict=True)):
         ranked = zip(shares.indices[i].tolist(), shares.values[i].tolist(), strict=True)
@@ -57,7 +49,7 @@ def look(
                 name=name,
                 image=square(picture),
                 **{name: values[i] for name, values in grids.items()},
-                shown=detector.class_names[int(labels[i])],
+                shown=detector.class_names[int(seen.predicted[i]) if label is None else label],
                 classes=[(detector.class_names[c], share) for c, share in ranked],
                 score_name=detector.score,
                 score=float(seen.score[i]),
@@ -69,7 +61,7 @@ def look(
 
 def square(picture: Image.Image) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
     """The part that the model sees, at the picture's own resolution, (H, H, 3)."""
-    return np.asarray(to_side(picture.convert("RGB"), min(SIDE, *picture.size)))
+    return np.asarray(to_side(as_rgb(picture), min(SIDE, *picture.size)))
 
 
 def save_figure(verdicts: Sequence[Verdict], path: Path) -> None:
@@ -102,8 +94,7 @@ def check_out(path: Path, images: int) -> None:
         raise InputError(f"explain: --out {path}: its name ends in .png, .pdf or .svg")
     if path.exists():
         raise InputError(f"explain: {path} exists; give another --out, or remove it")
-    if not path.absolute().parent.is_dir():
-        raise InputError(f"explain: no folder {path.absolute().parent} for --out")
+    check_parent(path)
     if images > LARGEST:
         raise InputError(f"explain: {images} images: at most {LARGEST} to a figure; predict --explain takes any number")
 
@@ -120,12 +111,13 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--top", type=int, default=5, help="how many classes to name (default 5)")
     parser.add_argument("--pretrained", help="the backbone's weights, where they are not where they were in training")
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto (default)")
+    parser.add_argument("--trust", action="store_true", help=TRUST)
     given = parser.parse_args(list(arguments))
     if given.top < 1:
         raise InputError(f"explain: --top is {given.top}: at least 1")
     check_out(Path(given.out), len(given.images))
     pictures = [open_image(Path(path)) for path in given.images]
-    detector = Detector.load(given.file, given.device, given.pretrained)
+    detector = Detector.load(given.file, given.device, given.pretrained, given.trust)
     label = None if given.name is None else find_class(given.name, detector.class_names)
     verdicts = look(detector, pictures, [Path(path).name for path in given.images], label, given.top)
     save_figure(verdicts, Path(given.out))

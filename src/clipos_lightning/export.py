@@ -21,8 +21,8 @@ from . import __version__
 from .data.scenes import KINDS, render
 from .detector import Detector
 from .errors import InputError
-from .files import whole
-from .predict import Parser
+from .files import check_parent, whole
+from .parsing import TRUST, Parser
 from .progress import hush
 from .scores import SCORES
 from .surgery import mask_threshold, relevance_map, relevant_patches
@@ -90,8 +90,7 @@ def check_can_write(path: Path) -> None:
         raise InputError(f"export: {', '.join(missing)} not installed: pip install 'clipos-lightning[export]'")
     if path.exists():
         raise InputError(f"export: {path} exists; give another --out, or remove it")
-    if not path.absolute().parent.is_dir():
-        raise InputError(f"export: no folder {path.absolute().parent} for --out")
+    check_parent(path)
 
 
 def metadata(detector: Detector) -> dict[str, str]:
@@ -231,10 +230,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("file", help="a detector: detector.safetensors, or the last.ckpt of a `clipos fit` run")
     parser.add_argument("--out", default="detector.onnx", help="file to write (must not exist); default: detector.onnx")
     parser.add_argument("--pretrained", help="the backbone's weights, where they are not where they were in training")
+    parser.add_argument("--trust", action="store_true", help=TRUST)
     given = parser.parse_args(list(arguments))
     path = Path(given.out)
     check_can_write(path)
-    detector = Detector.load(given.file, "cpu", given.pretrained)
+    detector = Detector.load(given.file, "cpu", given.pretrained, given.trust)
     found = export_onnx(detector, path)
     side = detector.backbone.image_size
     print(

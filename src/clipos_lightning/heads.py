@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .scores import ScoreOptions, compute_scores, needed_paths
-from .surgery import MaskOptions, SurgeryOptions
-from .types import ImageFeatures, PathName, Texts
+from .surgery import MaskOptions, SurgeryOptions, relevant_patches, similarity_map
+from .types import ImageFeatures, Labels, PatchMap, PatchMask, PathName, Texts
 
 ZERO_SHOT = "zero_shot/"  # prefix of the zero-shot detector's columns beside a trained one's
 SIDES = {"text": "text/", "images": "images/"}  # prefixes of text alone and images alone beside their blend
@@ -56,6 +56,12 @@ class Head:
     def judge(self, features: ImageFeatures) -> tuple[dict[str, Tensor], Float[Tensor, "batch classes"]]:
         """Scores of a batch, and the class token's cosines, whose argmax is the predicted class."""
         return compute_scores(self.scores, features, self.text, self.class_text, self.scale, self.mask, self.scoring)
+
+    def maps(self, features: ImageFeatures, labels: Labels) -> tuple[PatchMap, PatchMap, PatchMask]:
+        """S, S_clip and the ID-relevant patches of a class for each image, (B, P)."""
+        own = self.class_text[labels]
+        s, clip = similarity_map(features.path("vv"), own), similarity_map(features.path("clip"), own)
+        return s, clip, relevant_patches(features, self.class_text, labels, self.mask)
 
     def values(self, features: ImageFeatures) -> Float[Tensor, "batch columns"]:
         """What ``columns`` names."""

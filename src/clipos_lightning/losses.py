@@ -63,8 +63,7 @@ def irrelevant_locals(
     patches_local: Patches, text: Texts, labels: Labels, top_k: float
 ) -> Bool[Tensor, "batch patches"]:
     """LoCoOp's ID-irrelevant patches: the true label is not among the top K classes under the current prompts."""
-    rank = label_rank((patches_local @ text.T).detach(), labels)
-    return rank >= top_k_count(len(text), top_k)
+    return label_rank(patches_local, text, labels) >= top_k_count(len(text), top_k)
 
 
 def confidence(logits: Logits, labels: Labels) -> Values:
@@ -88,7 +87,10 @@ class Objective:
     outliers: Literal["synthesis", "local_patches", "none"] = "none"
 
     def prepare(self, inside: Logits, outside: Float[Tensor, "outliers prompts"]) -> None:
-        """Called before training with the zero-shot logits (over C) of the few-shot images and of their outliers."""
+        """Called before training with the zero-shot logits (over C) of the few-shot images and of their outliers.
+
+        Of 1,000 outliers, or of none where ``outliers`` is not ``synthesis``.
+        """
 
     def id_loss(self, logits: Logits, labels: Labels) -> Values:
         """The ID term of each image, (B,)."""
@@ -210,8 +212,12 @@ def make_objective(given: str | Mapping[str, Any], margins: tuple[float, float] 
     """
     if given == "energy":
         return EnergyMargin(margins)
+    if margins is not None:
+        raise InputError("--model.energy_margins belong to --model.objective energy: leave them out")
     if isinstance(given, str) and given in OBJECTIVES:
         return OBJECTIVES[given]()
+    if not isinstance(given, str) and set(given) - {"class_path", "init_args"}:
+        raise InputError(f"--model.objective takes class_path and init_args, not {', '.join(map(str, given))}")
     path = given if isinstance(given, str) else given.get("class_path", "")
     if "." not in path:
         raise InputError(f"--model.objective {path!r}: take one of {', '.join(OBJECTIVES)}, or package.module.Class")

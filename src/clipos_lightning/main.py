@@ -5,13 +5,16 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
+from errno import EACCES, EEXIST, EISDIR, ENOENT, ENOSPC, ENOTDIR, EPERM, EROFS
 from importlib import import_module
 
 from . import __version__
 from .commands import COMMANDS, OWN_PARSERS, TRAINER_COMMANDS
+from .completion import check_options
 from .errors import InputError
 from .packaged import find_config, shipped_configs, shipped_grids
 
+OF_THE_USER = {EACCES, EPERM, EROFS, ENOSPC, ENOENT, EISDIR, ENOTDIR, EEXIST}  # what files and folders are like
 HELP = f"""clipos {__version__}: few-shot out-of-distribution detection with CLIP (CLIP-OS, arXiv:2404.00323)
 
 usage: clipos COMMAND [OPTIONS]
@@ -59,7 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in OF_THE_USER and (error.filename or error.errno == ENOSPC):
+            where = f"{error.filename}: " if error.filename else ""
+            print(f"clipos: error: {where}{error.strerror}", file=sys.stderr)
+            return 2
         traceback.print_exc()
         return 1
 
@@ -85,6 +92,7 @@ def dispatch(arguments: list[str]) -> int:
         module, _, function = OWN_PARSERS[command].partition(":")
         return getattr(import_module(f"{__package__}.{module}"), function or "main")(rest)
     elif command in TRAINER_COMMANDS:
+        check_options(command, rest)
         for name in configs_in(rest):
             find_config(name)
         from .cli import main as trainer_command

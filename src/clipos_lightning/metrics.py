@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
+from .errors import InputError
+
 Scores = NDArray[np.floating]
 OOD_METRICS = ("auroc", "fpr95", "fpr95_ood_pos", "aupr_in", "aupr_out")
 
@@ -63,17 +65,18 @@ def fpr_at_tpr(positive: Scores, negative: Scores, tpr: float = 0.95) -> float:
     return float(100 * false[first] / len(negative))
 
 
-def ood_metrics(id_scores: Scores, ood_scores: Scores) -> dict[str, float]:
+def ood_metrics(id_scores: Scores, ood_scores: Scores, what: str = "a score") -> dict[str, float]:
     """All of ``OOD_METRICS`` in percent, for scores where higher = more in-distribution.
 
     Raises:
-        ValueError: a set is empty, or a score is not finite.
+        ValueError: a set is empty.
+        InputError: a score is not finite; ``what`` names it.
     """
     id_scores, ood_scores = np.asarray(id_scores, np.float64), np.asarray(ood_scores, np.float64)
     if not len(id_scores) or not len(ood_scores):
         raise ValueError("OOD metrics need at least one ID and one OOD score")
     if not (np.isfinite(id_scores).all() and np.isfinite(ood_scores).all()):
-        raise ValueError("a score is not finite")
+        raise InputError(f"{what} is not finite: training diverged (lower the rate), or the score itself is wrong")
     return {
         "auroc": auroc(id_scores, ood_scores),
         "fpr95": fpr_at_recall(id_scores, ood_scores),
@@ -109,7 +112,8 @@ class OODMetrics(Metric):
 
     def compute(self) -> dict[str, float]:
         """``ood_metrics`` of all that was added."""
-        return ood_metrics(*(joined(state) for state in (self.id_scores, self.ood_scores)))
+        inside, outside = (joined(state) for state in (self.id_scores, self.ood_scores))
+        return ood_metrics(inside, outside)
 
 
 class Rows(Metric):

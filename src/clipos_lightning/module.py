@@ -22,12 +22,13 @@ from .features import FeatureStore, ShotFeatures
 from .heads import SIDES, ZERO_SHOT, Head, all_paths
 from .losses import Objective, irrelevant_locals, make_objective
 from .metrics import OOD_METRICS, OODMetrics, ood_metrics
+from .parts import by_parts
 from .progress import track
 from .prompts import ContextOptions, PromptLearner, Wordings, check_names, encode_prompts
 from .prototypes import VIEWS, best_weight, blend, class_means, judge_weights
 from .schedule import WarmupCosine
 from .scores import ScoreOptions, check_scores, defined_scores, evidence, find_score
-from .surgery import MaskOptions, SurgeryOptions, relevant_patches, similarity_map
+from .surgery import MaskOptions, SurgeryOptions
 from .synthesis import Draw, SynthesisOptions, as_tensors, draw_step, mix_shots, shot_features
 from .tables import MAP_PATHS, Table, column_names, map_values
 from .types import Explanation, Features, Images, Labels, Texts, as_options
@@ -62,6 +63,7 @@ class ClipOS(LightningModule):
         energy_margins: m_in and m_out of objective energy; null: the medians of -logsumexp under the zero-shot prompts,
             of the few-shot images and of their synthesised outliers.
         feature_budget_mb: memory for frozen features of the few-shot images; above it they are encoded anew each step.
+        compile: run the image tower by torch.compile, at fixed shapes (docs/performance.md): for long runs on a GPU.
         seed: of the context's start and of every draw in training; null: that of --seed_everything (from Python: 1).
         optimizer: gets the prompt parameters only.
         lr_scheduler: stepped once an epoch; null: a constant rate.
@@ -95,6 +97,7 @@ class ClipOS(LightningModule):
         scoring: ScoreOptions = ScoreOptions(),
         energy_margins: tuple[float, float] | None = None,
         feature_budget_mb: int = 2048,
+        compile: bool = False,
         seed: int | None = None,
         optimizer: OptimizerCallable = lambda p: torch.optim.SGD(p, lr=0.002, momentum=0.9, weight_decay=5e-4),
         lr_scheduler: LRSchedulerCallable | None = None,
@@ -133,11 +136,13 @@ class ClipOS(LightningModule):
         options |= {"template": template, "zero_shot_unknown": zero_shot_unknown, "energy_margins": energy_margins}
         options |= {"surgery": asdict(surgery), "mask": asdict(mask), "synthesis": asdict(synthesis)}
         options |= {"context": asdict(context), "scoring": asdict(scoring), "seed": self.seed}
-        options |= {"feature_budget_mb": feature_budget_mb, "class_names": self.class_names}
+        options |= {"feature_budget_mb": feature_budget_mb, "compile": compile, "class_names": self.class_names}
         options |= {"class_wordings": class_wordings}
         self.save_hyperparameters(options, logger=False)
 
         self.backbone = load_backbone(backbone, pretrained, surgery, image_size)
+        if compile:
+            self.backbone.compile_tower()
         self.scale = float(self.backbone.scale)
         unknown = unknown_word if self.objective.unknown else None
         named = (class_names, unknown, context, template, self.seed, class_wordings)
@@ -217,14 +222,15 @@ class ClipOS(LightningModule):
             index, labels = batch["index"][rank::world], batch["label"][rank::world]
             draw = self.draw(batch)
             self.store.prepare(torch.cat([index, batch["index"][draw.share(rank, world).pairs].flatten()]))
-            logits = self.scale * self.store[index].cls @ text.T
+            shots = self.store[index]
+            logits = self.scale * shots.cls @ text.T
             id_term = self.share(self.objective.id_loss(logits, labels), len(batch["index"]))
             outlier_term = torch.zeros_like(id_term)
             if self.outlier_weight and self.objective.outliers == "synthesis":
                 outliers = self.mix_pairs(batch["index"], draw.share(rank, world))  # (M, D)
                 outlier_term = self.share(self.objective.outlier_loss(self.scale * outliers @ text.T), len(draw.pairs))
             if self.outlier_weight and self.objective.outliers == "local_patches":
-                outlier_term = self.local_term(self.store[index], logits, labels, text)
+                outlier_term = self.local_term(shots, logits, labels, text)
             if self.outlier_weight:
                 outlier_term = outlier_term + self.share(self.objective.id_penalty(logits), len(batch["index"]))
             loss = id_term + self.outlier_weight * outlier_term
@@ -263,7 +269,11 @@ class ClipOS(LightningModule):
         chosen = irrelevant_locals(shots.patches, text, labels, self.mask.top_k)
         count = self.trainer.strategy.reduce(chosen.sum(), reduce_op="sum")
         weight = self.objective.patch_weight(logits, labels)[:, None].expand_as(chosen)[chosen]
-        return self.share(weight * self.objective.outlier_loss(self.scale * shots.patches[chosen] @ text.T), count)
+
+        def losses(patches: Tensor) -> Tensor:
+            return self.objective.outlier_loss(self.scale * (patches @ text.T))
+
+        return self.share(weight * by_parts(losses, (shots.patches[chosen],), 4 * len(text)), count)
 
     def configure_optimizers(self) -> Any:
         """The configured optimizer on the prompt parameters; the schedule is stepped once an epoch."""
@@ -303,9 +313,10 @@ class ClipOS(LightningModule):
         return self.mix_pairs(torch.arange(len(labels)), draw_step(self.seed, 0, labels.numpy(), options))
 
     def zero_shot_logits(self) -> tuple[Tensor, Tensor]:
-        """Logits over C under the zero-shot prompts: of the few-shot images, and of 1,000 of their outliers."""
+        """Logits over C under the zero-shot prompts: of the few-shot images, and of 1,000 synthesised outliers."""
         count = len(self.trainer.datamodule.shot_labels)  # type: ignore[attr-defined]
-        shots, outliers = self.store[torch.arange(count)].cls, self.outliers_of_all(1000)
+        shots = self.store[torch.arange(count)].cls
+        outliers = self.outliers_of_all(1000) if self.objective.outliers == "synthesis" else shots[:0]
         return self.scale * shots @ self.class_text.T, self.scale * outliers @ self.class_text.T
 
     # ---- testing
@@ -321,11 +332,21 @@ class ClipOS(LightningModule):
         constants = (self.scale, scores, self.backbone.surgery, self.mask, self.scoring)
         return Head(prefix, text, class_text, *constants)
 
+    @property
+    def zero_shot_scores(self) -> list[str]:
+        """What the zero-shot detector, which always has "unknown", reports where nothing was chosen."""
+        return list(dict.fromkeys([*defined_scores(True), self.score]))
+
+    @property
+    def tested_scores(self) -> list[str]:
+        """The scores that a test of this detector reports."""
+        return self.scores if self.trained or self.hparams["scores"] else self.zero_shot_scores
+
     @torch.no_grad()
     def heads(self) -> list[Head]:
         """What a test compares: the detector; beside a trained one zero-shot; where images count, each side alone."""
-        every = self.scores if self.hparams["scores"] else defined_scores(True)  # zero-shot always has "unknown"
-        text, plain, ours = self.text, self.plain_text, self.scores if self.trained else every
+        every = self.scores if self.hparams["scores"] else self.zero_shot_scores
+        text, plain, ours = self.text, self.plain_text, self.tested_scores
         heads = [self.head("", text, self.class_text, ours)]
         if self.trained:
             heads.append(self.head(ZERO_SHOT, plain, plain[:-1], every))
@@ -363,7 +384,11 @@ class ClipOS(LightningModule):
         """Gather every table over processes; log the headline's figures."""
         self.results = {table.name: table.gather() for table in self.tables}
         ours = self.results["id"][self.score]
-        found = {n: ood_metrics(ours, columns[self.score]) for n, columns in self.results.items() if n != "id"}
+        found = {
+            n: ood_metrics(ours, columns[self.score], f"score {self.score} of {n}")
+            for n, columns in self.results.items()
+            if n != "id"
+        }
         for name, metrics in found.items():
             self.log_dict({f"test/{name}/{metric}": value for metric, value in metrics.items()}, rank_zero_only=True)
         for metric in OOD_METRICS if found else ():
@@ -419,14 +444,8 @@ class ClipOS(LightningModule):
         features = self.backbone.encode_image(images, MAP_PATHS | self.mask.paths)
         probability = (self.scale * features.cls @ self.text[: len(self.class_names)].T).softmax(1).max(1)
         labels = probability.indices if labels is None else labels
-        own = self.class_text[labels]
-        return Explanation(
-            probability.indices,
-            probability.values,
-            similarity_map(features.path("vv"), own),
-            similarity_map(features.path("clip"), own),
-            relevant_patches(features, self.class_text, labels, self.mask),
-        )
+        maps = self.head("", self.text, self.class_text, [self.score]).maps(features, labels)
+        return Explanation(probability.indices, probability.values, *maps)
 
     # ---- checkpoints: kilobytes, and checked
 
@@ -441,6 +460,9 @@ class ClipOS(LightningModule):
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith("backbone.")}
         checkpoint["clipos"] = {**self.identity(), "recipe": self.recipe, "image_weight": self.image_weight}
+        data = getattr(self._trainer, "datamodule", None)
+        if data is not None and data.drawn:
+            checkpoint["clipos"]["shots"] = data.manifest()["digest"]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check backbone, weights, activation, class names and keys.

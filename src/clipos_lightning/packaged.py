@@ -1,5 +1,7 @@
 """Finds shipped configs by their bare name, in a wheel and in an editable install. No torch."""
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 
 from .errors import InputError
@@ -36,7 +38,8 @@ def find_grid(name: str) -> Path:
     for path in (Path(name), config_folder() / name, grids / name, grids / f"{name}.yaml"):
         if path.is_file():
             return path
-    raise InputError(f"benchmark: no grid {name!r}: neither a file nor one of {', '.join(shipped_grids())}")
+    known = [Path(grid).name for grid in shipped_grids()]
+    raise InputError(f"benchmark: no grid {name!r}: neither a file nor one of {', '.join(known)}{close(name, known)}")
 
 
 def find_config(name: str) -> Path:
@@ -50,4 +53,11 @@ def find_config(name: str) -> Path:
     for candidate in (name, f"{name}.yaml"):
         if "/" not in name and (config_folder() / candidate).is_file():
             return config_folder() / candidate
-    raise InputError(f"no config {name!r}: neither a file nor a shipped config; `clipos configs` lists those")
+    hint = close(name, shipped_configs())
+    raise InputError(f"no config {name!r}: neither a file nor a shipped config; `clipos configs` lists those{hint}")
+
+
+def close(name: str, known: Iterable[str]) -> str:
+    """A suggestion, or nothing."""
+    found = difflib.get_close_matches(name, [*known], 1) or difflib.get_close_matches(f"{name}.yaml", [*known], 1)
+    return f". Did you mean {found[0]!r}?" if found else ""

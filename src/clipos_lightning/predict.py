@@ -7,11 +7,12 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
+from math import isclose
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -21,21 +22,13 @@ from .data.transforms import to_model_size
 from .detector import UNKNOWN, Decision, Detector
 from .errors import InputError
 from .inputs import check_paths, count_paths, stream_paths
+from .parsing import TRUST, Parser
 from .progress import counter, hush
 from .rows import COLUMNS, LINES, Row, RowFile, check_out, open_rows, table_line
 from .types import Images
 
 T = TypeVar("T")
 Judge = Callable[["Batch"], list[Decision]]
-
-
-class Parser(argparse.ArgumentParser):
-    """Errors in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise what the front door prints."""
-        name = self.prog.removeprefix("clipos ")
-        raise InputError(f"{name}: {message}; see {self.prog} --help")
 
 
 @dataclass
@@ -80,6 +73,20 @@ def load_batches(paths: Iterable[str], size: int, batch_size: int, workers: int)
     files = ImageFiles(size)
     sampler: Any = chunks(paths, batch_size)  # asked as batches are wanted, here and not in the workers
     return iter(DataLoader(files, batch_sampler=sampler, num_workers=workers, collate_fn=files.collate))
+
+
+@contextmanager
+def living_workers() -> Iterator[None]:
+    """A decoding process that dies is said in one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise InputError(
+            "a decoding process died, of memory or of shared memory: try --num_workers 0, or give the container more "
+            "(docker run --shm-size 2g)"
+        ) from error
 
 
 def in_order(batches: Iterable[Batch], judges: Sequence[Judge]) -> Iterator[tuple[Batch, list[Decision]]]:
@@ -157,6 +164,7 @@ def add_engine_options(parser: Parser) -> None:
     parser.add_argument("--num_workers", type=int, default=workers, help=f"decoding processes (default {workers})")
     parser.add_argument("--pretrained", help="the backbone's weights, where they are not where they were in training")
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto (default)")
+    parser.add_argument("--trust", action="store_true", help=TRUST)
 
 
 def make_parser() -> Parser:
@@ -218,11 +226,29 @@ def choose_devices(devices: str | None, device: str) -> list[str]:
     return [f"cuda:{number}" for number in chosen]
 
 
-def load_on(file: str, pretrained: str | None, devices: Sequence[str]) -> list[Detector]:
+def load_on(file: str, pretrained: str | None, devices: Sequence[str], trust: bool = False) -> list[Detector]:
     """The detector, once on each device."""
-    first = Detector.load(file, "cpu", pretrained)
+    first = Detector.load(file, "cpu", pretrained, trust)
     every = [first, *(copy.deepcopy(first) for _ in devices[1:])]
     return [detector.to(device) for detector, device in zip(every, devices, strict=True)]
+
+
+def resumed(out: Path, form: str, detector: Detector) -> RowFile:
+    """``--out``, with what an earlier run of the same detector left in it."""
+
+    def same(rows: Sequence[Row]) -> bool:
+        files = ImageFiles(detector.backbone.image_size)
+        batch = files.collate([files[row["path"]] for row in rows])
+        found = detector.decide(detector.judge(batch.images))
+        return all(error or agrees(row, now) for row, error, now in zip(rows, batch.errors, found, strict=True))
+
+    return open_rows(out, form, detector.threshold, lambda rows: not rows or same(rows))
+
+
+def agrees(row: Row, now: Decision) -> bool:
+    """Whether a row is what a detector says now: another device may round differently."""
+    pairs = ((float(row["score"]), now.score), (float(row["probability"]), now.probability))
+    return row["class"] == now.class_name and all(isclose(a, b, rel_tol=1e-3, abs_tol=1e-4) for a, b in pairs)
 
 
 class Tally:
@@ -279,11 +305,12 @@ def main(arguments: Sequence[str]) -> int:
     if given.out is not None:
         check_out(Path(given.out), given.resume)
     check_paths(given.paths, "predict")
-    detectors = load_on(given.file, given.pretrained, choose_devices(given.devices, given.device))
-    file = None if given.out is None else open_rows(Path(given.out), form, detectors[0].threshold)
+    detectors = load_on(given.file, given.pretrained, choose_devices(given.devices, given.device), given.trust)
+    file = None if given.out is None else resumed(Path(given.out), form, detectors[0])
     tally = Tally()
     try:
-        run(given, detectors, form, explain, file, tally)
+        with living_workers():
+            run(given, detectors, form, explain, file, tally)
     except KeyboardInterrupt:
         if file is not None and file.partial.exists():
             print(f"{file.partial} has {tally.images} rows more: go on with --resume", file=sys.stderr)

@@ -36,7 +36,7 @@ def summarise(
     ood: dict[str, dict[str, Metrics]] = {}
     for name in (n for n in results if n != "id"):
         pairs = {s: (ours[f"{prefix}{s}"], results[name][f"{prefix}{s}"]) for s in scores}
-        ood[name] = {s: {**ood_metrics(a, b), "n": len(b)} for s, (a, b) in pairs.items()}
+        ood[name] = {s: {**ood_metrics(a, b, f"score {s} of {name}"), "n": len(b)} for s, (a, b) in pairs.items()}
     part: Metrics = {"id": {"n": len(labels), "accuracy": accuracy}, "ood": ood, "average": average(ood)}
     for kind in ("near", "far"):
         chosen = {name: value for name, value in ood.items() if kinds.get(name) == kind}
@@ -62,6 +62,8 @@ def judge_masks(table: Table, grid: tuple[int, int]) -> dict[str, dict[str, floa
     s, clip, share = (np.stack([table[f"map/{k}/{p}"] for p in patches], 1) for k in ("s", "clip", "truth"))
     truth = (share >= 0.5).reshape(-1, *grid)
     seen = truth.any((1, 2))
+    if not seen.any():
+        return {}
     masks = {"delta": s - clip > 0, "s": s > 0.5, "clip": clip > 0.5}
     judged = {}
     for name, mask in masks.items():

@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError
-from .files import whole
+from .files import check_parent, whole
 
 COLUMNS = ("path", "class", "probability", "score", "error", "decision", "threshold")
 DIGITS = {"probability": ".6g", "score": ".9g", "threshold": ".9g"}
+JUDGED_AGAIN = 8  # rows that must be what the detector says now, before a run goes on
 Row = dict[str, Any]  # by column; None: nothing to say
 
 
@@ -184,19 +185,24 @@ def check_out(path: Path, resume: bool) -> None:
     Raises:
         InputError: it exists, or what a stopped run left, and ``--resume`` was not given; or no such folder.
     """
-    if not path.absolute().parent.is_dir():
-        raise InputError(f"predict: no folder {path.absolute().parent} for --out")
+    check_parent(path)
     if not resume and path.exists():
         raise InputError(f"predict: {path} exists; add --resume for the images that it lacks, or give another --out")
     if not resume and partial_of(path).exists():
         raise InputError(f"predict: {partial_of(path)} is of a run that was stopped: add --resume, or remove it")
 
 
-def open_rows(path: Path, form: str, threshold: float | None) -> RowFile:
+def open_rows(path: Path, form: str, threshold: float | None, same: Callable[[Sequence[Row]], bool]) -> RowFile:
     """The output, with what an earlier run left in it; half a row at its end is dropped.
 
+    Args:
+        path: of the output.
+        form: csv or jsonl.
+        threshold: of the detector.
+        same: whether the detector says the same of the images of some rows.
+
     Raises:
-        InputError: it is not of ours, or was written with another threshold.
+        InputError: it is not of ours, or was written with another detector.
     """
     partial = partial_of(path)
     source = partial if partial.exists() else path
@@ -204,7 +210,10 @@ def open_rows(path: Path, form: str, threshold: float | None) -> RowFile:
         return RowFile(path, form, Done(iter(())))
     end = whole_part(source, form)
     rows = READERS[form](lines_until(source, end), source)
-    done = Done(paths_of(rows, source, cell("threshold", threshold)))
+    first: list[Row] = []
+    done = Done(paths_of(rows, source, cell("threshold", threshold), first))
+    if not same(first):
+        raise another_detector(source)
     if source == path:
         with whole(partial) as copy:
             shutil.copyfile(path, copy)
@@ -212,9 +221,17 @@ def open_rows(path: Path, form: str, threshold: float | None) -> RowFile:
     return RowFile(path, form, done)
 
 
-def paths_of(rows: Iterator[Row], path: Path, threshold: str) -> Iterator[str]:
-    """The rows' paths; an InputError where a row was decided by another threshold."""
+def paths_of(rows: Iterator[Row], path: Path, threshold: str, first: list[Row]) -> Iterator[str]:
+    """The rows' paths; ``first`` gets the first rows with a decision, which must all have this threshold."""
     for row in rows:
-        if not row["error"] and cell("threshold", row["threshold"]) != threshold:
-            raise InputError(f"--resume: {path} was written with another detector: give another --out")
+        if not row["error"]:
+            if cell("threshold", row["threshold"]) != threshold:
+                raise another_detector(path)
+            if len(first) < JUDGED_AGAIN:
+                first.append(row)
         yield row["path"]
+
+
+def another_detector(path: Path) -> InputError:
+    """The error for rows that are not of this detector."""
+    return InputError(f"--resume: {path} was written with another detector: give another --out")

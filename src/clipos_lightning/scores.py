@@ -5,8 +5,11 @@ model's scale s. ``SCORES`` says on which features each named score evaluates it
 local patch (GL-MCM), or with the region of ID-relevant patches (CLIP-OS's own).
 """
 
+import math
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import torch
@@ -15,9 +18,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .errors import InputError
+from .parts import by_parts
 from .plugins import load_object
 from .surgery import MaskOptions, region_feature, relevant_patches
-from .types import Features, ImageFeatures, PathName, Texts
+from .types import Features, ImageFeatures, Patches, PathName, Texts
 
 
 @dataclass(frozen=True)
@@ -160,6 +164,7 @@ SCORES: dict[str, Score] = {
 }
 
 
+@cache
 def find_score(name: str) -> Score:
     """A score by its name in ``SCORES``, or one's own by its dotted path: a ``Score``, or a function of an Evidence.
 
@@ -171,7 +176,31 @@ def find_score(name: str) -> Score:
     found = load_object(name, "--model.scores")
     if not isinstance(found, Score) and not callable(found):
         raise InputError(f"--model.scores {name}: neither a clipos_lightning.scores.Score nor a function")
-    return found if isinstance(found, Score) else Score(found)
+    score = found if isinstance(found, Score) else Score(found)
+    try_score(name, score)
+    return score
+
+
+def try_score(name: str, score: Score) -> None:
+    """One's own score on two small examples, so that a slip is said before any image is read.
+
+    Raises:
+        InputError: it fails, or does not give one number an item.
+    """
+    for items in ((2,), (2, 4)):
+        unknown = torch.linspace(0.1, 0.2, 8)[: math.prod(items)].reshape(items)
+        example = Evidence(torch.linspace(-0.2, 0.5, 3).expand(*items, 3), unknown if score.unknown else None, 20.0)
+        try:
+            values = score.base(example)
+        except Exception as error:  # whatever a function of the user's does
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            what = f"{type(error).__name__}: {' '.join(str(error).split())} ({where.filename}, line {where.lineno})"
+            raise InputError(f"--model.scores {name} fails on a small example: {what}") from error
+        if not isinstance(values, Tensor) or values.shape != items:
+            got = f"a tensor of shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
+            raise InputError(
+                f"--model.scores {name} gives {got} for items of shape {items}: one number an item is wanted"
+            )
 
 
 def defined_scores(has_unknown: bool) -> list[str]:
@@ -181,7 +210,7 @@ def defined_scores(has_unknown: bool) -> list[str]:
 
 def in_order(names: Iterable[str]) -> list[str]:
     """Names in the order of ``SCORES``, then one's own as they come."""
-    given = list(names)
+    given = list(dict.fromkeys(names))
     return [name for name in SCORES if name in given] + [name for name in given if name not in SCORES]
 
 
@@ -234,16 +263,30 @@ def compute_scores(
     chosen = {name: find_score(name) for name in names}
     on = {score.on for score in chosen.values()}
     cls = weigh(features.cls)
-    local = weigh(features.path("local")) if "local" in on else None
+    locals_ = {name: score.base for name, score in chosen.items() if score.on == "local"}
+    best = best_local(locals_, features.path("local"), weigh, len(text)) if locals_ else {}
     region = weigh(region_of(features, class_text, cls.cosine.argmax(-1), mask)) if "region" in on else None
     scores = {}
     for name, score in chosen.items():
         scores[name] = score.base(cls)
-        if score.on == "local" and local is not None:
-            scores[name] = scores[name] + options.local_weight * score.base(local).amax(-1)
+        if score.on == "local":
+            scores[name] = scores[name] + options.local_weight * best[name]
         if score.on == "region" and region is not None:
             scores[name] = scores[name] + options.region_weight * score.base(region)
     return scores, cls.cosine
+
+
+def best_local(
+    bases: dict[str, BaseScore], patches: Patches, weigh: Callable[[Tensor], Evidence], prompts: int
+) -> dict[str, Float[Tensor, " batch"]]:
+    """Each base score of the best local patch, images a part at a time."""
+
+    def best(part: Tensor) -> Tensor:
+        seen = weigh(part)
+        return torch.stack([base(seen).amax(-1) for base in bases.values()], 1)
+
+    values = by_parts(best, (patches,), 4 * prompts * patches.shape[1])
+    return dict(zip(bases, values.unbind(1), strict=True))
 
 
 def region_of(features: ImageFeatures, class_text: Texts, predicted: Tensor, mask: MaskOptions) -> Features:

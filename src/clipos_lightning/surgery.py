@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .errors import InputError
+from .parts import by_parts
 from .types import Features, ImageFeatures, Labels, Patches, PatchMap, PatchMask, PathName, Texts
 
 
@@ -122,11 +123,11 @@ def split_heads(x: Float[Tensor, "batch tokens width"], heads: int) -> Float[Ten
 
 
 def attend(
-    q: Float[Tensor, "batch tokens width"],
+    q: Float[Tensor, "batch asking width"],
     k: Float[Tensor, "batch tokens width"],
     v: Float[Tensor, "batch tokens width"],
     heads: int,
-) -> Float[Tensor, "batch tokens width"]:
+) -> Float[Tensor, "batch asking width"]:
     """Multi-head softmax(q k^T / sqrt(d)) v, d the head's width, before the output projection.
 
     ``attend(q, k, v)`` is CLIP's own attention, ``attend(v', v', v')`` is v-v attention (CLIP surgery, eq. 3).
@@ -159,7 +160,7 @@ def relevance_map(features: ImageFeatures, text: Texts, labels: Labels, options:
     if options.kind == "discrepancy":
         return discrepancy(features, own)
     if options.kind == "top_k":
-        return -label_rank(features.path("vv") @ text.T, labels).to(text.dtype)
+        return -label_rank(features.path("vv"), text, labels).to(text.dtype)
     return similarity_map(features.path("vv" if options.kind == "surgery" else "clip"), own)
 
 
@@ -192,10 +193,16 @@ def top_k_count(classes: int, fraction: float) -> int:
     return max(1, round(fraction * classes))
 
 
-def label_rank(logits: Float[Tensor, "batch patches classes"], labels: Labels) -> Float[Tensor, "batch patches"]:
+@torch.no_grad()
+def label_rank(patches: Patches, text: Texts, labels: Labels) -> Float[Tensor, "batch patches"]:
     """How many classes beat the label at each patch (0: the label is the best)."""
-    own = logits.gather(2, labels[:, None, None].expand(-1, logits.shape[1], 1))
-    return (logits > own).sum(2).to(logits.dtype)
+
+    def rank(patches: Patches, labels: Labels) -> Tensor:
+        logits = patches @ text.T
+        own = logits.gather(2, labels[:, None, None].expand(-1, logits.shape[1], 1))
+        return (logits > own).sum(2).to(logits.dtype)
+
+    return by_parts(rank, (patches, labels), 4 * len(text) * patches.shape[1])
 
 
 def region_feature(patches: Patches, mask: PatchMask) -> Features:

@@ -1,6 +1,7 @@
 """True boxes of a folder's images: ``boxes.csv`` beside the class folders, with lines ``path,x0,y0,x1,y1`` (pixels)."""
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -36,7 +37,8 @@ def fill(boxes: Sequence[Box], width: int, height: int) -> NDArray[np.float32]:
     """1 inside the boxes, 0 outside, (height, width)."""
     mask = np.zeros((height, width), dtype=np.float32)
     for x0, y0, x1, y1 in boxes:
-        mask[max(0, round(y0)) : round(y1), max(0, round(x0)) : round(x1)] = 1
+        left, top, right, bottom = (max(0, round(end)) for end in (x0, y0, x1, y1))
+        mask[top:bottom, left:right] = 1
     return mask
 
 
@@ -51,15 +53,19 @@ def with_boxes(images: FolderSet) -> FolderSet:
 
 
 def read_boxes(path: Path, keys: set[str]) -> dict[str, list[Box]]:
-    """Key to boxes, from the file."""
+    """Key to boxes, from the file; those of images that are there, but not among ``keys``, are left out."""
     found: dict[str, list[Box]] = {}
     try:
-        with open(path, newline="", encoding="utf-8") as file:
+        with open(path, newline="", encoding="utf-8-sig") as file:
             rows = csv.DictReader(file)
             if rows.fieldnames != COLUMNS:
                 raise InputError(f"{path}: its first line must be {','.join(COLUMNS)}")
             for row in rows:
                 x0, y0, x1, y1 = (float(row[name]) for name in COLUMNS[1:])
+                if not all(map(math.isfinite, (x0, y0, x1, y1))):
+                    raise InputError(f"{path}, line {rows.line_num}: x0, y0, x1 and y1 are pixels")
+                if row["path"] not in keys and (path.parent / row["path"]).is_file():
+                    continue  # of a class that was not picked
                 if row["path"] not in keys:
                     raise InputError(f"{path}, line {rows.line_num}: no image {row['path']!r} (class folder/file name)")
                 if not (x0 < x1 and y0 < y1):

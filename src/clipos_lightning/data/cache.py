@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..files import whole
 from .arrays import Arrays
 from .sets import ArraySet, FolderSet, ImageSet
 
 FOLDER = ".clipos-cache"
 SMALL = 64  # pixels a side, at the most
 WORTH = 1000  # images, at the least: fewer are decoded in a moment
-VERSION = b"1"  # of what is kept
+VERSION = b"2"  # of what is kept, and of its key
 
 
 def cached_arrays(root: Path | None, sources: Iterable[Path], build: Callable[[], Arrays], part: str = "") -> Arrays:
@@ -68,11 +69,12 @@ def cached_folder(images: FolderSet, root: Path, positions: int) -> ImageSet:
 
 
 def folder_digest(images: FolderSet) -> str:
-    """A digest of every file's name, size and time of change."""
-    digest = hashlib.sha256(VERSION)
+    """A digest of where the folder lies, and of every file's name, inode, size and times of change."""
+    digest = hashlib.sha256(VERSION + os.fsencode(images.root.resolve()))
     for key in images.keys:
         stat = (images.root / key).stat()
-        digest.update(f"{key}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        numbers = (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+        digest.update(os.fsencode(f"\0{key}\0{numbers}"))
     return digest.hexdigest()
 
 
@@ -111,13 +113,9 @@ def load(root: Path, key: str) -> NDArray[Any] | None:
 
 def keep(root: Path, key: str, rows: NDArray[Any]) -> NDArray[Any]:
     """Write the records, whole or not at all, and map them; the given ones where the root cannot be written."""
-    partial = root / FOLDER / f".{key}.{os.getpid()}"  # other processes may write the same
     with suppress(OSError):
         (root / FOLDER).mkdir(exist_ok=True)
-        with open(partial, "wb") as file:
+        with whole(root / FOLDER / f"{key}.npy") as partial, open(partial, "wb") as file:
             np.save(file, rows, allow_pickle=False)
-        os.replace(partial, root / FOLDER / f"{key}.npy")
-    with suppress(OSError):
-        partial.unlink(missing_ok=True)
     kept = load(root, key)
     return rows if kept is None else kept

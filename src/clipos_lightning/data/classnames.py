@@ -70,7 +70,7 @@ def read_class_list(file: str) -> list[str]:
         InputError: not a text file, fewer than two classes, one twice.
     """
     try:
-        lines = Path(file).read_text(encoding="utf-8").splitlines()
+        lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--data.class_list: cannot read {file}: {' '.join(str(error).split())}") from error
     names = sorted(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))

@@ -20,7 +20,7 @@ from .cache import cached_folder
 from .classnames import read_class_list
 from .resolution import ReducedSet, native_side
 from .sets import FolderSet, ImageSet, ModelSizeImages
-from .splits import draw_shots, limit_positions, manifest, read_shots
+from .splits import draw_shots, find_shots, limit_positions, manifest, read_shots
 from .transforms import to_model_size, view, view_rng
 from .wordings import Wording, is_plain, read_wordings
 
@@ -73,7 +73,8 @@ class FewShotOOD(LightningDataModule):
             its own list).
         views: each few-shot image counts so many times: as it is, and as random crops of it, mirrored or not.
         ood_resolution: native, or id: each OOD image is first scaled down to the ID images' own size.
-        resize: pil, or torch: sets that lie in memory are resized many at once, faster, but up to 2/255 from PIL's.
+        resize: pil, or for sets that lie in memory torch: many at once, faster, but up to 2/255 from PIL's; or device:
+            by the backbone on its device, up to 1/255.
         cache: sets of small images are kept decoded in .clipos-cache below the root.
     """
 
@@ -93,7 +94,7 @@ class FewShotOOD(LightningDataModule):
         class_list: str | None = None,
         views: int = 1,
         ood_resolution: Literal["native", "id"] = "native",
-        resize: Literal["pil", "torch"] = "pil",
+        resize: Literal["pil", "torch", "device"] = "pil",
         cache: bool = True,
     ) -> None:
         super().__init__()
@@ -117,7 +118,11 @@ class FewShotOOD(LightningDataModule):
         self.views, self.ood_resolution, self.resize, self.cache = views, ood_resolution, resize, cache
         self.num_workers = min(8, (os.cpu_count() or 1) // 2) if num_workers is None else num_workers
         classes = read_class_list(class_list) if class_list else None
-        self.id_set = open_id(id, self.root, self.seed, shots, classes, cache)
+        self.drawn_as: tuple[int, int | str] = (self.seed, shots)
+        if shots_file:
+            with suppress(InputError):  # setup says what is wrong with it; a test goes on without
+                self.drawn_as = read_shots(shots_file)[1:]
+        self.id_set = open_id(id, self.root, *self.drawn_as, classes, cache)
         marks = BENCHMARKS.get(id, {})
         chosen = [*marks.get("near", []), *marks.get("far", [])] if ood_sets is None else ood_sets
         self.ood_specs = parse_ood_specs(chosen)
@@ -128,7 +133,6 @@ class FewShotOOD(LightningDataModule):
         self.class_wordings: list[Wording] | None = None if is_plain(wordings) else wordings
         self.tests: dict[str, tuple[ImageSet, list[int]]] = {}
         self.drawn: list[int] = []
-        self.drawn_as: tuple[int, int | str] = (self.seed, shots)  # a shots_file brings its own
         self.image_size = 0
         options: dict[str, Any] = {"root": str(self.root.absolute()), "id": id, "ood_sets": chosen, "shots": shots}
         options |= {"seed": self.seed, "shots_file": absolute(shots_file), "limit_per_set": limit_per_set}
@@ -158,10 +162,8 @@ class FewShotOOD(LightningDataModule):
         """The images that ``shots_file`` names."""
         train = self.id_set.train
         assert train.labels is not None
-        keys, labels, name = train.shot_keys(), train.labels.tolist(), self.id_set.name
-        written = read_shots(str(self.shots_file), keys, labels, self.id_set.class_keys, name)
-        self.drawn_as = (written.seed, written.shots)
-        return written.positions
+        file, keys, labels = str(self.shots_file), train.shot_keys(), train.labels.tolist()
+        return find_shots(read_shots(file), file, keys, labels, self.id_set.class_keys, self.id_set.name)
 
     def manifest(self) -> dict[str, Any]:
         """The draw as it is written beside a run."""
@@ -277,10 +279,13 @@ class FewShotOOD(LightningDataModule):
     def test_dataloader(self) -> dict[str, DataLoader[Any]]:
         """Name to loader: the ID test set (``id``) first, then the OOD sets."""
         self.check_shares(max(len(positions) for _, positions in self.tests.values()))
-        return {
-            name: self.loader(ModelSizeImages(images, positions, self.image_size, self.resize == "torch"))
-            for name, (images, positions) in self.tests.items()
-        }
+        return {name: self.loader(self.test_images(name)) for name in self.tests}
+
+    def test_images(self, name: str) -> ModelSizeImages:
+        """A test set's images at the model's size."""
+        images, positions = self.tests[name]
+        batched, raw = self.resize == "torch", self.resize == "device"
+        return ModelSizeImages(images, positions, self.image_size, batched, raw)
 
     def loader(self, images: Dataset[dict[str, Tensor]]) -> DataLoader[Any]:
         """This process's share of a set, without repeats."""

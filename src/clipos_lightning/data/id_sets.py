@@ -220,6 +220,12 @@ def test_half(keys: Sequence[str], labels: NDArray[np.int64]) -> NDArray[np.bool
     return tested
 
 
+def is_split(path: Path) -> bool:
+    """Whether a folder holds ``train/<class>/`` (and ``test/``) rather than classes, of which one is called train."""
+    train = path / "train"
+    return train.is_dir() and bool(class_folders(train) or set(class_folders(path)) <= {"train", "val", "test"})
+
+
 def id_folder(path: Path, classes: Sequence[str] | None = None) -> IdSet:
     """A folder with ``train/<class>/`` and ``test/<class>/``, or ``<class>/`` alone (then there is no test set)."""
     if not path.is_dir():
@@ -227,7 +233,7 @@ def id_folder(path: Path, classes: Sequence[str] | None = None) -> IdSet:
             f"--data.id: no folder {path}; it must hold train/<class>/ and test/<class>/, or <class>/ (relative paths "
             "lie below --data.root, or $CLIPOS_DATA)"
         )
-    split = (path / "train").is_dir()
+    split = is_split(path)
     train_root = path / "train" if split else path
     only = classes is not None
     classes = class_folders(train_root) if classes is None else list(picked(train_root, classes))

@@ -2,7 +2,7 @@
 
 from ..errors import InputError
 from .sets import ImageSet, Picture
-from .transforms import to_side
+from .transforms import as_rgb, to_side
 
 
 class ReducedSet(ImageSet):
@@ -17,7 +17,7 @@ class ReducedSet(ImageSet):
 
     def read(self, position: int) -> Picture:
         """The image, scaled down."""
-        image = self.images.read(position).image.convert("RGB")
+        image = as_rgb(self.images.read(position).image)
         return Picture(to_side(image, self.side) if min(image.size) > self.side else image)
 
 

@@ -1,6 +1,5 @@
 """Sets of images by position: folders, arrays, procedural scenes; and the Dataset that brings them to model size."""
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,9 +15,8 @@ from torch.utils.data import Dataset
 
 from ..errors import InputError
 from . import scenes
-from .transforms import batch_to_model_size, mask_to_model_size, to_model_size
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+from .transforms import as_rgb, batch_to_model_size, mask_to_model_size, to_model_size
+from .walking import list_images
 
 
 @dataclass
@@ -169,11 +167,17 @@ class ModelSizeImages(Dataset[dict[str, Tensor]]):
         positions: which of its images.
         size: the model's.
         batched: resize arrays of images by torch, many at once: faster, but not PIL's pixels to the last bit.
+        raw: leave arrays of square images at their own size, for the backbone to resize on its device.
     """
 
-    def __init__(self, images: ImageSet, positions: Sequence[int], size: int, batched: bool = False) -> None:
+    def __init__(
+        self, images: ImageSet, positions: Sequence[int], size: int, batched: bool = False, raw: bool = False
+    ) -> None:
         self.images, self.positions, self.size = images, positions, size
-        self.batched = batched and isinstance(images, ArraySet)
+        square = isinstance(images, ArraySet) and images.images.shape[1] == images.images.shape[2]
+        if raw and square:
+            self.size = images.images.shape[1]  # type: ignore[attr-defined]
+        self.batched = isinstance(images, ArraySet) and (batched or (raw and square))
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -212,30 +216,16 @@ def unreadable(path: Any, error: Exception) -> InputError:
 
 
 def open_image(path: Path) -> Image.Image:
-    """Decode an image file to RGB.
+    """Decode an image file to RGB, upright.
 
     Raises:
         InputError: not an image, truncated, or not readable.
     """
     try:
         with Image.open(path) as image:
-            if image.mode.startswith("I"):  # 16-bit greyscale, which PIL would clip to white
-                return Image.fromarray((np.asarray(image) // 257).clip(0, 255).astype(np.uint8)).convert("RGB")
-            return image.convert("RGB")
+            return as_rgb(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise unreadable(path, error) from error
-
-
-def list_images(root: Path) -> list[str]:
-    """POSIX paths of the image files below a folder, sorted; hidden files and folders are left out."""
-    found = []
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        here = Path(folder).resolve()
-        loops = {s for s in subfolders if here.is_relative_to((Path(folder) / s).resolve())}  # a link to a folder above
-        subfolders[:] = [s for s in subfolders if not s.startswith(".") and s not in loops]
-        below = Path(folder).relative_to(root)
-        found += [(below / n).as_posix() for n in names if Path(n).suffix.lower() in SUFFIXES and n[0] != "."]
-    return sorted(found)
 
 
 class MissingSet(InputError):

@@ -9,16 +9,16 @@ from ..errors import InputError
 
 
 class Written(NamedTuple):
-    """A draw that was read from a file: positions, and the seed and shots that it was drawn with."""
+    """A draw that was read from a file: class to keys, and the seed and shots that it was drawn with."""
 
-    positions: list[int]
+    images: dict[str, list[str]]
     seed: int
     shots: int | str
 
 
 def digest(text: str) -> str:
-    """SHA-256 of a text, as hexadecimal."""
-    return hashlib.sha256(text.encode()).hexdigest()
+    """SHA-256 of a text, as hexadecimal; of a file name that is not UTF-8, its bytes."""
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def draw_shots(
@@ -63,26 +63,39 @@ def limit_positions(keys: Sequence[str], limit: int | None) -> list[int]:
     return sorted(sorted(range(len(keys)), key=lambda i: digest(keys[i]))[:limit])
 
 
-def read_shots(file: str, keys: Sequence[str], labels: Sequence[int], class_keys: Sequence[str], name: str) -> Written:
+def read_shots(file: str) -> Written:
     """The draw that a ``shots.json`` of an earlier run names.
 
+    Raises:
+        InputError: not such a file.
+    """
+    try:
+        with open(file, encoding="utf-8") as opened:
+            written = json.load(opened)
+        images = {str(group): list(map(str, members)) for group, members in written["images"].items()}
+        shots = written["shots"] if written["shots"] == "all" else int(written["shots"])
+        return Written(images, int(written["seed"]), shots)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"--data.shots_file: {file} is not a shots.json of a run: {error}") from error
+
+
+def find_shots(
+    written: Written, file: str, keys: Sequence[str], labels: Sequence[int], class_keys: Sequence[str], name: str
+) -> list[int]:
+    """Positions of a written draw's images.
+
     Args:
-        file: its path.
+        written: the draw.
+        file: where it was read from.
         keys: each training image's key.
         labels: each training image's class index.
         class_keys: each class's folder name, or its index as text.
         name: the ID set's.
 
     Raises:
-        InputError: not such a file, or an image or class that the ID set has not.
+        InputError: an image or class that the ID set has not.
     """
-    try:
-        with open(file, encoding="utf-8") as opened:
-            written = json.load(opened)
-        images, seed, shots = written["images"], written["seed"], written["shots"]
-        wanted = [(group, key) for group, members in images.items() for key in members]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"--data.shots_file: {file} is not a shots.json of a run: {error}") from error
+    wanted = [(group, key) for group, members in written.images.items() for key in members]
     classes = (class_keys[label] for label in labels)
     positions = {pair: i for i, pair in enumerate(zip(classes, keys, strict=True))}
     missing = [pair for pair in wanted if pair not in positions]
@@ -91,7 +104,7 @@ def read_shots(file: str, keys: Sequence[str], labels: Sequence[int], class_keys
     empty = set(class_keys) - {group for group, _ in wanted}
     if empty:
         raise InputError(f"--data.shots_file: {file} has no image of class {min(empty)}")
-    return Written([positions[pair] for pair in wanted], seed, shots)
+    return [positions[pair] for pair in wanted]
 
 
 def manifest(

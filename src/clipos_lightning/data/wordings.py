@@ -22,7 +22,7 @@ def read_wordings(file: str, keys: Sequence[str], defaults: Sequence[str]) -> li
         InputError: no such file, not such a mapping, a class that the set has not.
     """
     try:
-        given = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+        given = yaml.safe_load(Path(file).read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"--data.class_names: cannot read {file}: {' '.join(str(error).split())}") from error
     if not isinstance(given, dict):

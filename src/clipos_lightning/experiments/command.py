@@ -175,7 +175,7 @@ def write_outcome(folder: Path, outcome: Mapping[str, Any]) -> None:
 
 def show(outcome: Mapping[str, Any]) -> None:
     """The main tables on the terminal."""
-    print(tables.title(outcome))
+    print(f"{tables.title(outcome)}\nAUROC ↑ / FPR95 ↓ in percent, mean ± std over seeds")
     console = Console(width=None if sys.stdout.isatty() else 160)
     for point, rows in tables.by_point(outcome).items():
         view = Table(title=point or None, title_justify="left", box=box.SIMPLE_HEAD)

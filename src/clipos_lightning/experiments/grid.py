@@ -47,7 +47,7 @@ class Grid:
 
     Attributes:
         name: of the file.
-        title: the file's first comment.
+        title: its own, else the file's first comment, else its name.
         kind: ``detectors``, or ``masks`` (maps against true masks; nothing is trained).
         configs: under every row.
         options: over the configs, under the command line's.
@@ -90,7 +90,8 @@ def read_grid(path: Path, backbone: str | None = EMBEDDED) -> Grid:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"benchmark: cannot read grid {path}: {' '.join(str(error).split())}") from error
     check_keys(given, KEYS, f"grid {path}")
-    title = given.get("title") or text.split("\n", 1)[0].removeprefix("#").strip()
+    first = text.split("\n", 1)[0]
+    title = given.get("title") or (first.removeprefix("#").strip() if first.startswith("#") else path.stem)
     rows = [*fixed_rows(given.get("rows") or {}, path, backbone), *varied_rows(given.get("vary") or {}, path)]
     seeds = given.get("seeds", [1, 2, 3])
     axes = given.get("axes") or {}

@@ -68,7 +68,7 @@ class Cells:
         """Accuracy, and metrics by set and score.
 
         Raises:
-            InputError: a score is not finite: training diverged.
+            InputError: a score is not finite.
         """
         if cell not in self.seen:
             tests = self.tests(cell)
@@ -77,10 +77,8 @@ class Cells:
             tables = {n: {k: v for k, v in t.items() if k not in ("keys", "labels")} for n, t in results.items()}
             try:
                 self.seen[cell] = summarise(tables, labels, tests["ood"])
-            except ValueError as error:
-                raise InputError(
-                    f"benchmark: cell {cell}: {error}; if its training diverged, lower the rate and remove its folder"
-                ) from error
+            except InputError as error:
+                raise InputError(f"benchmark: cell {cell}: {error}; then remove its folder and run again") from error
         return self.seen[cell]
 
     def images(self, cell: str) -> dict[str, str]:
