@@ -337,7 +337,7 @@ def test_files_of_a_newer_version(fitted: Run, at_home: Path) -> None:
 
 
 @pytest.mark.parametrize("option", ["score", "scores", "objective", "artefact"])
-def test_a_file_alone_imports_nothing(option: str, fitted: Run, at_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_alone_imports_nothing(option: str, fitted: Run, at_home: Path) -> None:
     code = "from clipos_lightning.losses import Objective\nfrom clipos_lightning.scores import energy as mine\n"
     (at_home / "foreign.py").write_text(f"{code}class Own(Objective):\n    outliers = 'none'\n    unknown = True\n")
     checkpoint, path = torch.load(fitted.checkpoint, weights_only=True), "foreign.ckpt"
@@ -351,13 +351,13 @@ def test_a_file_alone_imports_nothing(option: str, fitted: Run, at_home: Path, m
     else:
         checkpoint["hyper_parameters"][option] = given[option]
         torch.save(checkpoint, path)
-    monkeypatch.delitem(sys.modules, "foreign", raising=False)
+    sys.modules.pop("foreign", None)
     for command, *words in (("predict", "mixed"), ("explain", "mixed/star-0.png", "--out", "x.png"), ("export",)):
         refused(clipos(command, path, *words), "'foreign.", "--trust")
     refused(clipos("calibrate", path, "more", "--out", "x.safetensors"), "'foreign.", "--trust")
     assert "foreign" not in sys.modules
     assert clipos("predict", path, "mixed/star-0.png", "--trust", "--num_workers", 0).code == 0
-    monkeypatch.delitem(sys.modules, "foreign")
+    sys.modules.pop("foreign", None)
 
 
 def test_calibrating_with_few_images_says_what_is_missing(fitted: Run, at_home: Path, tmp_path: Path) -> None:
