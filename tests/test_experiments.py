@@ -227,6 +227,9 @@ def test_the_mask_study(tmp_path):
     for name, figures in report["masks"].items():
         assert (ours[name]["iou"], ours[name]["boundary_f"]) == pytest.approx((figures["iou"], figures["boundary_f"]))
     assert (folder / "gallery.png").stat().st_size > 10_000
+    again = benchmark("masks", "--data.limit_per_set", 60, "--data.num_workers", 0, "--out", folder)
+    assert json.loads((again / "results.json").read_text()) == outcome
+    refused(clipos("report", folder), "nothing to merge")
     for name in RESULTS:
         assert (folder / name).exists()
 

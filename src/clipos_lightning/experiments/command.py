@@ -44,6 +44,7 @@ def main(arguments: Sequence[str]) -> int:
 
         if given.shard != "1/1" or given.wandb:
             raise InputError("benchmark: a mask study is one pass: it takes neither --shard nor --wandb")
+        write_json(folder / "grid.json", describe(grid, []))
         run_masks(grid, cells, folder)
         return 0
     write_json(folder / "grid.json", describe(grid, entries))
@@ -126,7 +127,7 @@ def folder_name(grid: Grid, cells: Sequence[Cell]) -> str:
 
 def describe(grid: Grid, entries: Sequence[Entry]) -> dict[str, Any]:
     """``grid.json``: all that the tables need to know of the plan."""
-    named = {"name": grid.name, "title": grid.title, "reference": grid.reference}
+    named = {"name": grid.name, "kind": grid.kind, "title": grid.title, "reference": grid.reference}
     return {"schema": 2, **named, "entries": [asdict(entry) for entry in entries]}
 
 
@@ -196,6 +197,8 @@ def report(arguments: Sequence[str]) -> int:
     given = parser.parse_args(list(arguments))
     folders = [Path(folder) for folder in given.folders]
     plans = [read_plan(folder) for folder in folders]
+    if any(plan.get("kind") == "masks" for plan in plans):
+        raise InputError("report: a mask study is one pass, with nothing to merge: its tables are in its folder")
     if any(plan != plans[0] for plan in plans):
         different = folders[next(i for i, plan in enumerate(plans) if plan != plans[0])]
         raise InputError(f"report: {different} holds another grid, or the same with other options, than {folders[0]}")
