@@ -60,7 +60,7 @@ class Row:
     def text(self) -> str:
         """As Markdown."""
         ratio = self.plain.seconds / self.ours.seconds
-        goals = [(f"≥ {self.goal:g}×", ratio >= (self.goal or 0))] if self.goal else []
+        goals = [(f"≥ {self.goal:.3g}×", ratio >= (self.goal or 0))] if self.goal else []
         goals += [(f"≤ {self.limit:g} s", self.ours.seconds <= (self.limit or 0))] if self.limit else []
         goal = ", ".join(f"{text} {'met' if met else '**missed**'}" for text, met in goals)
         sides, peaks = (self.ours, self.plain), [f"{m.peak:,.0f}" if m.peak else "" for m in (self.ours, self.plain)]
