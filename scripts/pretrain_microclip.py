@@ -18,6 +18,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
@@ -33,6 +34,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from clipos_lightning.data.scenes import BACKGROUNDS, COLORS, ID_SHAPES, SEEN_SHAPES, Scene, render_scene
 from clipos_lightning.surgery import attend
@@ -197,6 +199,35 @@ def augment(images: Tensor) -> Tensor:
     return padded[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
+def crop(images: Tensor, smallest: float) -> Tensor:
+    """A random square of at least `smallest` of the area, scaled up to the whole, or mirrored: (B, 3, H, W) uint8."""
+    count, device = len(images), images.device
+    scale = (smallest + (1 - smallest) * torch.rand(count)).sqrt()
+    shift = (1 - scale)[:, None] * (2 * torch.rand(count, 2) - 1)
+    flip = torch.where(torch.rand(count) < 0.5, -1.0, 1.0)
+    theta = torch.zeros(count, 2, 3)
+    theta[:, 0, 0], theta[:, 1, 1], theta[:, :, 2] = flip * scale, scale, shift
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False).to(device)
+    moved = F.grid_sample(images.float(), grid, padding_mode="reflection", align_corners=False)
+    return moved.round().to(torch.uint8)
+
+
+def recolour(images: Tensor, strength: float) -> Tensor:
+    """Brightness, contrast and saturation, each times 1 - strength to 1 + strength: (B, 3, H, W) uint8."""
+    brightness, contrast, saturation = (1 + strength * (2 * torch.rand(3, len(images), 1, 1, 1) - 1)).to(images.device)
+    x = images.float() * brightness
+    middle = x.mean((1, 2, 3), keepdim=True)
+    x = middle + contrast * (x - middle)
+    grey = x.mean(1, keepdim=True)
+    return (grey + saturation * (x - grey)).round().clamp(0, 255).to(torch.uint8)
+
+
+def change(photos: Tensor, options: argparse.Namespace) -> Tensor:
+    """Photos as training sees them."""
+    photos = crop(photos, options.crop) if options.crop < 1 else augment(photos)
+    return recolour(photos, options.colour) if options.colour else photos
+
+
 def batches(corpus: Corpus, options: argparse.Namespace) -> Iterator[Batch]:
     """Endless batches; every draw comes from one generator of the run's seed and from torch's."""
     rng = np.random.default_rng(options.seed)
@@ -211,7 +242,7 @@ def batches(corpus: Corpus, options: argparse.Namespace) -> Iterator[Batch]:
         keys = np.concatenate([corpus.labels[i], len(corpus.names) + np.arange(n_scenes)])
         images = corpus.scenes[torch.from_numpy(j).to(device)]
         if len(i):
-            images = torch.cat([augment(corpus.photos[torch.from_numpy(i).to(device)]), images])
+            images = torch.cat([change(corpus.photos[torch.from_numpy(i).to(device)], options), images])
         yield Batch(images, captions, torch.from_numpy(keys).to(device))
 
 
@@ -338,6 +369,13 @@ def build_optimizer(
     return optimizer, schedule
 
 
+def average(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int, most: float) -> None:
+    """One step of an exponential average, of fewer steps at the start: decay min(most, (1 + n) / (10 + n))."""
+    decay = min(most, (1 + int(count)) / (10 + int(count)))
+    for kept, new in zip(averaged, current, strict=True):
+        kept.lerp_(new, 1 - decay)
+
+
 def save(model: open_clip.CLIP, config: dict[str, Any], step: int, path: Path) -> None:
     """Write fp16 weights atomically; open_clip loads the file by `pretrained=`."""
     weights = {name: tensor.detach().half().cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -356,19 +394,24 @@ def train(config: dict[str, Any], options: argparse.Namespace) -> list[float]:
     model = build_model(config, options).to(device)
     vocabulary = Vocabulary(model, all_captions(corpus.names)).to(device)
     optimizer, schedule = build_optimizer(model, vocabulary, options)
+    both = nn.ModuleList([model, vocabulary])
+    averages = AveragedModel(both, multi_avg_fn=partial(average, most=options.ema)) if options.ema else None
     losses: list[float] = []
     start = time.perf_counter()
     for step, batch in zip(range(1, options.steps + 1), batches(corpus, options), strict=False):
         if step > 0.8 * options.steps:
             model.visual.patch_dropout.prob = 0.0
         losses.append(update(model, loss_of(model, vocabulary, batch, options), optimizer, schedule))
+        if averages is not None:
+            averages.update_parameters(both)
         if step % options.print_every == 0 or step == options.steps:
             rate = step * options.batch / (time.perf_counter() - start)
             recent = np.mean(losses[-options.print_every :])
             print(f"step {step}/{options.steps}  loss {recent:.3f}  {rate:.0f} images/s", flush=True)
         if step % SAVE_EVERY == 0 or step == options.steps:
-            vocabulary.write_back(model)
-            save(model, config, step, options.out)
+            learned, words = both if averages is None else averages.module
+            words.write_back(learned)
+            save(learned, config, step, options.out)
     return losses
 
 
@@ -407,6 +450,11 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--depth", type=int, default=3, help="blocks of the v-v path")
     parser.add_argument("--gamma", type=float, default=10.0, help="sharpness of the pooling over patches")
     parser.add_argument("--patch-dropout", type=float, default=0.5, help="of the patches, in the first 80 %% of steps")
+    text = "smallest share of a photo's area in a random crop; 1: a shift by up to 4 pixels instead"
+    parser.add_argument("--crop", type=float, default=1.0, help=text)
+    text = "photos' brightness, contrast and saturation change by up to this share"
+    parser.add_argument("--colour", type=float, default=0.0, help=text)
+    parser.add_argument("--ema", type=float, default=0.0, help="decay of an average of the weights; 0: the last ones")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--print-every", type=int, default=50)
@@ -415,6 +463,8 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--steps, --scenes, --cifar-times and --print-every must be at least 1, --batch at least 2")
     if options.data and not options.data.is_dir():
         parser.error(f"--data {options.data} is not a folder")
+    if not (0 < options.crop <= 1 and 0 <= options.colour < 1 and 0 <= options.ema < 1):
+        parser.error("--crop must lie in (0, 1], --colour and --ema in [0, 1)")
     return options
 
 

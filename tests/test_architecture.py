@@ -14,7 +14,7 @@ ORDER = """
     data.shapes data.scenes data.splits data.classnames data.wordings data.walking data.sets data.boxes
     data.resolution data.arrays data.cache data.id_sets data.ood_sets data.benchmarks data.datamodule
     features synthesis prototypes prompts losses scores metrics thresholds calibration heads tables schedule progress
-    report figures charts page dashboard module detector gallery callbacks cli
+    shots validation report figures charts page dashboard module detector gallery callbacks cli
     experiments.places experiments.grid experiments.bootstrap experiments.outcome experiments.tables experiments.figures
     experiments.dashboard experiments.plan experiments.engine experiments.masks experiments.mask_command
     experiments.command

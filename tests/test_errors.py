@@ -53,8 +53,11 @@ def photos(tiny_folder: Path, tmp_path: Path) -> Path:
         ("fit --config demo.yaml --data.shotss 2", ["--data.shotss"]),
         ("fit --config demo.yaml --model.mask.kid none", ["--model.mask.kid"]),
         ("fit --config demo.yaml surplus", ["surplus"]),
-        ("fit --config demo.yaml --data.shots some", ["data.shots", "some"]),
-        ("fit --config demo.yaml --trainer.max_steps many", ["trainer.max_steps", "many"]),
+        ("fit --config demo.yaml --data.shots some", ["--data.shots is 'some': it takes a whole number or all\n"]),
+        ("fit --config demo.yaml --data.resize best", ["--data.resize is 'best': it takes pil, torch, device\n"]),
+        ("fit --config demo.yaml --model.image_weight x", ["--model.image_weight is 'x': it takes a number or auto\n"]),
+        ("fit --config demo.yaml --model.scores msp", ["--model.scores is 'msp': it takes a list, as '[a,b]' or null"]),
+        ("fit --config demo.yaml --trainer.max_steps many", ["--trainer.max_steps is 'many': it takes a whole number"]),
         ("fit --config demo.yaml --model.objective loss", ["model.objective", "loss"]),
         ("predict", ["file"]),
         ("predict last.ckpt", ["path"]),
@@ -113,7 +116,7 @@ def test_an_empty_config_changes_nothing(tmp_path: Path) -> None:
         ("--data.ood_sets [texture,texture=folder:x]", ["'texture'", "is taken"]),
         ("--data.ood_sets [id=folder:x]", ["'id'", "is taken"]),
         ("--data.ood_sets [texture,'folder:']", ["folder:PATH"]),
-        ("--data.ood_sets texture", ["data.ood_sets"]),
+        ("--data.ood_sets texture", ["--data.ood_sets is 'texture': it takes a list, as '[a,b]'"]),
         ("--data.class_names nowhere.yaml", ["nowhere.yaml"]),
         ("--data.shots_file nowhere.json", ["nowhere.json"]),
         ("--model.class_names [cat,dog]", ["class_names"]),
@@ -142,6 +145,9 @@ def test_an_empty_config_changes_nothing(tmp_path: Path) -> None:
         ("--model.synthesis.mix 2", ["--model.synthesis.mix is 2"]),
         ("--model.synthesis.count 0", ["--model.synthesis.count is 0"]),
         ("--trainer.accelerator cuda", ["CUDA"]),
+        ("--trainer.devices some", ["trainer: ", "devices"]),
+        ("--trainer.devices 0", ["trainer: ", "devices"]),
+        ("--trainer.accumulate_grad_batches 0", ["--trainer.accumulate_grad_batches is 0", "at least 1"]),
         ("--trainer.enable_checkpointing false", ["enable_checkpointing"]),
     ],
 )
@@ -152,6 +158,7 @@ def test_a_wrong_option(words: str, pieces: list[str], tmp_path: Path) -> None:
     given = [word.strip("'") for word in words.split()]
     refused(clipos("fit", *DEMO, *CPU, "--trainer.max_steps", 1, *given), *pieces)
     assert not list(tmp_path.glob("runs/*/last.ckpt"))
+    assert "--trainer" not in words or not list(tmp_path.glob("runs/*"))
 
 
 # ---- folders and images
@@ -166,8 +173,8 @@ def test_too_few_images_in_a_class(photos: Path) -> None:
 def test_an_empty_class_folder(photos: Path) -> None:
     (photos / "photos/train/moon").mkdir()
     words = ("fit", *DEMO, "--data.root", photos, "--data.id", "folder:photos", *CPU)
-    refused(clipos(*words, "--data.shots", 1), "'moon'")
-    refused(clipos(*words, "--data.shots", "all"), "'moon'")
+    for shots in (1, "all"):
+        refused(clipos(*words, "--data.shots", shots), "'moon' has no training images: add some, or remove the class")
 
 
 @pytest.mark.parametrize("name", ["unknown", "Unknown", "UNKNOWN"])

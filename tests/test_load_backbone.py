@@ -30,10 +30,12 @@ def no_download(monkeypatch):
         ("ViT-B-16", "openai", "activation mismatch.*--model.backbone ViT-B-16-quickgelu"),
         ("ViT-B-32-quickgelu", "laion2b_s34b_b79k", "neither a file nor a tag of ViT-B-32-quickgelu.*openai"),
         ("ViT-B-16-quickgelu", "openal", "'openal' is neither a file nor a tag of ViT-B-16-quickgelu.*openai"),
-        ("MicroCLIP", "openai", "'openai' is neither a file nor a tag of MicroCLIP"),
+        ("MicroCLIP", "openai", "'openai' is neither a file nor a tag of MicroCLIP.*--model.pretrained null"),
         ("MicroCLIP", "nowhere/weights.safetensors", "neither a file nor a tag"),
         ("VIT-Z-99", None, "unknown backbone 'VIT-Z-99'"),
-        ("", None, "unknown backbone ''"),
+        ("", None, "unknown backbone ''.*e.g. ViT-B-16-quickgelu"),
+        ("microclip", None, "did you mean MicroCLIP"),
+        ("vit-b-16-QuickGELU", None, "did you mean ViT-B-16-quickgelu"),
     ],
 )
 def test_refused_before_any_download(name, pretrained, says):

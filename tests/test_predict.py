@@ -150,6 +150,7 @@ def test_paths_are_taken_as_they_are_needed(home: Path) -> None:
         ("images --resume", ["--resume", "--out"]),
         ("images --out rows.csv --format table", ["table"]),
         ("images --format xml", ["xml"]),
+        ("images --out rows.xlsx", ["rows.xlsx", ".csv or .jsonl", "--format"]),
         ("images --out nowhere/rows.csv", ["nowhere"]),
         ("images --explain images", ["--explain images"]),
         ("images --num_workers -1", ["--num_workers is -1"]),
@@ -191,7 +192,7 @@ def test_every_image_has_its_row_whatever_the_format(tmp_path: Path) -> None:
         assert all(found[c] == (float(row[c]) if row[c] else None) for c in ("probability", "score", "threshold"))
         assert all(found[c] == (row[c] or None) for c in ("path", "class", "error", "decision"))
     assert run_predict("images", "--format", "jsonl").out == (tmp_path / "rows.jsonl").read_text()
-    run_predict("images", "--out", "rows.txt")  # any other name is CSV
+    run_predict("images", "--out", "rows.txt", "--format", "csv")
     assert (tmp_path / "rows.txt").read_text() == run.out
 
 
@@ -319,6 +320,16 @@ def test_images_that_are_new_come_behind_those_that_are_there(tmp_path: Path) ->
     assert after.startswith(before)
     assert sorted(row["path"] for row in rows_in(after)) == sorted(stream_paths(["images"]))
     assert {p.name for p in tmp_path.iterdir()} == {"rows.csv", "images", "detector.safetensors"}
+
+
+def test_rows_of_images_that_were_not_given_are_said() -> None:
+    run_predict("images", "--out", "rows.csv")
+    before = Path("rows.csv").read_text()
+    assert "note:" not in run_predict("images", "--out", "rows.csv", "--resume").err
+    others = len(list(stream_paths(["images"]))) - len(list(stream_paths(["images/star"])))
+    run = run_predict("images/star", "--out", "rows.csv", "--resume")
+    assert f"note: rows.csv has rows of {others} images that are not among these paths" in run.err
+    assert Path("rows.csv").read_text() == before
 
 
 def test_rows_of_another_detector_are_not_mixed_in(home: Path, tmp_path: Path) -> None:

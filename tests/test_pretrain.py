@@ -86,8 +86,9 @@ def test_reads_photos(run, script, tmp_path):
     assert images.shape == (48, 32, 32, 3)
     assert names[:3] == [("goldfish", "carp"), ("cello",), ("airplane", "plane", "jet")]
     assert (labels.min(), labels.max(), first) == (0, 11, 2)
-    losses, _ = run("photos.safetensors", "--data", str(data), "--steps", "8")
-    assert np.isfinite(losses).all()
+    for more in ([], ["--crop", "0.3", "--colour", "0.4"]):
+        losses, _ = run("photos.safetensors", "--data", str(data), "--steps", "8", *more)
+        assert np.isfinite(losses).all()
 
 
 def test_augmentation_moves_and_flips_but_keeps_the_kind_of_values(script):
@@ -101,7 +102,57 @@ def test_augmentation_moves_and_flips_but_keeps_the_kind_of_values(script):
     assert set(steps.unique().tolist()) == {-1, 1}
 
 
-@pytest.mark.parametrize("wrong", [["--steps", "0"], ["--batch", "1"], ["--data", "nowhere"]])
+def test_a_crop_is_a_part_of_the_image_scaled_up(script):
+    torch.manual_seed(0)
+    ramp = torch.arange(0, 256, 8, dtype=torch.uint8)
+    images = ramp.repeat(64, 3, 32, 1)
+    moved = script["crop"](images, 0.25)
+    assert moved.shape == images.shape and moved.dtype == torch.uint8
+    slope = (moved[:, 0, 5, 28].float() - moved[:, 0, 5, 3].float()) / 25  # 8 grey levels a pixel, times the scale
+    assert (slope < 0).any() and (slope > 0).any()  # mirrored and not
+    assert slope.abs().max() <= 8.1 and slope.abs().min() >= 3.9  # scales from sqrt(0.25) to 1
+    assert len(slope.abs().round(decimals=1).unique()) > 10
+    whole = script["crop"](images, 1.0)  # a crop of everything is the image, or its mirror image
+    same = [torch.equal(w, i) or torch.equal(w, i.flip(-1)) for w, i in zip(whole, images, strict=True)]
+    assert all(same)
+
+
+def test_colours_change_by_no_more_than_their_strength(script):
+    torch.manual_seed(0)
+    grey = torch.full((64, 3, 4, 4), 100, dtype=torch.uint8)
+    values = script["recolour"](grey, 0.3)[:, 0, 0, 0].float()  # contrast and saturation leave a grey image alone
+    assert 70 <= values.min() < 80 and 120 < values.max() <= 130
+    red = torch.zeros(64, 3, 4, 4, dtype=torch.uint8)
+    red[:, 0] = 150
+    seen = script["recolour"](red, 0.3).float()
+    assert (seen.std(0) > 0).any() and (seen[:, 0] > seen[:, 1]).all()
+    assert torch.equal(script["recolour"](red, 0.0), red)
+
+
+def test_the_average_of_weights_is_the_plain_formula(script):
+    averaged, expected = [torch.zeros(3)], torch.zeros(3)
+    for count in range(1, 40):
+        current = torch.full((3,), float(count))
+        script["average"](averaged, [current], torch.tensor(count), 0.7)
+        decay = min(0.7, (1 + count) / (10 + count))
+        expected = decay * expected + (1 - decay) * current
+    torch.testing.assert_close(averaged[0], expected)
+
+
+def test_averaged_weights_are_written_and_move_less(run):
+    _, start = run("start.safetensors", "--steps", "1", "--lr", "1e-9")
+    last, mean = (run(f"{ema}.safetensors", "--steps", "12", "--lr", "0.003", "--ema", ema)[1] for ema in ("0", "0.9"))
+    begin, end, between = (load_file(path) for path in (start, last, mean))
+    used = (begin["token_embedding.weight"] - end["token_embedding.weight"]).abs().sum(1) > 0
+    assert 0 < int(used.sum()) < 1000
+    for name in ("visual.proj", "text_projection", "token_embedding.weight"):
+        far, near = ((other[name].float() - begin[name].float()).norm() for other in (end, between))
+        assert 0 < near < far
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--steps", "0"], ["--batch", "1"], ["--data", "nowhere"], ["--crop", "0"], ["--ema", "1"]]
+)
 def test_refuses_wrong_options(script, wrong):
     with pytest.raises(SystemExit) as caught:
         script["main"](wrong)

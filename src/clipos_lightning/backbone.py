@@ -4,8 +4,11 @@ Any open_clip ViT with a class token and learnable positions works; ``MicroCLIP`
 embedded and loaded by the same code.
 """
 
+import difflib
 import hashlib
 import logging
+import sys
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -298,6 +301,18 @@ def quiet() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
+@contextmanager
+def patience(what: str, seconds: float = 8.0) -> Iterator[None]:
+    """Say on stderr what a long wait is for."""
+    timer = threading.Timer(seconds, lambda: print(what, file=sys.stderr, flush=True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def model_config(name: str) -> dict[str, Any]:
     """open_clip's configuration of a model, MicroCLIP's registered on the way.
 
@@ -309,7 +324,10 @@ def model_config(name: str) -> dict[str, Any]:
             open_clip.add_model_config(path)
     config = open_clip.get_model_config(name)
     if config is None:
-        raise InputError(f"unknown backbone {name!r}: see open_clip.list_models(), e.g. ViT-B-16-quickgelu, {EMBEDDED}")
+        near = {known.lower(): known for known in open_clip.list_models()}
+        found = difflib.get_close_matches(name.lower(), near, 1)
+        advice = f"did you mean {near[found[0]]}?" if found else f"e.g. ViT-B-16-quickgelu, {EMBEDDED}"
+        raise InputError(f"unknown backbone {name!r}; {advice} All: open_clip.list_models()")
     return config
 
 
@@ -333,7 +351,10 @@ def choose_weights(name: str, config: dict[str, Any], pretrained: str | None) ->
             )
     elif not Path(pretrained).is_file():
         known = ", ".join(tags) or "none"
-        raise InputError(f"--model.pretrained {pretrained!r} is neither a file nor a tag of {name} (tags: {known})")
+        own = "; for the embedded weights, --model.pretrained null" if name == EMBEDDED else ""
+        raise InputError(
+            f"--model.pretrained {pretrained!r} is neither a file nor a tag of {name} (tags: {known}){own}"
+        )
     return pretrained
 
 
@@ -396,8 +417,9 @@ def load_clip(name: str, weights: str, image_size: int | None) -> LoadedClip:
     shared, key = _shared.get(), (name, weights, image_size)
     if shared is not None and key in shared:
         return shared[key]
+    wait = f"loading weights {weights!r} of {name}: a download, or a network that does not answer ..."
     try:
-        with quiet():
+        with quiet(), patience(wait):
             clip = open_clip.create_model(name, pretrained=weights, precision="fp32", device="cpu")
             clip = clip if image_size is None else resized(clip, name, image_size)
             loaded = LoadedClip(clip, open_clip.get_tokenizer(name), fingerprint(clip))

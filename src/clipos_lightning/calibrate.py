@@ -62,6 +62,8 @@ def check_options(given: argparse.Namespace) -> None:
         raise InputError(f"calibrate: --views is {given.views}: at least 1")
     if Path(given.out).suffix != ".safetensors":
         raise InputError(f"calibrate: --out {given.out}: a detector's name ends in .safetensors")
+    if not Path(given.file).is_file():
+        raise InputError(f"calibrate: no file {given.file}: give the last.ckpt of a `clipos fit` run, or a detector")
     if Path(given.out).exists():
         raise InputError(f"calibrate: {given.out} exists; give another --out, or remove it")
     check_parent(Path(given.out))

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 
@@ -27,6 +28,8 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     """
     if not Path(path).is_file():
         raise InputError(f"no checkpoint {path!r}: give the last.ckpt of a `clipos fit` run, a local file")
+    if not is_zipfile(path):
+        raise InputError(f"{path} is not a checkpoint: give the last.ckpt of a `clipos fit` run")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken file raises nearly anything

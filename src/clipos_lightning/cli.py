@@ -33,6 +33,7 @@ from .errors import InputError
 from .files import new_run_folder, whole
 from .module import ClipOS
 from .packaged import find_config
+from .parsing import reword
 from .progress import Progress, hush, process_rank
 
 RUN_FOLDER = "CLIPOS_RUN_FOLDER"  # tells the processes that DDP starts where the first one writes
@@ -73,7 +74,7 @@ class Parser(LightningArgumentParser):
         """Raise what :mod:`clipos_lightning.main` prints."""
         if isinstance(ex, InputError):
             raise ex
-        text = " ".join(str(message).split())
+        text = reword(" ".join(str(message).split()))
         wrong = re.match(r"unrecognized arguments: (--[^\s=]+)", text)
         if wrong:
             known = {option for parser in self.every_parser() for option in parser._option_string_actions}
@@ -151,9 +152,12 @@ class ClipOSCLI(LightningCLI):
             raise InputError(
                 f"ckpt_path {given} stands in a config: give it on the command line, as --ckpt_path {given}"
             )
-        check_precision(self.config[self.config.subcommand].trainer.precision)
-        if self.config[self.config.subcommand].trainer.enable_checkpointing is False:
+        trainer = self.config[self.config.subcommand].trainer
+        check_precision(trainer.precision)
+        if trainer.enable_checkpointing is False:
             raise InputError("--trainer.enable_checkpointing false: a run always writes its last.ckpt; leave it out")
+        if trainer.accumulate_grad_batches < 1:
+            raise InputError(f"--trainer.accumulate_grad_batches is {trainer.accumulate_grad_batches}: at least 1")
 
     def _parse_ckpt_path(self) -> None:
         """Lightning's way (the checkpoint silently beats the command line) is replaced by parse_arguments."""
@@ -196,7 +200,16 @@ class ClipOSCLI(LightningCLI):
             ours.append(Dashboard())
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": ours}
         self.save_config_kwargs = {"folder": self.folder, "plain": self.config_dump}
-        return super().instantiate_trainer(logger=loggers, default_root_dir=str(self.folder), **kwargs)
+        try:
+            return super().instantiate_trainer(logger=loggers, default_root_dir=str(self.folder), **kwargs)
+        except (
+            TypeError,
+            ValueError,
+            MisconfigurationException,
+        ) as error:  # of the trainer's options
+            with suppress(OSError):
+                self.folder.rmdir()  # nothing is in it
+            raise InputError(f"trainer: {' '.join(str(error).split())}") from error
 
     def before_fit(self) -> None:
         """What a folder of one's own holds that is no image to us."""

@@ -5,7 +5,7 @@ that several processes train exactly as one. Each loss is a pure function; an ``
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from torch import Tensor
 from .errors import InputError
 from .plugins import load_object
 from .surgery import label_rank, top_k_count
-from .types import Labels, Patches, Texts
+from .types import Labels, OutlierSource, Patches, Texts
 
 Logits = Float[Tensor, "items prompts"]
 Values = Float[Tensor, " items"]
@@ -84,7 +84,7 @@ class Objective:
     """
 
     unknown: bool = False
-    outliers: Literal["synthesis", "local_patches", "none"] = "none"
+    outliers: OutlierSource = "none"
 
     def prepare(self, inside: Logits, outside: Float[Tensor, "outliers prompts"]) -> None:
         """Called before training with the zero-shot logits (over C) of the few-shot images and of their outliers.

@@ -13,7 +13,6 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 from torch import Tensor
-from torchmetrics import MeanMetric
 
 from .backbone import load_backbone
 from .checkpoint import check_identity, check_state
@@ -21,17 +20,20 @@ from .errors import InputError
 from .features import FeatureStore, ShotFeatures
 from .heads import SIDES, ZERO_SHOT, Head, all_paths
 from .losses import Objective, irrelevant_locals, make_objective
-from .metrics import OOD_METRICS, OODMetrics, ood_metrics
+from .metrics import OOD_METRICS, ood_metrics
 from .parts import by_parts
-from .progress import track
 from .prompts import ContextOptions, PromptLearner, Wordings, check_names, encode_prompts
-from .prototypes import VIEWS, best_weight, blend, class_means, judge_weights
+from .prototypes import blend
 from .schedule import WarmupCosine
-from .scores import ScoreOptions, check_scores, defined_scores, evidence, find_score
+from .scores import ScoreOptions, check_scores, defined_scores
+from .shots import Shots
 from .surgery import MaskOptions, SurgeryOptions
-from .synthesis import Draw, SynthesisOptions, as_tensors, draw_step, mix_shots, shot_features
+from .synthesis import Draw, SynthesisOptions, as_tensors, draw_step, mix_shots
 from .tables import MAP_PATHS, Table, column_names, map_values
-from .types import Explanation, Features, Images, Labels, Texts, as_options
+from .types import Explanation, Features, Images, Labels, OutlierSource, Texts, as_options
+from .validation import Validation
+
+NOT_RECORDED = ("self", "__class__", "optimizer", "lr_scheduler")  # of the arguments, in hparams
 
 
 class ClipOS(LightningModule):
@@ -102,6 +104,7 @@ class ClipOS(LightningModule):
         optimizer: OptimizerCallable = lambda p: torch.optim.SGD(p, lr=0.002, momentum=0.9, weight_decay=5e-4),
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
+        given = {name: value for name, value in locals().items() if name not in NOT_RECORDED}
         super().__init__()
         surgery, mask = as_options(SurgeryOptions, surgery), as_options(MaskOptions, mask)
         synthesis, context = as_options(SynthesisOptions, synthesis), as_options(ContextOptions, context)
@@ -130,15 +133,10 @@ class ClipOS(LightningModule):
         self.decider: Head | None = None  # what predict judges by, built once
         self.strict_loading = False  # a checkpoint lacks the frozen backbone; on_load_checkpoint checks every other key
         self.recipe: dict[str, Any] = {}  # how it is trained, as plain data for the checkpoint (the CLI fills it)
-        options: dict[str, Any] = {"backbone": backbone, "pretrained": pretrained, "image_size": image_size}
-        options |= {"objective": objective, "outlier_weight": outlier_weight, "image_weight": image_weight}
-        options |= {"score": score, "scores": scores, "unknown_word": unknown_word}
-        options |= {"template": template, "zero_shot_unknown": zero_shot_unknown, "energy_margins": energy_margins}
-        options |= {"surgery": asdict(surgery), "mask": asdict(mask), "synthesis": asdict(synthesis)}
-        options |= {"context": asdict(context), "scoring": asdict(scoring), "seed": self.seed}
-        options |= {"feature_budget_mb": feature_budget_mb, "compile": compile, "class_names": self.class_names}
-        options |= {"class_wordings": class_wordings}
-        self.save_hyperparameters(options, logger=False)
+        given |= {"pretrained": pretrained, "seed": self.seed, "class_names": self.class_names}
+        given |= {"surgery": asdict(surgery), "mask": asdict(mask), "synthesis": asdict(synthesis)}
+        given |= {"context": asdict(context), "scoring": asdict(scoring)}
+        self.save_hyperparameters(given, logger=False)
 
         self.backbone = load_backbone(backbone, pretrained, surgery, image_size)
         if compile:
@@ -180,29 +178,12 @@ class ClipOS(LightningModule):
             data: the DataModule, which has drawn the few-shot images.
         """
         if self.hparams["image_weight"]:
-            labels = data.shot_labels.to(self.device)
-            self.image_text.copy_(class_means(self.encode_shots(data, len(labels)), labels, len(self.class_names)))
+            shots = Shots(self.backbone, data)
+            self.image_text.copy_(shots.means(len(self.class_names)))
             if self.hparams["image_weight"] == "auto":
-                weight = self.choose_image_weight(data)
+                weight, how = shots.image_weight(self.plain_text[:-1], self.scale)
                 self.image_weight = weight if self._trainer is None else self.trainer.strategy.broadcast(weight)
-
-    def encode_shots(self, data: Any, rows: int) -> Features:
-        """Global features of the first rows of the few-shot images' views, view after view."""
-        return torch.cat([self.backbone.encode_image(data.shot_images(i).to(self.device)).cls for i in chunks(rows)])
-
-    @torch.no_grad()
-    def choose_image_weight(self, data: Any) -> float:
-        """The image weight by :func:`prototypes.best_weight`, noted for the terminal."""
-        count = len(data.drawn)
-        views = self.encode_shots(data, VIEWS * count).view(VIEWS, count, -1).transpose(0, 1)
-        with self.exact():
-            labels = data.shot_labels[:count].to(self.device)
-            worths = judge_weights(views, labels, self.plain_text[:-1], self.scale)
-        weight, text, images = best_weight(worths), float(worths[0].mean()), float(worths[-1].mean())
-        where = f"{VIEWS} views of {count} few-shot images"
-        both = f"text alone {text:.2f}, images alone {images:.2f}"
-        self.notes.append(f"image weight {weight}, chosen on {where} (worth: {both})")
-        return weight
+                self.notes.append(how)
 
     # ---- training
 
@@ -210,7 +191,7 @@ class ClipOS(LightningModule):
         """Encode the few-shot images once."""
         self.trained, self.decider = True, None
         self.learn_images(self.trainer.datamodule)  # type: ignore[attr-defined]
-        self.store = self.build_store()
+        self.store = self.build_store(self.objective.outliers)
         if type(self.objective).prepare is not Objective.prepare:
             self.objective.prepare(*self.zero_shot_logits())
 
@@ -291,20 +272,10 @@ class ClipOS(LightningModule):
 
     # ---- the few-shot images' frozen features
 
-    def build_store(self, region: bool = False) -> FeatureStore:
-        """The store over the DataModule's few-shot images; ``region``: with regions whatever the objective needs."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        labels = data.shot_labels
-
-        outliers = "synthesis" if region else self.objective.outliers
-
-        def encode(index: Tensor) -> ShotFeatures:
-            images, own = data.shot_images(index).to(self.device), labels[index].to(self.device)
-            return shot_features(self.backbone, images, own, self.class_text, outliers, self.mask, self.synthesis)
-
-        return FeatureStore(
-            encode, len(labels), self.feature_budget, lambda chunks: track(chunks, "encoding few-shot images")
-        )
+    def build_store(self, outliers: OutlierSource) -> FeatureStore:
+        """The DataModule's few-shot images as these ``outliers`` (an objective's) need them."""
+        shots = Shots(self.backbone, self.trainer.datamodule)  # type: ignore[attr-defined]
+        return shots.store(self.class_text, outliers, self.mask, self.synthesis, self.feature_budget)
 
     def outliers_of_all(self, count: int) -> Features:
         """Outliers over all few-shot images at once, for margins and validation."""
@@ -394,38 +365,26 @@ class ClipOS(LightningModule):
         for metric in OOD_METRICS if found else ():
             self.log(f"test/average/{metric}", sum(m[metric] for m in found.values()) / len(found), rank_zero_only=True)
 
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Undrawn ID images: accuracy, and the base of the detector's score for the comparison with outliers."""
-        features = self.backbone.encode_image(batch["image"])
-        with self.exact():
-            cosine = features.cls @ self.val_text.T
-            correct = cosine[:, : len(self.class_names)].argmax(1) == batch["label"]
-            self.val_metrics.update(self.base_score(features.cls), torch.ones_like(correct))
-        self.val_correct.update(100 * correct.float())
-
-    def base_score(self, features: Features) -> Tensor:
-        """The detector's score of global features alone (for a local or region score: its base)."""
-        classes = len(self.class_names)
-        seen = evidence(features, self.val_text, classes, self.scale, self.scoring.temperature)
-        return find_score(self.score).base(seen)
+    # ---- validating
 
     def on_validation_start(self) -> None:
         """Synthesise outliers from the few-shot images, every process its share."""
         if not self.trained:
             self.learn_images(self.trainer.datamodule)  # type: ignore[attr-defined]
-        self.val_text, self.val_metrics = self.text, OODMetrics().to(self.device)
-        self.val_correct = MeanMetric().to(self.device)
-        self.store = self.build_store(region=True)
-        outliers = self.outliers_of_all(1000)[self.global_rank :: self.trainer.world_size]
-        self.val_metrics.update(
-            self.base_score(outliers), torch.zeros(len(outliers), dtype=torch.bool, device=self.device)
-        )
+        constants = (len(self.class_names), self.score, self.scale, self.scoring.temperature)
+        self.validation = Validation(self.text, *constants)
+        self.store = self.build_store("synthesis")
+        self.validation.add_outliers(self.outliers_of_all(1000)[self.global_rank :: self.trainer.world_size])
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Undrawn ID images."""
+        features = self.backbone.encode_image(batch["image"])
+        with self.exact():
+            self.validation.add_images(features.cls, batch["label"])
 
     def on_validation_epoch_end(self) -> None:
         """Undrawn ID images against synthesised outliers; never a test OOD set."""
-        self.log("val/accuracy", self.val_correct.compute())
-        for name, value in self.val_metrics.compute().items():
-            self.log(f"val/outliers/{name}", value)
+        self.log_dict(self.validation.compute())
 
     # ---- one's own images
 
@@ -475,11 +434,6 @@ class ClipOS(LightningModule):
         check_state(checkpoint["state_dict"], learned)
         self.image_weight = checkpoint["clipos"].get("image_weight", self.image_weight)
         self.trained, self.decider = True, None
-
-
-def chunks(count: int, size: int = 256) -> list[Tensor]:
-    """Indices 0 to count - 1, some at a time."""
-    return list(torch.arange(count).split(size))
 
 
 @cache

@@ -24,10 +24,11 @@ from .errors import InputError
 from .inputs import check_paths, count_paths, stream_paths
 from .parsing import TRUST, Parser
 from .progress import counter, hush
-from .rows import COLUMNS, LINES, Row, RowFile, check_out, open_rows, table_line
+from .rows import COLUMNS, LINES, Done, Row, RowFile, check_out, open_rows, table_line
 from .types import Images
 
 T = TypeVar("T")
+FORMS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}  # by the name of --out
 Judge = Callable[["Batch"], list[Decision]]
 
 
@@ -204,7 +205,10 @@ def choose_format(given: argparse.Namespace) -> str:
         return given.format or ("table" if sys.stdout.isatty() else "csv")
     if given.format == "table":
         raise InputError("predict: --format table is for the screen: leave out --out, or take csv or jsonl")
-    return given.format or ("jsonl" if Path(given.out).suffix in (".jsonl", ".ndjson") else "csv")
+    form = given.format or FORMS.get(Path(given.out).suffix.lower())
+    if form is None:
+        raise InputError(f"predict: --out {given.out}: name it .csv or .jsonl, or say --format csv or jsonl")
+    return form
 
 
 def choose_devices(devices: str | None, device: str) -> list[str]:
@@ -252,10 +256,18 @@ def agrees(row: Row, now: Decision) -> bool:
 
 
 class Tally:
-    """Counts rows as they pass: images, unknown, unreadable."""
+    """Counts rows as they pass: images, unknown, unreadable; and those that an earlier run did."""
 
     def __init__(self) -> None:
-        self.images = self.unknown = self.broken = 0
+        self.images = self.unknown = self.broken = self.skipped = 0
+
+    def skip(self, paths: Iterable[str], done: Done) -> Iterator[str]:
+        """The paths that are not done, the others counted."""
+        for path in paths:
+            if path in done:
+                self.skipped += 1
+            else:
+                yield path
 
     def count(self, batches: Iterator[list[Row]], step: Callable[[int], Any]) -> Iterator[list[Row]]:
         """The batches, counted; ``step`` is told how many rows there are more."""
@@ -316,6 +328,9 @@ def main(arguments: Sequence[str]) -> int:
             print(f"{file.partial} has {tally.images} rows more: go on with --resume", file=sys.stderr)
         raise
     print(tally if file is None or not len(file.done) else f"{tally}; {len(file.done)} were done", file=sys.stderr)
+    others = 0 if file is None else len(file.done) - tally.skipped
+    if others > 0:
+        print(f"note: {given.out} has rows of {others} images that are not among these paths", file=sys.stderr)
     return 0
 
 
@@ -329,7 +344,7 @@ def run(
 ) -> None:
     """Predict, and write the rows where they go."""
     paths = stream_paths(given.paths)
-    todo = paths if file is None else (path for path in paths if path not in file.done)
+    todo = paths if file is None else tally.skip(paths, file.done)
     shown = sys.stderr.isatty() and (file is not None or not sys.stdout.isatty())
     done = 0 if file is None else len(file.done)
     with counter(count_paths(given.paths) if shown else None, done, "predicting", shown) as step:

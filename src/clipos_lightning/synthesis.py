@@ -18,7 +18,7 @@ from .backbone import FrozenClip
 from .errors import InputError
 from .features import ShotFeatures
 from .surgery import MaskOptions, region_feature, relevant_patches
-from .types import Features, Images, Labels, Patches, PatchMask, Texts
+from .types import Features, Images, Labels, OutlierSource, Patches, PatchMask, Texts
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def shot_features(
     images: Images,
     labels: Labels,
     class_text: Texts,
-    outliers: Literal["synthesis", "local_patches", "none"],
+    outliers: OutlierSource,
     mask: MaskOptions,
     options: SynthesisOptions,
 ) -> ShotFeatures:

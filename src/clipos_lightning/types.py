@@ -21,6 +21,7 @@ Labels = Int[Tensor, " batch"]
 Texts = Float[Tensor, "prompts dim"]
 
 PathName = Literal["clip", "vv", "local"]
+OutlierSource = Literal["synthesis", "local_patches", "none"]  # what an objective learns unknowns from
 OptionsT = TypeVar("OptionsT")
 
 

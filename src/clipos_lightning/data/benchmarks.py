@@ -112,7 +112,8 @@ def open_id(
     if name.startswith("folder:"):
         return id_folder(root / name.removeprefix("folder:"), classes)
     if name not in ID_SETS:
-        raise InputError(f"--data.id: no set {name!r}; take {', '.join(ID_SETS)} or folder:PATH")
+        folder = f"; for the folder {root / name}, --data.id folder:{name}" if (root / name).is_dir() else ""
+        raise InputError(f"--data.id: no set {name!r}; take {', '.join(ID_SETS)} or folder:PATH{folder}")
     if classes is not None and name not in OF_FOLDERS:
         raise InputError(
             f"--data.class_list: {name} has no class folders; leave it out, or take {', '.join(OF_FOLDERS)} or "

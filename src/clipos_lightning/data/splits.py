@@ -46,9 +46,11 @@ def draw_shots(
     drawn = []
     for name, members in zip(class_keys, by_class, strict=True):
         wanted = len(members) if shots == "all" else shots
-        if len(members) < max(wanted, 1):
+        if not members:
+            raise InputError(f"class {name!r} has no training images: add some, or remove the class")
+        if len(members) < wanted:
             raise InputError(
-                f"class {name!r} has {len(members)} training images and --data.shots asks for {wanted or 'all'}: "
+                f"class {name!r} has {len(members)} training images and --data.shots asks for {wanted}: "
                 "lower --data.shots, or add images"
             )
         ranked = sorted(members, key=lambda i: digest(f"{seed}/{name}/{keys[i]}"))
