@@ -245,6 +245,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--methods", nargs="*", help="only these")
     parser.add_argument("--out", help="Markdown file to write")
     given = parser.parse_args(arguments)
+    if given.out and Path(given.out).exists():
+        parser.error(f"--out {given.out} exists: give another, or remove it")
     hush()
     warnings.filterwarnings("ignore")
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,7 +1,8 @@
-"""Print the figures of a MicroCLIP weights file as a Markdown table.
+"""Print the figures of MicroCLIP weights as a Markdown table, a column for each file.
 
     python scripts/evaluate_microclip.py                                            # the shipped weights
-    python scripts/evaluate_microclip.py --weights microclip.safetensors --cifar10 "$CLIPOS_DATA/cifar10-images/test"
+    python scripts/evaluate_microclip.py --cifar10 "$CLIPOS_DATA/cifar10-images/test"
+    python scripts/evaluate_microclip.py --weights shipped microclip.safetensors    # beside others
 
 Prompts are "a photo of a {}.", the scenes are the report stream's. A patch is inside the object where the object covers
 at least half of it, outside where the object does not touch it; it names the object when the object's shape is the best
@@ -11,6 +12,7 @@ of the twenty.
 import argparse
 import time
 from collections.abc import Iterator, Sequence
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,7 @@ from clipos_lightning.surgery import SurgeryOptions, similarity_map
 from clipos_lightning.types import ImageFeatures, Images, Labels, PatchMap, PatchMask, PathName, concatenate
 
 SHAPES = ID_SHAPES + SEEN_SHAPES
+SHIPPED = "shipped"
 Row = tuple[str, str]
 
 
@@ -101,10 +104,21 @@ def seconds_per_thousand(backbone: FrozenClip) -> float:
     return time.perf_counter() - start
 
 
+def rows(backbone: FrozenClip, path: Path, options: argparse.Namespace) -> Iterator[Row]:
+    """Every figure of one file."""
+    if options.cifar10:
+        images, labels, names = read_folder(options.cifar10, backbone.image_size)
+        yield f"CIFAR-10, zero-shot, {len(images)} images", f"{accuracy(backbone, images, labels, names):.1f} %"
+    yield from scene_rows(backbone, options.scenes)
+    yield "size of the file", f"{path.stat().st_size / 1e6:.1f} MB"
+    yield f"1,000 images forward, {torch.get_num_threads()} threads", f"{seconds_per_thousand(backbone):.1f} s"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Evaluate and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", help="a weights file (default: the shipped MicroCLIP)")
+    text = "weights files, or `shipped` for the embedded ones (the default)"
+    parser.add_argument("--weights", nargs="+", default=[SHIPPED], metavar="FILE", help=text)
     parser.add_argument("--cifar10", type=Path, help="folder of the ten class folders, e.g. CIFAR-10's test images")
     parser.add_argument("--scenes", type=int, default=2000)
     parser.add_argument("--beta", type=float, default=0.5, help="patch-context's weight")
@@ -115,14 +129,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.cifar10 and not options.cifar10.is_dir():
         parser.error(f"--cifar10 {options.cifar10} is not a folder")
     surgery = SurgeryOptions(beta=options.beta, depth=options.depth)
-    backbone = load_backbone(pretrained=options.weights, surgery=surgery)
-    print(f"| what (β = {options.beta:g}, surgery depth {options.depth}) | figure |\n|---|---|")
-    if options.cifar10:
-        images, labels, names = read_folder(options.cifar10, backbone.image_size)
-        print(f"| CIFAR-10, zero-shot, {len(images)} images | {accuracy(backbone, images, labels, names):.1f} % |")
-    for what, figure in scene_rows(backbone, options.scenes):
-        print(f"| {what} | {figure} |")
-    print(f"| 1,000 images forward, {torch.get_num_threads()} threads | {seconds_per_thousand(backbone):.1f} s |")
+    columns = []
+    for name in options.weights:
+        path = files("clipos_lightning") / "assets" / "MicroCLIP.safetensors" if name == SHIPPED else Path(name)
+        columns.append(list(rows(load_backbone(pretrained=str(path), surgery=surgery), Path(str(path)), options)))
+    print(f"| what (β = {options.beta:g}, surgery depth {options.depth}) | {' | '.join(options.weights)} |")
+    print("|---|" + "---:|" * len(columns))
+    for row in zip(*columns, strict=True):
+        print(f"| {row[0][0]} | {' | '.join(figure for _, figure in row)} |")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
@@ -330,11 +330,18 @@ def clip_loss(logits: Tensor, positive: Tensor) -> Tensor:
     return -(rows + columns) / 2
 
 
-def loss_of(model: open_clip.CLIP, vocabulary: Vocabulary, batch: Batch, options: argparse.Namespace) -> Tensor:
-    """CLIP's loss on the global features, and `dense` times the same on the pooled v-v patches."""
+def loss_of(
+    model: open_clip.CLIP,
+    vocabulary: Vocabulary,
+    batch: Batch,
+    options: argparse.Namespace,
+    encode: Callable[[VisionTransformer, Tensor, int], tuple[Tensor, Tensor]],
+) -> Tensor:
+    """CLIP's loss on the global features, and `dense` times the same on the pooled v-v patches; by `encode_images`."""
     unique, inverse = vocabulary.lookup(batch.captions).unique(return_inverse=True)
-    with torch.autocast(batch.images.device.type, torch.bfloat16):
-        image, patches = encode_images(model.visual, batch.images, options.depth)
+    kind = batch.images.device.type
+    with torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):  # on a CPU bf16 made a step longer
+        image, patches = encode(model.visual, batch.images, options.depth)
         text = vocabulary.encode(model, unique)
         pooled = torch.logsumexp(options.gamma * (patches @ text.T).float(), 1) / options.gamma
     same = (inverse[:, None] == inverse[None]) | (batch.keys[:, None] == batch.keys[None])
@@ -396,12 +403,13 @@ def train(config: dict[str, Any], options: argparse.Namespace) -> list[float]:
     optimizer, schedule = build_optimizer(model, vocabulary, options)
     both = nn.ModuleList([model, vocabulary])
     averages = AveragedModel(both, multi_avg_fn=partial(average, most=options.ema)) if options.ema else None
+    encode = torch.compile(encode_images) if options.compile else encode_images
     losses: list[float] = []
     start = time.perf_counter()
     for step, batch in zip(range(1, options.steps + 1), batches(corpus, options), strict=False):
-        if step > 0.8 * options.steps:
+        if step > options.dropout_until * options.steps:
             model.visual.patch_dropout.prob = 0.0
-        losses.append(update(model, loss_of(model, vocabulary, batch, options), optimizer, schedule))
+        losses.append(update(model, loss_of(model, vocabulary, batch, options, encode), optimizer, schedule))
         if averages is not None:
             averages.update_parameters(both)
         if step % options.print_every == 0 or step == options.steps:
@@ -449,18 +457,24 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--dense", type=float, default=0.5, help="weight of the loss on the v-v path's patches")
     parser.add_argument("--depth", type=int, default=3, help="blocks of the v-v path")
     parser.add_argument("--gamma", type=float, default=10.0, help="sharpness of the pooling over patches")
-    parser.add_argument("--patch-dropout", type=float, default=0.5, help="of the patches, in the first 80 %% of steps")
+    parser.add_argument("--patch-dropout", type=float, default=0.5, help="of the patches, at first")
+    parser.add_argument("--dropout-until", type=float, default=0.8, help="share of the steps that drop patches")
     text = "smallest share of a photo's area in a random crop; 1: a shift by up to 4 pixels instead"
     parser.add_argument("--crop", type=float, default=1.0, help=text)
     text = "photos' brightness, contrast and saturation change by up to this share"
     parser.add_argument("--colour", type=float, default=0.0, help=text)
     parser.add_argument("--ema", type=float, default=0.0, help="decay of an average of the weights; 0: the last ones")
+    parser.add_argument("--compile", action="store_true", help="the image tower by torch.compile")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--print-every", type=int, default=50)
     options = parser.parse_args(arguments)
     if min(options.steps, options.scenes, options.print_every, options.cifar_times) < 1 or options.batch < 2:
         parser.error("--steps, --scenes, --cifar-times and --print-every must be at least 1, --batch at least 2")
+    if options.out.exists():
+        parser.error(f"--out {options.out} exists: give another, or remove it")
+    if not options.out.absolute().parent.is_dir():
+        parser.error(f"--out {options.out}: no such folder")
     if options.data and not options.data.is_dir():
         parser.error(f"--data {options.data} is not a folder")
     if not (0 < options.crop <= 1 and 0 <= options.colour < 1 and 0 <= options.ema < 1):

@@ -57,6 +57,12 @@ def test_the_mask_study_reads_boxes(boxed):
     assert set(report.report["masks"]) == {"delta", "s", "clip"}
 
 
+def test_a_mask_study_of_boxes_that_cover_no_patch(boxed):
+    (boxed / "photos/test/boxes.csv").write_text("path,x0,y0,x1,y1\nstar/0.png,20,4,21,5\n")
+    options = ("--data.id", "folder:photos", "--data.root", boxed, "--data.num_workers", 0)
+    refused(clipos("benchmark", "masks", *options, "--out", boxed / "out"), "covers half of a patch")
+
+
 @pytest.mark.parametrize(
     ("text", "piece"),
     [

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import shlex
 import shutil
@@ -502,6 +503,49 @@ def test_a_schedule_ends_where_the_resumed_run_ends() -> None:
     short = done("fit", *DEMO, *schedule, "--trainer.max_epochs", 3)
     five, six = (done("fit", "--ckpt_path", short.checkpoint, "--trainer.max_epochs", n) for n in (5, 6))
     assert relative_difference(six.context, five.context) > 1e-5  # the rate is not zero after the third epoch
+
+
+def test_a_schedule_is_as_long_as_the_run_whatever_is_accumulated() -> None:
+    schedule = ("--model.lr_scheduler", "clipos_lightning.schedule.WarmupCosine", "--trainer.max_epochs", 6)
+    few = ("--data.shots", 2, "--data.batch_size", 4)  # five batches an epoch
+    rates = []
+    for accumulated in (1, 2, 4, 50):
+        run = done("fit", *DEMO, *schedule, *few, "--trainer.accumulate_grad_batches", accumulated)
+        state = torch.load(run.checkpoint, weights_only=True)["lr_schedulers"][0]
+        assert state["last_epoch"] == 6
+        rates += state["_last_lr"]
+    assert rates == [pytest.approx(0.01 * (1 + math.cos(math.pi * 5 / 6)) / 2)] * 4
+
+
+@pytest.mark.parametrize("more", [("--trainer.max_epochs", 1), ("--trainer.max_steps", 1)])
+def test_a_run_that_has_nothing_left_to_train_says_so(more: tuple) -> None:
+    first = done("fit", *DEMO, *more)
+    refused(clipos("fit", "--ckpt_path", first.checkpoint, *more, *CPU), "nothing was trained")
+
+
+@pytest.mark.parametrize("flag", [("--trainer.limit_test_batches", 1), ("--trainer.fast_dev_run", "true")])
+def test_a_test_of_parts_is_by_images(flag: tuple, fitted: Run) -> None:
+    refused(clipos("test", "--ckpt_path", fitted.checkpoint, *flag, *CPU), "--data.limit_per_set")
+
+
+def test_images_that_count_must_be_there(tmp_path: Path) -> None:
+    words = ("--data.shots_file", tmp_path / "none.json", "--data.ood_sets", "[noise]", "--data.limit_per_set", 5)
+    assert clipos("test", *DEMO, *words, *CPU).code == 0  # images do not count
+    refused(clipos("test", *DEMO, *words, "--model.image_weight", 0.5, *CPU), "--data.shots_file", "none.json")
+
+
+def test_scores_are_kept_when_one_is_not_finite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_nan.py").write_text(
+        "def broken(e):\n    s = e.logits.amax(-1)\n    return s if len(s) < 5 else s / 0\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    words = ("--data.ood_sets", "[noise]", "--data.limit_per_set", 20, "--trainer.default_root_dir", tmp_path)
+    for option in ("--model.score", "--model.scores"):
+        given = "own_nan.broken" if option == "--model.score" else "[energy,own_nan.broken]"
+        refused(clipos("test", *DEMO, *words, option, given, *CPU), "not finite")
+        newest = max(tmp_path.glob("test-*"), key=lambda path: path.stat().st_mtime_ns)
+        with np.load(newest / "scores.npz") as kept:
+            assert np.isfinite(kept["id/energy"]).all() and len(kept["noise/own_nan.broken"]) == 20
 
 
 # ---- validate

@@ -9,6 +9,7 @@ import torch
 from running import CPU, done
 
 from clipos_lightning.compiled import FixedShapes
+from clipos_lightning.detector import Detector
 
 
 def test_smaller_batches_are_filled_up_and_larger_ones_compiled_anew(monkeypatch):
@@ -37,6 +38,9 @@ def test_a_checkpoint_is_tested_with_or_without(tmp_path, monkeypatch):
     short = ("--data.limit_per_set", "5", "--data.ood_sets", "[noise]", *CPU, "--trainer.default_root_dir", tmp_path)
     fit = done("fit", "--config", "demo.yaml", "--trainer.max_steps", "1", "--trainer.max_epochs", "1", *short)
     assert not calls
+    fast = done("fit", "--config", "demo.yaml", "--model.compile", "true", "--trainer.max_steps", "1", *short)
+    assert calls and Detector.load(fast.checkpoint, "cpu").backbone.compiled is None  # a few images are not worth it
+    calls.clear()
     plain = done("test", "--ckpt_path", fit.checkpoint, *short)
     compiled = done("test", "--ckpt_path", fit.checkpoint, "--model.compile", "true", *short)
     assert len(calls) == 1  # one kind of call for all sets

@@ -449,3 +449,19 @@ def test_the_recall_on_new_images_over_ten_seeds(demo: Detector) -> None:
     found = recalls(demo, 10)
     print([round(value, 1) for value in found])
     assert 92 <= min(found) <= max(found) <= 98
+
+
+@pytest.mark.slow
+def test_the_recall_of_thresholds_from_views(at_home: Path) -> None:
+    found = []
+    for shots in (1, 4):
+        for seed in (1, 2, 3):
+            words = ("--data.shots", shots, "--seed_everything", seed, "--trainer.max_epochs", 10)
+            checkpoint = done("fit", "--config", "demo.yaml", *words).checkpoint
+            out = f"views-{shots}-{seed}.safetensors"
+            assert clipos("calibrate", checkpoint, "--out", out, "--num_workers", 0).code == 0
+            detector = Detector.load(out, "cpu")
+            assert detector.threshold is not None
+            found.append(100 * float(np.mean(scene_scores(detector, "report", 0, 1000) >= detector.threshold)))
+    print([round(value, 1) for value in found])
+    assert min(found) > 98  # not the wanted 95: a crop scores lower than a whole picture

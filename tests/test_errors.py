@@ -134,6 +134,7 @@ def test_an_empty_config_changes_nothing(tmp_path: Path) -> None:
         ("--model.template plain", ["--model.template"]),
         ("--model.backbone RN50", ["RN50", "not supported", "MicroCLIP"]),
         ("--model.backbone ViT-B-61", ["'ViT-B-61'"]),
+        ("--model.backbone hf-hub:timm/vit_base_patch16_clip_224.openai", ["by its name in open_clip"]),
         ("--model.backbone ViT-B-16 --model.pretrained openai", ["ViT-B-16-quickgelu"]),
         ("--model.backbone ViT-B-16-SigLIP", ["not supported"]),
         ("--model.pretrained nowhere.pt", ["'nowhere.pt'"]),

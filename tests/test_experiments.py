@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -188,9 +189,6 @@ def test_shards_merge_to_the_whole(place, tmp_path):
     assert run.code == 0, run.err
     for name in RESULTS:
         assert (tmp_path / "merged" / name).read_bytes() == (folder / name).read_bytes(), name
-    refused(
-        clipos("report", parts[0], "--out", tmp_path / "half"), "is not finished", "add its folder"
-    ) if False else None
 
 
 def test_a_killed_run_goes_on_where_it_stopped(place, tmp_path):
@@ -232,6 +230,25 @@ def test_the_mask_study(tmp_path):
     refused(clipos("report", folder), "nothing to merge")
     for name in RESULTS:
         assert (folder / name).exists()
+
+
+def test_equal_rows_of_a_mask_study_are_one_cell_and_its_words_are_the_methods(tmp_path):
+    (tmp_path / "names.yaml").write_text("'0': [circle, disc]\n_templates: ['a {}.', 'one {}, {curly}.']\n")
+    grid = {
+        "kind": "masks",
+        "configs": ["demo.yaml"],
+        "rows": {"a": {}, "b": {}},
+        "vary": {"model.surgery.beta": [0, 0.5]},
+    }
+    (tmp_path / "g.yaml").write_text(yaml.safe_dump(grid))
+    words = ("--data.class_names", tmp_path / "names.yaml", *QUICK[:4], "--data.num_workers", 0)
+    folder = benchmark(tmp_path / "g.yaml", *words, "--out", tmp_path / "out")
+    rows = {row["row"]: row["maps"] for row in json.loads((folder / "results.json").read_text())["rows"]}
+    assert list(rows) == ["a", "b", "surgery.beta = 0", "surgery.beta = 0.5"]
+    assert rows["a"] == rows["b"] == rows["surgery.beta = 0.5"] != rows["surgery.beta = 0"]
+    report = done("test", "--config", "demo.yaml", *words[:6], "--trainer.default_root_dir", tmp_path).report
+    for name, figures in report["masks"].items():
+        assert rows["a"][name]["iou"] == pytest.approx(figures["iou"])
 
 
 def test_tables_for_wandb(place, tmp_path, monkeypatch):
@@ -295,6 +312,7 @@ def test_grids_that_cannot_be(tmp_path, changes, message):
     [
         ({"rows": {"CoOp": {"micro": ["coop_micro.yaml"], "headlines": ["unknown"]}}}, "'unknown' needs an unknown"),
         ({"rows": {"a": {"headlines": ["enrgy"]}}}, "'enrgy' is not a score"),
+        ({"rows": {"a": {"headlines": ["math.hypot"]}}}, "fails on a small example|is judged by 'math.hypot', which"),
         ({"rows": {"a": {"headlines": ["msp"], "options": {"model.scores": ["mcm"]}}}}, "is judged by 'msp', which"),
         ({"rows": {"a": {"options": {"data.shots": 3}}}}, "data.shots is an axis of g, and row 'a' sets it"),
     ],
@@ -312,6 +330,14 @@ def test_folders_of_other_grids_and_other_files_are_left_alone(place, tmp_path):
     (tmp_path / "results.csv").write_text("mine")
     refused(clipos("benchmark", "ood_loss", "--out", tmp_path), "holds results.* of something else")
     refused(clipos("benchmark", "ood_loss", "--out", tmp_path / "results.csv"), "is a file")
+    other = benchmark(
+        write_grid(tmp_path / "small.yaml", rows={"a": {}}, axes={}, seeds=[7]), *QUICK, "--out", tmp_path / "o"
+    )
+    tables = (other / "results.md").read_bytes()
+    refused(clipos("report", folder, "--out", other), "holds grid 'small' with other options")
+    refused(clipos("report", folder, "--out", tmp_path), "results.* of something else")
+    refused(clipos("benchmark", tmp_path / "small.yaml", *QUICK, "--seeds", 8, "--out", other), "with other options")
+    assert (other / "results.md").read_bytes() == tables
     (tmp_path / "grid.json").write_text('{"mine": 1}')
     refused(clipos("report", tmp_path), "not of this version")
 
@@ -326,6 +352,42 @@ def test_a_detector_that_diverged_is_named(tmp_path):
     rows = {"a": {"options": {"model.optimizer.init_args.lr": 1e30}}}
     grid = write_grid(tmp_path / "g.yaml", rows=rows, axes={}, seeds=[1])
     refused(clipos("benchmark", grid, *QUICK, "--out", tmp_path / "out"), "cell a-shots1-seed1", "not finite")
+
+
+@pytest.mark.parametrize("other", ["image", "class"])
+def test_detectors_of_other_images_are_not_taken(other, tiny_folder, tmp_path):
+    for root in ("one", "two"):
+        shutil.copytree(tiny_folder, tmp_path / root)
+    photos = tmp_path / "two" / "photos" / "train"
+    if other == "image":
+        (picture,) = Path(photos, "star").glob("0.*")
+        picture.write_bytes(picture.read_bytes() + b" ")
+    else:
+        (tmp_path / "names.yaml").write_text("star: sun\n")
+    rows = {"zero-shot": {"train": False}, "CLIP-OS": {}}
+    grid = write_grid(tmp_path / "g.yaml", rows=rows, axes={}, seeds=[1])
+    words = ("benchmark", grid, *QUICK, "--data.id", "folder:photos", "--data.shots", "all", "--out", tmp_path / "out")
+    assert clipos(*words, "--data.root", tmp_path / "one").code == 0
+    assert clipos(*words, "--data.root", tmp_path / "one").code == 0
+    if other == "image":
+        refused(clipos(*words, "--data.root", tmp_path / "two"), "other classes or images", "another --out")
+    else:  # the words of the classes are an option: another cell
+        run = clipos(*words, "--data.root", tmp_path / "two", "--data.class_names", tmp_path / "names.yaml")
+        refused(run, "with other options")
+
+
+def test_scores_of_ones_own_lead_rows(tmp_path, monkeypatch):
+    (tmp_path / "own_scores.py").write_text(
+        "def top(e):\n    return e.logits.amax(-1)\n\n\ndef low(e):\n    return -top(e)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    rows = {name: {"train": False, "options": {"model.score": f"own_scores.{name}"}} for name in ("top", "low")} | {
+        "max": {"train": False, "headlines": ["max_logit"]}
+    }
+    out = benchmark(write_grid(tmp_path / "g.yaml", rows=rows, axes={}, seeds=[1]), *QUICK, "--out", tmp_path / "out")
+    (point,) = json.loads((out / "results.json").read_text())["points"]
+    top, low, best = (row["mean"]["average"]["auroc"]["mean"] for row in point["rows"])
+    assert top == best == pytest.approx(100 - low)
 
 
 def test_rows_suit_the_backbone(tmp_path):

@@ -76,10 +76,12 @@ def test_over_the_budget_each_step_encodes_its_images_once():
 
 
 def test_an_empty_share_has_features_too():
-    for store in stores(Encoder()):
+    encoder = Encoder()
+    for store in stores(encoder):
         none = store[torch.empty(0, dtype=torch.long)]
         assert none.cls.shape == (0, 4)
         assert none.patches.shape == (0, 3, 4)
+    assert all(encoder.asked)  # CLIP's own refuses an empty batch
 
 
 def test_progress_is_shown_for_the_chunks_that_are_kept():

@@ -86,9 +86,18 @@ def test_reads_photos(run, script, tmp_path):
     assert images.shape == (48, 32, 32, 3)
     assert names[:3] == [("goldfish", "carp"), ("cello",), ("airplane", "plane", "jet")]
     assert (labels.min(), labels.max(), first) == (0, 11, 2)
-    for more in ([], ["--crop", "0.3", "--colour", "0.4"]):
-        losses, _ = run("photos.safetensors", "--data", str(data), "--steps", "8", *more)
+    for k, more in enumerate(([], ["--crop", "0.3", "--colour", "0.4"])):
+        losses, _ = run(f"photos-{k}.safetensors", "--data", str(data), "--steps", "8", *more)
         assert np.isfinite(losses).all()
+
+
+def test_nothing_is_overwritten(script, tmp_path):
+    (tmp_path / "mine.safetensors").write_text("weights of mine")
+    for out in ("mine.safetensors", "nowhere/new.safetensors"):
+        with pytest.raises(SystemExit) as caught:
+            script["main"](["--out", str(tmp_path / out)])
+        assert caught.value.code == 2
+    assert (tmp_path / "mine.safetensors").read_text() == "weights of mine"
 
 
 def test_augmentation_moves_and_flips_but_keeps_the_kind_of_values(script):

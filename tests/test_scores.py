@@ -1,6 +1,7 @@
 """Every score against its formula in double precision, image by image; its sign; what it needs."""
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -175,3 +176,8 @@ def test_check_scores_names_what_there_is():
         InputError, match=r"'unknown' needs an unknown prompt.*energy_region, or package.module.function$"
     ):
         check_scores(["unknown"], False, "--model.score")
+
+
+def test_every_score_is_documented():
+    text = (Path(__file__).parents[1] / "docs" / "scores.md").read_text(encoding="utf-8")
+    assert [name for name in SCORES if f"`{name}`" not in text] == []

@@ -319,6 +319,8 @@ def model_config(name: str) -> dict[str, Any]:
     Raises:
         InputError: no such model.
     """
+    if ":" in name:  # open_clip would ask the network
+        raise InputError(f"backbone {name!r}: take a model by its name in open_clip, such as ViT-B-16-quickgelu")
     if open_clip.get_model_config(EMBEDDED) is None:
         with as_file(files(__package__) / "assets" / f"{EMBEDDED}.json") as path:
             open_clip.add_model_config(path)

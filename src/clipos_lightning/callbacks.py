@@ -73,14 +73,14 @@ class TestReport(Callback):
         """Results are gathered; the first process writes."""
         module, data = pl_module, trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(module, ClipOS) and isinstance(data, FewShotOOD)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with whole(self.folder / "scores.npz") as path, open(path, "wb") as file:  # first: nothing below may lose them
+            np.savez_compressed(file, **score_arrays(module, data))
         labels = labels_of(data)
         run = self.run_record(module, data)
         args = (data.ood_kinds, module.score, data.id_set.name, module.backbone.grid, run)
-        self.folder.mkdir(parents=True, exist_ok=True)
         report = build_report(module.results, labels, *args)
         pictures = draw_pictures(module, data)
-        with whole(self.folder / "scores.npz") as path, open(path, "wb") as file:
-            np.savez_compressed(file, **score_arrays(module, data))
         write_json(self.folder / "report.json", report)
         write_text(self.folder / "report.md", to_markdown(report))
         page = to_html(report, module.results, labels, data.class_names, pictures)

@@ -156,6 +156,8 @@ class ClipOSCLI(LightningCLI):
         check_precision(trainer.precision)
         if trainer.enable_checkpointing is False:
             raise InputError("--trainer.enable_checkpointing false: a run always writes its last.ckpt; leave it out")
+        if self.config.subcommand == "test" and (trainer.fast_dev_run or trainer.limit_test_batches is not None):
+            raise InputError("test takes neither limit_test_batches nor fast_dev_run: give --data.limit_per_set N")
         if trainer.accumulate_grad_batches < 1:
             raise InputError(f"--trainer.accumulate_grad_batches is {trainer.accumulate_grad_batches}: at least 1")
 
@@ -224,6 +226,8 @@ class ClipOSCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """What was chosen, and what comes next."""
+        if not (self.folder / "last.ckpt").exists():
+            raise InputError("nothing was trained: the checkpoint, or no step at all, is where --trainer.max_… ends")
         for note in self.model.notes:
             say(note)
         for spec in self.datamodule.ood_specs:

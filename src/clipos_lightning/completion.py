@@ -117,5 +117,5 @@ def check_options(command: str, arguments: Sequence[str]) -> None:
         first, dot, rest = name.partition(".")
         if word.startswith("-") and len(name) > 1 and not name[0].isdigit() and first not in known:
             close = difflib.get_close_matches(first, known, 1)
-            hint = f"; did you mean --{close[0]}{dot}{rest}?" if close else ""
+            hint = f"; did you mean --{close[0]}{dot}{rest}?" if close else "."
             raise InputError(f"{command} has no option --{name}{hint} See clipos {command} --help")

@@ -138,7 +138,7 @@ class Detector:
         if not trust:
             refuse_imports(path, [named, options["score"], *(options["scores"] or [])])
         with known_options(path):
-            module = ClipOS(**{**options, "pretrained": pretrained or options["pretrained"]})
+            module = ClipOS(**{**options, "pretrained": pretrained or options["pretrained"], "compile": False})
         module.on_load_checkpoint(checkpoint)
         module.load_state_dict(checkpoint["state_dict"], strict=False)
         return cls.of(module)

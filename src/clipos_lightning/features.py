@@ -79,8 +79,9 @@ class FeatureStore:
         """Over budget: encode the images of a step once, whatever is asked of them later; else nothing to do."""
         if self.kept is None:
             unique = index.cpu().unique()
-            parts = [self._encode(chunk) for chunk in unique.split(CHUNK)]
-            self.step = unique, concatenate(parts) if parts else self._encode(unique)
+            some = unique if len(unique) else torch.zeros(1, dtype=torch.long)  # an encoder refuses no images at all
+            found = concatenate([self._encode(chunk) for chunk in some.split(CHUNK)])
+            self.step = unique, found[torch.arange(len(unique))]
 
 
 def concatenate(parts: list[ShotFeatures]) -> ShotFeatures:

@@ -100,7 +100,7 @@ def dispatch(arguments: list[str]) -> int:
         trainer_command(arguments)
     else:
         close = difflib.get_close_matches(command, COMMANDS, 1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = f"; did you mean {close[0]!r}?" if close else "."
         raise InputError(f"no command {command!r}{hint} Commands: {', '.join(COMMANDS)}; see clipos --help")
     return 0
 

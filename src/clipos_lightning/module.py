@@ -130,7 +130,7 @@ class ClipOS(LightningModule):
         self.feature_budget = feature_budget_mb * 2**20
         self.trained = False
         self.notes: list[str] = []  # what whoever trains should be told
-        self.decider: Head | None = None  # what predict judges by, built once
+        self.failure: InputError | None = None  # what is wrong with a test's scores
         self.strict_loading = False  # a checkpoint lacks the frozen backbone; on_load_checkpoint checks every other key
         self.recipe: dict[str, Any] = {}  # how it is trained, as plain data for the checkpoint (the CLI fills it)
         given |= {"pretrained": pretrained, "seed": self.seed, "class_names": self.class_names}
@@ -178,6 +178,7 @@ class ClipOS(LightningModule):
             data: the DataModule, which has drawn the few-shot images.
         """
         if self.hparams["image_weight"]:
+            data.setup("fit")  # a test draws where it can; here it must
             shots = Shots(self.backbone, data)
             self.image_text.copy_(shots.means(len(self.class_names)))
             if self.hparams["image_weight"] == "auto":
@@ -189,20 +190,21 @@ class ClipOS(LightningModule):
 
     def on_fit_start(self) -> None:
         """Encode the few-shot images once."""
-        self.trained, self.decider = True, None
-        self.learn_images(self.trainer.datamodule)  # type: ignore[attr-defined]
-        self.store = self.build_store(self.objective.outliers)
+        self.trained = True
+        with self.trainer.precision_plugin.forward_context():
+            self.learn_images(self.trainer.datamodule)  # type: ignore[attr-defined]
+            self.store = self.build_store(self.objective.outliers)
         if type(self.objective).prepare is not Objective.prepare:
             self.objective.prepare(*self.zero_shot_logits())
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """One step over this process's share of the global batch (CLIP-OS, section 3)."""
+        rank, world = self.global_rank, self.trainer.world_size
+        index, labels = batch["index"][rank::world], batch["label"][rank::world]
+        draw = self.draw(batch)
+        self.store.prepare(torch.cat([index, batch["index"][draw.share(rank, world).pairs].flatten()]))
         text = self.blend(self.prompts())  # (C + 1, D)
         with self.exact():
-            rank, world = self.global_rank, self.trainer.world_size
-            index, labels = batch["index"][rank::world], batch["label"][rank::world]
-            draw = self.draw(batch)
-            self.store.prepare(torch.cat([index, batch["index"][draw.share(rank, world).pairs].flatten()]))
             shots = self.store[index]
             logits = self.scale * shots.cls @ text.T
             id_term = self.share(self.objective.id_loss(logits, labels), len(batch["index"]))
@@ -264,10 +266,11 @@ class ClipOS(LightningModule):
         scheduler = self.lr_scheduler(optimizer)
         if isinstance(scheduler, WarmupCosine) and scheduler.epochs is None:
             self.trainer.fit_loop.setup_data()  # a run by steps does not know its epochs before
-            batches = self.trainer.estimated_stepping_batches * self.trainer.accumulate_grad_batches
-            if math.isinf(batches):
+            steps = self.trainer.estimated_stepping_batches
+            if math.isinf(steps):
                 raise InputError("WarmupCosine needs its length: set its init_args.epochs, or --trainer.max_epochs")
-            scheduler.epochs = math.ceil(batches / self.trainer.num_training_batches)
+            in_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+            scheduler.epochs = math.ceil(steps / in_epoch)
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     # ---- the few-shot images' frozen features
@@ -329,8 +332,14 @@ class ClipOS(LightningModule):
             heads.append(self.head(SIDES["images"], images, images[: len(self.class_names)], ours))
         return heads
 
+    def on_test_end(self) -> None:
+        """Scores that are not finite are said when every callback has written what there is."""
+        if self.failure is not None:
+            raise self.failure
+
     def on_test_start(self) -> None:
         """Encode the prompts once; an empty table for each set."""
+        self.failure = None
         if not self.trained:
             self.learn_images(self.trainer.datamodule)  # type: ignore[attr-defined]
         self.judges = self.heads()
@@ -354,12 +363,13 @@ class ClipOS(LightningModule):
     def on_test_epoch_end(self) -> None:
         """Gather every table over processes; log the headline's figures."""
         self.results = {table.name: table.gather() for table in self.tables}
-        ours = self.results["id"][self.score]
-        found = {
-            n: ood_metrics(ours, columns[self.score], f"score {self.score} of {n}")
-            for n, columns in self.results.items()
-            if n != "id"
-        }
+        ours, found = self.results["id"][self.score], {}
+        try:
+            for name in (n for n in self.results if n != "id"):
+                found[name] = ood_metrics(ours, self.results[name][self.score], f"score {self.score} of {name}")
+        except InputError as error:
+            self.failure = error
+            return
         for name, metrics in found.items():
             self.log_dict({f"test/{name}/{metric}": value for metric, value in metrics.items()}, rank_zero_only=True)
         for metric in OOD_METRICS if found else ():
@@ -387,15 +397,6 @@ class ClipOS(LightningModule):
         self.log_dict(self.validation.compute())
 
     # ---- one's own images
-
-    def predict_step(self, batch: dict[str, Tensor], batch_idx: int = 0) -> dict[str, Tensor]:
-        """Class, its probability over the C classes, and the detector's score, each (B,)."""
-        self.decider = self.decider or self.head("", self.text, self.class_text, [self.score])
-        features = self.backbone.encode_image(batch["image"], self.decider.paths)
-        with self.exact():
-            scores, cosine = self.decider.judge(features)
-            best = (self.scale * cosine).softmax(1).max(1)
-        return {"class": best.indices, "probability": best.values, "score": scores[self.score]}
 
     @torch.no_grad()
     def explain(self, images: Images, labels: Labels | None = None) -> Explanation:
@@ -433,7 +434,7 @@ class ClipOS(LightningModule):
         learned = {k: v for k, v in self.state_dict().items() if not k.startswith("backbone.")}
         check_state(checkpoint["state_dict"], learned)
         self.image_weight = checkpoint["clipos"].get("image_weight", self.image_weight)
-        self.trained, self.decider = True, None
+        self.trained = True
 
 
 @cache

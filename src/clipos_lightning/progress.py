@@ -1,6 +1,7 @@
 """What the terminal shows of work under way: bars that say what is going on, and no banners of other libraries."""
 
 import logging
+import math
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -57,9 +58,11 @@ class Progress(ProgressBar):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """One bar over the whole run."""
-        self.open(trainer.estimated_stepping_batches, "training prompts")
+        in_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+        batches = trainer.estimated_stepping_batches / in_epoch * trainer.num_training_batches
+        self.open(batches, "training prompts")
         if self.bar is not None:
-            self.bar.update(trainer.global_step)
+            self.bar.update(trainer.fit_loop.total_batch_idx + 1)  # of a resumed run
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """The loss beside the bar."""

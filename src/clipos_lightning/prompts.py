@@ -70,7 +70,7 @@ class Wordings:
     def prompts(self) -> list[list[str]]:
         """Each class's frozen prompts: its names in its templates."""
         pairs = zip(self.names, self.templates, strict=True)
-        return [[t.format(name) for name in names for t in templates] for names, templates in pairs]
+        return [[t.replace("{}", name) for name in names for t in templates] for names, templates in pairs]
 
 
 def mean_rows(rows: Float[Tensor, "rows dim"], groups: Sequence[Sequence[str]]) -> Float[Tensor, "prompts dim"]:

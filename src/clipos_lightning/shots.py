@@ -58,7 +58,7 @@ class Shots:
         """
         count = len(self.data.drawn)
         views = self.encode(VIEWS * count).view(VIEWS, count, -1).transpose(0, 1)
-        with torch.autocast(text.device.type, enabled=False):
+        with torch.autocast(text.device.type, enabled=False):  # fp32 whatever the encoder ran in
             worths = judge_weights(views, self.labels[:count], text, scale)
         weight, alone, images = best_weight(worths), float(worths[0].mean()), float(worths[-1].mean())
         worth = f"worth: text alone {alone:.2f}, images alone {images:.2f}"

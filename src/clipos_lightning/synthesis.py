@@ -133,10 +133,11 @@ def shot_features(
     if outliers == "none":
         return ShotFeatures(backbone.encode_image(images).cls)
     features = backbone.encode_image(images, mask.paths | {options.path})
-    chosen = choose_patches(relevant_patches(features, class_text, labels, mask), options.patches)
-    patches = features.path(options.path)
-    if options.level == "region":
-        return ShotFeatures(features.cls, region=region_feature(patches, chosen))
+    with torch.autocast(images.device.type, enabled=False):  # fp32 whatever the encoder ran in
+        chosen = choose_patches(relevant_patches(features, class_text, labels, mask), options.patches)
+        patches = features.path(options.path)
+        if options.level == "region":
+            return ShotFeatures(features.cls, region=region_feature(patches, chosen))
     return ShotFeatures(features.cls, patches=patches, mask=chosen)
 
 

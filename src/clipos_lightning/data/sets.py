@@ -89,7 +89,7 @@ class FolderSet(ImageSet):
         try:
             with Image.open(path) as image:
                 return image.size
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except Exception as error:  # whatever a decoder raises
             raise unreadable(path, error) from error
 
     def shot_key(self, position: int) -> str:
@@ -211,7 +211,7 @@ class ModelSizeImages(Dataset[dict[str, Tensor]]):
 
 def unreadable(path: Any, error: Exception) -> InputError:
     """The error for a broken image file."""
-    reason = " ".join(str(error).split())
+    reason = " ".join(str(error).split()) or type(error).__name__
     return InputError(f"cannot read image {path}: {reason}. Repair it, or take it out of the folder")
 
 
@@ -224,7 +224,7 @@ def open_image(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
             return as_rgb(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # whatever a decoder raises
         raise unreadable(path, error) from error
 
 

@@ -4,7 +4,7 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from .engine import Bench
 from .figures import data_uri, draw_outcome
 from .grid import Grid, parse_shard, share
 from .outcome import Cells, build_outcome
-from .places import slug
+from .places import digest_of, slug
 from .plan import Cell, Entry, kept_by_rows, make_plan
 
 GROUPS = ("--model.", "--data.", "--trainer.")
@@ -38,14 +38,14 @@ def main(arguments: Sequence[str]) -> int:
     for line in kept_by_rows(path, given.config or [], flags):
         print(line)
     folder = Path(given.out) if given.out else Path("runs") / folder_name(grid, cells)
-    open_folder(folder, grid.name)
+    open_folder(folder, grid.name, {cell.id for cell in cells})
     if grid.kind == "masks":
         from .mask_command import run_masks
 
         if given.shard != "1/1" or given.wandb:
             raise InputError("benchmark: a mask study is one pass: it takes neither --shard nor --wandb")
         write_json(folder / "grid.json", describe(grid, []))
-        run_masks(grid, cells, folder)
+        run_masks(grid, cells, entries, folder)
         return 0
     write_json(folder / "grid.json", describe(grid, entries))
     mine = share(cells, parse_shard(given.shard))
@@ -61,19 +61,27 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def open_folder(folder: Path, name: str) -> None:
-    """Make the folder, or go on in one of the same grid.
+def open_folder(folder: Path, name: str, cells: Set[str]) -> None:
+    """Make the folder, or go on in one of the same grid, which may have grown or shrunk since.
+
+    Args:
+        folder: where cells and tables are written.
+        name: of the grid.
+        cells: of the plan.
 
     Raises:
-        InputError: it holds another grid, or files that are not ours.
+        InputError: it holds another grid, one with other options, or files that are not ours.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"benchmark: --out {folder} is a file: give a folder")
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / "grid.json").exists():
-        there = read_plan(folder).get("name")
-        if there != name:
-            raise InputError(f"benchmark: {folder} holds grid {there!r}: give another --out for {name!r}")
+        plan = read_plan(folder)
+        there = {digest_of(entry["cell"]) for entry in plan["entries"]}
+        if plan["name"] != name:
+            raise InputError(f"benchmark: {folder} holds grid {plan['name']!r}: give another --out for {name!r}")
+        if there and there.isdisjoint(map(digest_of, cells)):
+            raise InputError(f"benchmark: {folder} holds grid {name!r} with other options: give another --out")
     elif any(folder.glob("results.*")):
         raise InputError(f"benchmark: {folder} holds results.* of something else: give another --out")
 
@@ -203,7 +211,7 @@ def report(arguments: Sequence[str]) -> int:
         different = folders[next(i for i, plan in enumerate(plans) if plan != plans[0])]
         raise InputError(f"report: {different} holds another grid, or the same with other options, than {folders[0]}")
     out = Path(given.out) if given.out else folders[0]
-    out.mkdir(parents=True, exist_ok=True)
+    open_folder(out, plans[0]["name"], {entry["cell"] for entry in plans[0]["entries"]})
     write_json(out / "grid.json", plans[0])
     finish(out, folders, given.wandb)
     return 0

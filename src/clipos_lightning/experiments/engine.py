@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from ..backbone import FrozenClip, shared_weights
 from ..data.datamodule import ID, FewShotOOD
+from ..data.sets import FolderSet, ImageSet
 from ..data.splits import digest
 from ..detector import Detector
 from ..errors import InputError
@@ -51,6 +52,7 @@ class Bench:
         self.parser = make_parser()
         self.seconds: dict[str, float] = {"training": 0.0, "features": 0.0, "judging": 0.0}
         self.images = 0
+        self.origins: dict[str, dict[str, Any]] = {}
 
     def run(self) -> None:
         """Train what is not trained, then score what is not scored."""
@@ -69,8 +71,30 @@ class Bench:
         return find_cell(self.folder, cell.id) or self.folder / "cells" / cell.id
 
     def trained(self, cell: Cell) -> bool:
-        """Its detector is there: ``cell.json`` is written last."""
-        return (self.place(cell) / "cell.json").exists()
+        """Its detector is there, of these very classes and images: ``cell.json`` is written last.
+
+        Raises:
+            InputError: it is of others.
+        """
+        path = self.place(cell) / "cell.json"
+        if not path.exists():
+            return False
+        origin = json.loads(path.read_text(encoding="utf-8")).get("origin")
+        if origin is not None and origin != self.origin(cell):
+            raise InputError(
+                f"benchmark: {path.parent} was trained on other classes or images of the same names: give another --out"
+            )
+        return origin is not None
+
+    def origin(self, cell: Cell) -> dict[str, Any]:
+        """Which classes and few-shot images a cell's options mean here and now."""
+        key = json.dumps([cell.draws, cell.config.data.as_dict()], default=str)
+        if key not in self.origins:
+            data = FewShotOOD(**vars(self.parser.instantiate_classes(cell.config).data))
+            if cell.draws:
+                data.setup("fit")
+            self.origins[key] = origin_of(data)
+        return self.origins[key]
 
     def train(self, cell: Cell) -> None:
         """Train a cell's detector (or take the zero-shot prompts), and write it.
@@ -92,7 +116,7 @@ class Bench:
         Detector.of(module).save(place / "detector.safetensors", overwrite=True)
         record = {"id": cell.id, "train": cell.train, "options": cell.plain, "score": module.score}
         record |= {"scores": module.tested_scores, "fingerprint": module.backbone.fingerprint}
-        write_json(place / "cell.json", record | {"draw": data.manifest()["digest"] if data.drawn else None})
+        write_json(place / "cell.json", record | {"origin": origin_of(data)})
         self.seconds["training"] += time.perf_counter() - start
 
     def build(self, cell: Cell) -> tuple[FewShotOOD, ClipOS, Trainer]:
@@ -102,7 +126,7 @@ class Bench:
         data = FewShotOOD(**vars(options.data))
         module = ClipOS(data.class_names, class_wordings=data.class_wordings, **vars(options.model))
         data.image_size = module.backbone.image_size
-        if cell.train or module.hparams["image_weight"]:
+        if cell.draws:
             data.setup("fit")
         return data, module, Trainer(**{**vars(options.trainer), **QUIET, "devices": 1, "callbacks": []})
 
@@ -130,7 +154,7 @@ class Bench:
         heads = {name: replace(head, prefix=f"{name}/") for name, (_, head) in detectors.items()}
         for k, (name, (images, positions)) in enumerate(data.tests.items()):
             rows = sorted(positions)
-            keys = digest("\n".join(images.keys[i] for i in rows))
+            keys = which(images, rows)
             asked = [heads[cell.id] for cell in cells if not self.scored(cell, name, keys)]
             if asked:
                 label = f"{len(asked)} detectors on {name} ({k + 1} of {len(data.tests)})"
@@ -193,6 +217,20 @@ class Bench:
         assert place is not None  # its detector was loaded from there
         with whole(place / file_name(name)) as path, open(path, "wb") as file:
             write_npz(file, arrays)
+
+
+def origin_of(data: FewShotOOD) -> dict[str, Any]:
+    """Class names, and the drawn images by class, name and size of the file."""
+    labels = data.shot_labels[: len(data.drawn)].tolist()
+    return {"classes": data.class_names, "draw": which(data.id_set.train, data.drawn, labels) if data.drawn else None}
+
+
+def which(images: ImageSet, positions: Sequence[int], labels: Sequence[int] = ()) -> str:
+    """A digest of some images: names, sizes of files, labels."""
+    names = [images.keys[i] for i in positions]
+    if isinstance(images, FolderSet):
+        names = [f"{name} {(images.root / name).stat().st_size}" for name in names]
+    return digest("\n".join([*names, *map(str, labels)]))
 
 
 def device_of(accelerator: Any) -> torch.device:

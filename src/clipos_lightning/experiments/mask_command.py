@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from ..backbone import FrozenClip, load_backbone
 from ..data.datamodule import FewShotOOD
@@ -16,6 +17,7 @@ from ..errors import InputError
 from ..figures import new_figure
 from ..files import write_json, write_text
 from ..progress import track
+from ..prompts import Wordings, encode_prompts
 from ..surgery import SurgeryOptions
 from ..tables import MAP_PATHS
 from ..types import Texts
@@ -23,7 +25,7 @@ from .engine import device_of
 from .figures import data_uri
 from .grid import Grid
 from .masks import COLUMNS, MAPS, maps_of, on_grid, study
-from .plan import Cell, make_parser
+from .plan import Cell, Entry, make_parser
 from .tables import escape, render, table
 
 HEADS = {
@@ -40,7 +42,7 @@ NOTE = (
 )
 
 
-def run_masks(grid: Grid, cells: Sequence[Cell], folder: Path) -> None:
+def run_masks(grid: Grid, cells: Sequence[Cell], entries: Sequence[Entry], folder: Path) -> None:
     """Measure, write ``results.*`` and the gallery, print the table.
 
     Raises:
@@ -64,10 +66,13 @@ def run_masks(grid: Grid, cells: Sequence[Cell], folder: Path) -> None:
             f"benchmark: the ID set {data.id_set.name} has no true masks: take scenes, or a folder whose test/ holds a "
             "boxes.csv (path,x0,y0,x1,y1)"
         )
-    text = backbone.encode_text([model.template.format(name) for name in data.class_names])
+    text = encode_prompts(backbone, Wordings.of(data.class_names, data.class_wordings, model.template).prompts)
     surgeries = [part.model.surgery for part in parts]
     found = study(backbone, text, surgeries, track(data.loader(data.test_images("id")), "maps against masks"))
-    rows = [{"row": row.name, "maps": figures} for row, figures in zip(grid.rows, found, strict=True)]
+    if not found[0]["clip"]:
+        raise InputError(f"benchmark: no object of {data.id_set.name} covers half of a patch: the masks are too small")
+    by_cell = {cell.id: figures for cell, figures in zip(cells, found, strict=True)}  # equal rows are one cell
+    rows = [{"row": name, "maps": by_cell[cell]} for name, cell in {e.row: e.cell for e in entries}.items()]
     identity = {"name": data.id_set.name, "n": len(positions)}
     outcome = {
         "schema": 1,
@@ -77,7 +82,9 @@ def run_masks(grid: Grid, cells: Sequence[Cell], folder: Path) -> None:
         "chance": 1 / len(text),
         "rows": rows,
     }
-    batch = next(iter(DataLoader(data.test_images("id"), len(data.class_names))))
+    assert images.labels is not None
+    first = np.unique(images.labels[positions], return_index=True)[1][:12].tolist()  # an image a class
+    batch = next(iter(DataLoader(Subset(data.test_images("id"), first), len(first))))
     write_study(folder, outcome, gallery(backbone, text, surgeries[:2], batch, data.class_names))
     print("\n".join(table(*mask_table(outcome))))
     print(f"report: {folder / 'results.html'}\nrun: {folder}")

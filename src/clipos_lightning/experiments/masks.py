@@ -36,7 +36,9 @@ class Tally:
     patches: list[tuple[int, int]] = field(default_factory=list)
 
     def figures(self) -> dict[str, float]:
-        """IoU, boundary F and pointing game: means over images, 0-1; patch accuracy: over all patches, 0-1."""
+        """IoU, boundary F and pointing game: means over images, 0-1; patch accuracy: over all patches; none of none."""
+        if not self.patches:
+            return {}
         right, total = np.sum(self.patches, axis=0)
         means = [float(np.mean(values)) for values in (self.iou, self.boundary_f, self.pointing)]
         return dict(zip(COLUMNS, [*means, float(right / total)], strict=True))

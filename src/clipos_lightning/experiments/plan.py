@@ -15,7 +15,7 @@ from ..data.datamodule import FewShotOOD
 from ..errors import InputError
 from ..losses import make_objective
 from ..module import ClipOS
-from ..scores import check_scores
+from ..scores import SCORES, check_scores, defined_scores
 from .grid import Grid, Row, read_grid
 from .places import digest_of, slug
 
@@ -56,6 +56,11 @@ class Cell:
     train: bool
     config: Namespace
     plain: dict[str, Any]
+
+    @property
+    def draws(self) -> bool:
+        """Whether few-shot images matter to it."""
+        return self.train or bool(self.config.model.image_weight)
 
 
 @dataclass(frozen=True)
@@ -185,7 +190,10 @@ def make_cell(config: Namespace, row: Row, seed: int) -> Cell:
         part: {k: content(k, v) for k, v in config[part].as_dict().items() if k not in APART[part]} for part in APART
     }
     if not row.train:
-        kept = {**UNTRAINED, "data": UNTRAINED["data"] + (IMAGES if plain["model"].get("image_weight") else ())}
+        model, data = UNTRAINED["model"], UNTRAINED["data"]
+        model += () if plain["model"].get("score") in (None, *SCORES) else ("score",)  # the others are reported anyway
+        data += IMAGES if plain["model"].get("image_weight") else ()
+        kept = {**UNTRAINED, "model": model, "data": data}
         plain = {part: {k: v for k, v in plain[part].items() if k in kept[part]} for part in kept}
     text = json.dumps({"train": row.train, **plain}, sort_keys=True, default=str)
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -211,8 +219,9 @@ def entries_of(row: Row, point: dict[str, Any], seed: int, cell: Cell, options: 
     unknown = make_objective(model.objective).unknown or not row.train
     scores = row.headlines or (model.score or ("msp_unknown" if unknown else "msp"),)
     check_scores(scores, unknown, f"benchmark: row {row.name!r}, headlines:")
+    reported = {*(model.scores or defined_scores(unknown)), model.score}
     for score in scores:
-        if model.scores is not None and score not in {*model.scores, model.score}:
+        if score not in reported:
             raise InputError(f"benchmark: row {row.name!r} is judged by {score!r}, which its model.scores leave out")
         name = f"{row.name} ({score})" if len(scores) > 1 else row.name
         yield Entry(row.name, name, point, seed, cell.id, score, row.baseline, row.group, row.value)
