@@ -329,7 +329,7 @@ def model_config(name: str) -> dict[str, Any]:
         near = {known.lower(): known for known in open_clip.list_models()}
         found = difflib.get_close_matches(name.lower(), near, 1)
         advice = f"did you mean {near[found[0]]}?" if found else f"e.g. ViT-B-16-quickgelu, {EMBEDDED}"
-        raise InputError(f"unknown backbone {name!r}; {advice} All: open_clip.list_models()")
+        raise InputError(f"unknown backbone {name!r}; {advice} (all: open_clip.list_models())")
     return config
 
 

@@ -204,11 +204,7 @@ class ClipOSCLI(LightningCLI):
         self.save_config_kwargs = {"folder": self.folder, "plain": self.config_dump}
         try:
             return super().instantiate_trainer(logger=loggers, default_root_dir=str(self.folder), **kwargs)
-        except (
-            TypeError,
-            ValueError,
-            MisconfigurationException,
-        ) as error:  # of the trainer's options
+        except (TypeError, ValueError, MisconfigurationException) as error:
             with suppress(OSError):
                 self.folder.rmdir()  # nothing is in it
             raise InputError(f"trainer: {' '.join(str(error).split())}") from error
