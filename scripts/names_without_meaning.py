@@ -1,12 +1,15 @@
 """The tables of ``docs/names.md``: text alone, images alone, and their blend, with codes for names and with true names.
 
 Every image is encoded once; each of the eleven weights, and the automatic one, is a head on these features. Nothing is
-trained. Reported sets, seeds 1 to 3.
+trained. Test images, seeds from 1.
 
     python scripts/names_without_meaning.py --data $CLIPOS_DATA
+    python scripts/names_without_meaning.py --data $CLIPOS_DATA --only five six --names true --shots 1 --seeds 15
 """
 
 import argparse
+import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +29,12 @@ from clipos_lightning.scores import ScoreOptions
 from clipos_lightning.surgery import MaskOptions
 from clipos_lightning.types import ImageFeatures
 
-SHOTS, SEEDS = (1, 2, 4, 8), (1, 2, 3)
 CODES = ("A12", "B47", "C83", "D05", "E91", "F36", "G74", "H28", "K60", "L19")
 NATURAL = {
     "id": "folder:intel-scenes",
     "ood_sets": ["cifar10=folder:cifar10-images/test", "folder:textures-10class", "folder:svhn-images"],
 }
+FIVE, SIX = ("airplane automobile cat frog ship", "airplane automobile cat dog frog ship")  # CIFAR-10's ID classes
 TEMPLATE = "a photo of a {}."
 Figures = np.ndarray[Any, Any]  # (weights, 2): accuracy and AUROC in percent
 
@@ -55,7 +58,8 @@ def encode(backbone: FrozenClip, images: Tensor) -> Tensor:
 def open_task(backbone: FrozenClip, name: str, options: dict[str, Any]) -> Task:
     """Encode every test image."""
     data = FewShotOOD(**options, num_workers=0)
-    features, labels = {}, np.empty(0)
+    features: dict[str, Tensor] = {}
+    labels: np.ndarray[Any, Any] = np.empty(0)
     for key, (images, positions) in data.open_tests().items():
         sized, parts = ModelSizeImages(images, positions, backbone.image_size), []
         for chunk in torch.arange(len(sized)).split(250):
@@ -65,6 +69,29 @@ def open_task(backbone: FrozenClip, name: str, options: dict[str, Any]) -> Task:
             assert images.labels is not None
             labels = images.labels[positions]
     return Task(name, options, data.class_names, features, labels)
+
+
+def some_of_cifar10(root: Path, folder: Path, known: Sequence[str]) -> dict[str, Any]:
+    """Options of a data set of links: the known classes' images of both folders, the others' test images as OOD."""
+    for split in ("train", "test"):
+        for images in sorted((root / "cifar10-images" / split).iterdir()):
+            place = folder / (f"id/{split}" if images.name in known else f"out/{split}") / images.name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.symlink_to(images)
+    for name in ("textures-10class", "svhn-images"):
+        (folder / name).symlink_to(root / name)
+    return {
+        "root": str(folder),
+        "cache": False,
+        "id": "folder:id",
+        "ood_sets": ["left-out=folder:out/test", "folder:textures-10class", "folder:svhn-images"],
+    }
+
+
+def names_of(kind: str, true: Sequence[str]) -> list[str]:
+    """The classes' names, codes in their place, or a code in place of every second name."""
+    coded = {"codes": range(len(true)), "half": range(1, len(true), 2), "true": ()}[kind]
+    return [CODES[i] if i in coded else name for i, name in enumerate(true)]
 
 
 def draw_views(backbone: FrozenClip, task: Task, shots: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -91,19 +118,22 @@ def figures(backbone: FrozenClip, task: Task, text: Tensor, means: Tensor) -> Fi
     return np.array(rows)
 
 
-def table(backbone: FrozenClip, task: Task, named: str, names: Sequence[str]) -> Iterator[str]:
+def table(
+    backbone: FrozenClip, task: Task, named: str, shot_counts: Sequence[int], seeds: Sequence[int]
+) -> Iterator[str]:
     """Rows of the table: for each number of shots, means over seeds."""
+    names = names_of(named, task.class_names)
     text = backbone.encode_text([TEMPLATE.format(name) for name in names])
-    for shots in SHOTS:
+    for shots in shot_counts:
         each, chosen = [], []
-        for seed in SEEDS:
+        for seed in seeds:
             views, labels = draw_views(backbone, task, shots, seed)
             each.append(figures(backbone, task, text, class_means(views[:, 0], labels, len(names))))
             chosen.append(WEIGHTS.index(choose_weight(views, labels, text, float(backbone.scale))))
         mean = np.mean(each, 0)
         auto = np.mean([one[i] for one, i in zip(each, chosen, strict=True)], 0)
         best = mean.argmax(0)
-        weights = "/".join(f"{WEIGHTS[i]:g}" for i in chosen)
+        weights = ", ".join(f"{WEIGHTS[i]:g} × {times}" for i, times in sorted(Counter(chosen).items()))
         cells = [pair(mean[0]), pair(mean[-1]), f"**{pair(auto)}**", weights]
         fixed = (f"{mean[i, column]:.1f} ({WEIGHTS[i]:g})" for column, i in enumerate(best))
         yield f"| {task.name} | {named} | {shots} | {' | '.join([*cells, *fixed])} |"
@@ -121,18 +151,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", help="folder with intel-scenes/ and the rest; without it: scenes alone")
     parser.add_argument("--limit", type=int, default=1000, help="images of each test set (default 1000)")
     parser.add_argument("--backbone", default="MicroCLIP")
+    parser.add_argument(
+        "--only", nargs="+", choices=["scenes", "natural", "five", "six"], help="ID sets (default: all)"
+    )
+    parser.add_argument("--names", nargs="+", choices=["codes", "half", "true"], default=["codes", "half", "true"])
+    parser.add_argument("--shots", nargs="+", type=int, default=[1, 2, 4, 8], help="images per class (default 1 2 4 8)")
+    parser.add_argument("--seeds", type=int, default=3, help="draws: seeds 1 to so many (default 3)")
     given = parser.parse_args(arguments)
     backbone = load_backbone(given.backbone)
-    options: dict[str, dict[str, Any]] = {"scenes": {"id": "scenes"}}
-    if given.data:
-        options["natural scenes"] = {"root": str(Path(given.data).absolute()), "cache": False, **NATURAL}
-    print("| ID set | names | shots | text alone | images alone | auto | its weights | best accuracy | best AUROC |")
-    print("|---|---|---:|---:|---:|---:|---|---:|---:|")
-    for name, chosen in options.items():
-        task = open_task(backbone, name, {**chosen, "limit_per_set": given.limit})
-        for named, names in (("codes", CODES[: len(task.class_names)]), ("true", task.class_names)):
-            for row in table(backbone, task, named, names):
-                print(row, flush=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        options: dict[str, dict[str, Any]] = {"scenes": {"id": "scenes"}}
+        if given.data:
+            root, links = Path(given.data).absolute(), Path(scratch)
+            options["natural scenes"] = {"root": str(root), "cache": False, **NATURAL}
+            options["five of CIFAR-10"] = some_of_cifar10(root, links / "five", FIVE.split())
+            options["six of CIFAR-10"] = some_of_cifar10(root, links / "six", SIX.split())
+        print(
+            "| ID set | names | shots | text alone | images alone | auto | its weights | best accuracy | best AUROC |"
+        )
+        print("|---|---|---:|---:|---:|---:|---|---:|---:|")
+        for name, chosen in options.items():
+            if given.only and name.split()[0] not in given.only:
+                continue
+            task = open_task(backbone, name, {**chosen, "limit_per_set": given.limit})
+            for named in given.names:
+                for row in table(backbone, task, named, given.shots, range(1, given.seeds + 1)):
+                    print(row, flush=True)
 
 
 if __name__ == "__main__":

@@ -417,7 +417,8 @@ def train(config: dict[str, Any], options: argparse.Namespace) -> list[float]:
             recent = np.mean(losses[-options.print_every :])
             print(f"step {step}/{options.steps}  loss {recent:.3f}  {rate:.0f} images/s", flush=True)
         if step % SAVE_EVERY == 0 or step == options.steps:
-            learned, words = both if averages is None else averages.module
+            kept: Any = both if averages is None else averages.module
+            learned, words = kept
             words.write_back(learned)
             save(learned, config, step, options.out)
     return losses

@@ -464,4 +464,4 @@ def test_the_recall_of_thresholds_from_views(at_home: Path) -> None:
             assert detector.threshold is not None
             found.append(100 * float(np.mean(scene_scores(detector, "report", 0, 1000) >= detector.threshold)))
     print([round(value, 1) for value in found])
-    assert min(found) > 98  # not the wanted 95: a crop scores lower than a whole picture
+    assert min(found) > 96  # not the wanted 95: a crop scores lower than a whole picture
