@@ -31,14 +31,14 @@ from clipos_lightning.progress import hush
 from clipos_lightning.prompts import ContextOptions
 from clipos_lightning.scores import SCORES, defined_scores
 from clipos_lightning.synthesis import SynthesisOptions
-from clipos_lightning.types import ImageFeatures, concatenate
+from clipos_lightning.types import ImageFeatures, PathName, concatenate
 
 SEEDS = (11, 12, 13)
 KINDS = ("seen_shapes", "new_shapes", "texture", "noise", "letters")
 LEFT_OUT = ("bird", "deer", "horse", "truck")
 THIN = 3  # every third image of CIFAR-10's training folders
 REGION_WEIGHTS = (0.5, 1.0, 2.0)
-PATHS = frozenset({"clip", "vv", "local"})
+PATHS: frozenset[PathName] = frozenset({"clip", "vv", "local"})
 WORDS, RANDOM = ContextOptions(words="a photo of a"), ContextOptions(length=8)
 
 
