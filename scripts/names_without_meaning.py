@@ -34,7 +34,8 @@ NATURAL = {
     "id": "folder:intel-scenes",
     "ood_sets": ["cifar10=folder:cifar10-images/test", "folder:textures-10class", "folder:svhn-images"],
 }
-FIVE, SIX = ("airplane automobile cat frog ship", "airplane automobile cat dog frog ship")  # CIFAR-10's ID classes
+FIVE = ("airplane", "automobile", "cat", "frog", "ship")  # of CIFAR-10, as ID classes
+SIX = (*FIVE, "dog")
 TEMPLATE = "a photo of a {}."
 Figures = np.ndarray[Any, Any]  # (weights, 2): accuracy and AUROC in percent
 
@@ -86,6 +87,16 @@ def some_of_cifar10(root: Path, folder: Path, known: Sequence[str]) -> dict[str,
         "id": "folder:id",
         "ood_sets": ["left-out=folder:out/test", "folder:textures-10class", "folder:svhn-images"],
     }
+
+
+def id_sets(root: Path | None, links: Path) -> dict[str, dict[str, Any]]:
+    """Options of each ID set by its name (first word: ``--only``); with a root also those of image folders."""
+    found: dict[str, dict[str, Any]] = {"scenes": {"id": "scenes"}}
+    if root:
+        found["natural scenes"] = {"root": str(root), "cache": False, **NATURAL}
+        found["five of CIFAR-10"] = some_of_cifar10(root, links / "five", FIVE)
+        found["six of CIFAR-10"] = some_of_cifar10(root, links / "six", SIX)
+    return found
 
 
 def names_of(kind: str, true: Sequence[str]) -> list[str]:
@@ -148,7 +159,7 @@ def pair(values: Sequence[float]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", help="folder with intel-scenes/ and the rest; without it: scenes alone")
+    parser.add_argument("--data", type=Path, help="folder with intel-scenes/ and the rest; without it: scenes alone")
     parser.add_argument("--limit", type=int, default=1000, help="images of each test set (default 1000)")
     parser.add_argument("--backbone", default="MicroCLIP")
     parser.add_argument(
@@ -158,22 +169,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--shots", nargs="+", type=int, default=[1, 2, 4, 8], help="images per class (default 1 2 4 8)")
     parser.add_argument("--seeds", type=int, default=3, help="draws: seeds 1 to so many (default 3)")
     given = parser.parse_args(arguments)
+    if given.data and not (given.data / "cifar10-images").is_dir():
+        parser.error(f"--data {given.data} holds no cifar10-images/")
+    if not given.data and set(given.only or ()) - {"scenes"}:
+        parser.error("--only: without --data there is scenes alone")
     backbone = load_backbone(given.backbone)
-    with tempfile.TemporaryDirectory() as scratch:
-        options: dict[str, dict[str, Any]] = {"scenes": {"id": "scenes"}}
-        if given.data:
-            root, links = Path(given.data).absolute(), Path(scratch)
-            options["natural scenes"] = {"root": str(root), "cache": False, **NATURAL}
-            options["five of CIFAR-10"] = some_of_cifar10(root, links / "five", FIVE.split())
-            options["six of CIFAR-10"] = some_of_cifar10(root, links / "six", SIX.split())
-        print(
-            "| ID set | names | shots | text alone | images alone | auto | its weights | best accuracy | best AUROC |"
-        )
-        print("|---|---|---:|---:|---:|---:|---|---:|---:|")
-        for name, chosen in options.items():
+    print("| ID set | names | shots | text alone | images alone | auto | its weights | best accuracy | best AUROC |")
+    print("|---|---|---:|---:|---:|---:|---|---:|---:|")
+    with tempfile.TemporaryDirectory() as links:
+        for name, options in id_sets(given.data and given.data.absolute(), Path(links)).items():
             if given.only and name.split()[0] not in given.only:
                 continue
-            task = open_task(backbone, name, {**chosen, "limit_per_set": given.limit})
+            task = open_task(backbone, name, {**options, "limit_per_set": given.limit})
             for named in given.names:
                 for row in table(backbone, task, named, given.shots, range(1, given.seeds + 1)):
                     print(row, flush=True)

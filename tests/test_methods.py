@@ -21,7 +21,7 @@ from torch import Tensor
 from clipos_lightning.data.datamodule import FewShotOOD
 
 SEED, EPOCHS, SHOTS, BATCH = 7, 2, 2, 8  # ten classes: batches of 8, 8 and 4
-RATE, MOMENTUM, DECAY = 0.2, 0.9, 0.002
+RATE, MOMENTUM, DECAY = 0.3, 0.9, 0.002
 WEIGHT, ALPHA, BETA, TOP_K = 0.5, 0.7, 0.5, 3
 WORDS = "a photo of a"
 
@@ -295,5 +295,5 @@ def test_fit_learns_what_the_methods_own_loop_learns(method: str, world: World, 
     before, expected = start(world), train(world, loss)
     found = fit(options, tmp_path).view_as(before)
     way = (expected - before).norm()
-    assert way > 0.005 * before.norm()
+    assert way > 0.01 * before.norm()
     assert (found - expected).norm() < 2e-5 * way

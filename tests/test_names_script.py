@@ -41,3 +41,10 @@ def test_links_to_some_classes(script, tmp_path):
     assert found == {f"{side}/{split}/{name}" for split in ("train", "test") for side, name in
                      (("id", "cat"), ("id", "owl"), ("out", "dog"))}  # fmt: skip
     assert options["id"] == "folder:id" and options["ood_sets"][0] == "left-out=folder:out/test"
+
+
+@pytest.mark.parametrize("words", [["--only", "six"], ["--data", "/nowhere"]])
+def test_what_is_not_there_is_said(script, words, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        script["main"](words)
+    assert words[0] in capsys.readouterr().err.splitlines()[-1]
