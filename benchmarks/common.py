@@ -20,7 +20,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from clipos_lightning.backbone import FrozenClip, quiet
+from clipos_lightning.clip.backbone import FrozenClip
+from clipos_lightning.clip.loading import quiet
 from clipos_lightning.data.classnames import CIFAR10, CIFAR100, imagenet_classes
 from clipos_lightning.data.scenes import ID_SHAPES, render
 

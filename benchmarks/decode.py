@@ -17,8 +17,8 @@ from common import Row, check, in_turns, show
 from PIL import Image
 
 from clipos_lightning.data import cache
+from clipos_lightning.data.image_sets import ImageSet, ModelSizeImages, folder_images
 from clipos_lightning.data.scenes import render
-from clipos_lightning.data.sets import ImageSet, ModelSizeImages, folder_images
 
 BATCH = 128
 

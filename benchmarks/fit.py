@@ -17,11 +17,11 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger
 from plain import Prompts, encode_local, locoop_loss
 
-from clipos_lightning.backbone import shared_weights
-from clipos_lightning.callbacks import LastCheckpoint
+from clipos_lightning.clip.loading import shared_weights
 from clipos_lightning.data.datamodule import FewShotOOD
-from clipos_lightning.module import ClipOS
-from clipos_lightning.progress import hush
+from clipos_lightning.training.callbacks import LastCheckpoint
+from clipos_lightning.training.module import ClipOS
+from clipos_lightning.utils.progress import hush
 
 EPOCHS = 50
 

@@ -13,10 +13,11 @@ import torch
 from common import Row, check, in_turns, random_images, show, vit_b_16
 from plain import encode_image, encode_local
 
-from clipos_lightning.backbone import FrozenClip
-from clipos_lightning.heads import Head, all_paths, all_surgeries, judge_all
-from clipos_lightning.scores import SCORES, ScoreOptions
-from clipos_lightning.surgery import MaskOptions, SurgeryOptions
+from clipos_lightning.clip.backbone import FrozenClip
+from clipos_lightning.clip.surgery import SurgeryOptions
+from clipos_lightning.evaluation.heads import Head, all_paths, all_surgeries, judge_all
+from clipos_lightning.evaluation.scores import SCORES, ScoreOptions
+from clipos_lightning.method.mask import MaskOptions
 
 KINDS = {
     "global scores": (("cls",), 0.97),

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clipos_lightning.backbone import FrozenClip
+from clipos_lightning.clip.backbone import FrozenClip
 
 TOGETHER = 100  # prompts whose graphs are held at once: 1,000 would need about 40 GB
 

@@ -45,7 +45,7 @@ def draw_all(root: Path, count: int) -> None:
 def save_detector(path: Path) -> None:
     """An untrained detector."""
     from clipos_lightning import ClipOS, Detector
-    from clipos_lightning.prompts import ContextOptions
+    from clipos_lightning.method.prompts import ContextOptions
 
     words = ContextOptions(words="a photo of a")
     detector = Detector.of(ClipOS(list(ID_SHAPES), backbone="MicroCLIP", score="energy_region", context=words))

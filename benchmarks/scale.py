@@ -13,11 +13,11 @@ import torch
 from common import class_names, random_images, timed, vit_b_16
 from passes import judge, make_heads
 
-from clipos_lightning.backbone import load_backbone
-from clipos_lightning.heads import judge_all
-from clipos_lightning.metrics import ood_metrics
-from clipos_lightning.prompts import ContextOptions, PromptLearner
-from clipos_lightning.scores import SCORES
+from clipos_lightning.clip.loading import load_backbone
+from clipos_lightning.evaluation.heads import judge_all
+from clipos_lightning.evaluation.metrics import ood_metrics
+from clipos_lightning.evaluation.scores import SCORES
+from clipos_lightning.method.prompts import ContextOptions, PromptLearner
 from clipos_lightning.types import ImageFeatures
 
 BATCH = 128

@@ -20,10 +20,10 @@ from common import VIT, Measured, Row, check, class_names, peak_mb, reset_peak, 
 from lightning.pytorch import Callback, Trainer
 from plain import Prompts, encode_local, locoop_loss
 
-from clipos_lightning.backbone import shared_weights
+from clipos_lightning.clip.loading import shared_weights
 from clipos_lightning.data.datamodule import FewShotOOD
-from clipos_lightning.module import ClipOS
-from clipos_lightning.progress import hush
+from clipos_lightning.training.module import ClipOS
+from clipos_lightning.utils.progress import hush
 
 BATCH = 32
 CACHED = {10: 50.0, 100: 18.0, 1000: 10.0}  # goals

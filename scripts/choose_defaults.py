@@ -22,16 +22,17 @@ import numpy as np
 import torch
 from lightning.pytorch import Trainer
 
-from clipos_lightning.backbone import FrozenClip, load_backbone
+from clipos_lightning.clip.backbone import FrozenClip
+from clipos_lightning.clip.loading import load_backbone
 from clipos_lightning.data.datamodule import FewShotOOD
-from clipos_lightning.data.sets import ImageSet, ModelSizeImages, SceneSet, folder_images
-from clipos_lightning.metrics import auroc
-from clipos_lightning.module import ClipOS
-from clipos_lightning.progress import hush
-from clipos_lightning.prompts import ContextOptions
-from clipos_lightning.scores import SCORES, defined_scores
-from clipos_lightning.synthesis import SynthesisOptions
+from clipos_lightning.data.image_sets import ImageSet, ModelSizeImages, SceneSet, folder_images
+from clipos_lightning.evaluation.metrics import auroc
+from clipos_lightning.evaluation.scores import SCORES, defined_scores
+from clipos_lightning.method.prompts import ContextOptions
+from clipos_lightning.method.synthesis import SynthesisOptions
+from clipos_lightning.training.module import ClipOS
 from clipos_lightning.types import ImageFeatures, PathName, concatenate
+from clipos_lightning.utils.progress import hush
 
 SEEDS = (11, 12, 13)
 KINDS = ("seen_shapes", "new_shapes", "texture", "noise", "letters")

@@ -20,9 +20,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from clipos_lightning.backbone import FrozenClip, load_backbone
+from clipos_lightning.clip.backbone import FrozenClip
+from clipos_lightning.clip.loading import load_backbone
+from clipos_lightning.clip.surgery import SurgeryOptions
 from clipos_lightning.data.scenes import ID_SHAPES, SEEN_SHAPES, render
-from clipos_lightning.surgery import SurgeryOptions, similarity_map
+from clipos_lightning.method.mask import similarity_map
 from clipos_lightning.types import ImageFeatures, Images, Labels, PatchMap, PatchMask, PathName, concatenate
 
 SHAPES = ID_SHAPES + SEEN_SHAPES

@@ -19,14 +19,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clipos_lightning.backbone import FrozenClip, load_backbone
+from clipos_lightning.clip.backbone import FrozenClip
+from clipos_lightning.clip.loading import load_backbone
 from clipos_lightning.data.datamodule import ID, FewShotOOD
-from clipos_lightning.data.sets import ModelSizeImages
-from clipos_lightning.heads import Head
-from clipos_lightning.metrics import auroc
-from clipos_lightning.prototypes import VIEWS, WEIGHTS, blend, choose_weight, class_means
-from clipos_lightning.scores import ScoreOptions
-from clipos_lightning.surgery import MaskOptions
+from clipos_lightning.data.image_sets import ModelSizeImages
+from clipos_lightning.evaluation.heads import Head
+from clipos_lightning.evaluation.metrics import auroc
+from clipos_lightning.evaluation.scores import ScoreOptions
+from clipos_lightning.method.mask import MaskOptions
+from clipos_lightning.method.prototypes import VIEWS, WEIGHTS, blend, choose_weight, class_means
 from clipos_lightning.types import ImageFeatures
 
 CODES = ("A12", "B47", "C83", "D05", "E91", "F36", "G74", "H28", "K60", "L19")

@@ -36,8 +36,8 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from clipos_lightning.clip.surgery import attend
 from clipos_lightning.data.scenes import BACKGROUNDS, COLORS, ID_SHAPES, SEEN_SHAPES, Scene, render_scene
-from clipos_lightning.surgery import attend
 
 PHOTO_CAPTIONS = (
     "a photo of a {}.",

@@ -2,7 +2,7 @@
 
 import torch
 
-from clipos_lightning.backbone import load_backbone
+from clipos_lightning.clip.loading import load_backbone
 
 EVERY = frozenset({"clip", "vv", "local"})
 

@@ -13,18 +13,10 @@ import torch.nn.functional as F
 from PIL import Image
 
 CHECKED = (
-    "types",
-    "surgery",
-    "backbone",
-    "prompts",
-    "synthesis",
-    "losses",
-    "features",
-    "schedule",
-    "metrics",
-    "scores",
+    *("types", "clip.surgery", "clip.backbone", "method.mask", "method.prompts", "method.synthesis"),
+    *("method.objectives", "method.feature_store", "training.schedule", "evaluation.metrics", "evaluation.scores"),
 )
-jaxtyping.install_import_hook([f"clipos_lightning.{name}" for name in CHECKED], "beartype.beartype")
+jaxtyping.install_import_hook([f"clipos_lightning.{name}" for name in CHECKED], "runtime_types.checked")
 torch.set_num_threads(1)
 
 TEXT = {"context_length": 16, "vocab_size": 49408, "width": 24, "heads": 2, "layers": 2}
@@ -64,8 +56,8 @@ def tokenizer():
 @pytest.fixture(scope="session")
 def tiny_clip(build_clip, tokenizer):
     """kind, surgery options -> a FrozenClip around a tiny random CLIP: 4 x 4 patches, 4 blocks of 4 heads."""
-    from clipos_lightning.backbone import FrozenClip
-    from clipos_lightning.surgery import SurgeryOptions
+    from clipos_lightning.clip.backbone import FrozenClip
+    from clipos_lightning.clip.surgery import SurgeryOptions
 
     clips = {kind: build_clip(kind) for kind in KINDS}
 
@@ -79,7 +71,7 @@ def tiny_clip(build_clip, tokenizer):
 @pytest.fixture(scope="session")
 def microclip():
     """The embedded backbone with its weights: do not change it."""
-    from clipos_lightning.backbone import load_backbone
+    from clipos_lightning.clip.loading import load_backbone
 
     return load_backbone()
 
@@ -87,7 +79,7 @@ def microclip():
 @pytest.fixture(scope="module")
 def one_clip():
     """Each CLIP is loaded once for all of the module's tests."""
-    from clipos_lightning.backbone import shared_weights
+    from clipos_lightning.clip.loading import shared_weights
 
     with shared_weights():
         yield

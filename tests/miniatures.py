@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from file_server import Server
 from PIL import Image
 from running import write_cifar_batch
-from test_fetch import Server
 
 from clipos_lightning.data.classnames import EUROSAT, imagenet100_classes, imagenet_classes
 from clipos_lightning.data.sources import SOURCES, File, Source

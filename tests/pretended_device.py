@@ -21,10 +21,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from clipos_lightning.data.datamodule import FewShotOOD
-from clipos_lightning.detector import Detector
-from clipos_lightning.module import ClipOS
-from clipos_lightning.prompts import ContextOptions
-from clipos_lightning.synthesis import SynthesisOptions
+from clipos_lightning.detector.detector import Detector
+from clipos_lightning.method.prompts import ContextOptions
+from clipos_lightning.method.synthesis import SynthesisOptions
+from clipos_lightning.training.module import ClipOS
 
 NAME = "elsewhere"
 CASES: dict[str, dict[str, Any]] = {

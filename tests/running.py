@@ -18,9 +18,9 @@ import open_clip
 import torch
 from PIL import Image
 
-from clipos_lightning import callbacks
+from clipos_lightning.cli.main import main
 from clipos_lightning.data.scenes import ID_SHAPES, render
-from clipos_lightning.main import main
+from clipos_lightning.reporting import callback
 
 TOKENIZER = functools.cache(open_clip.get_tokenizer)  # a fifth of a short run's time
 CPU = ("--trainer.accelerator", "cpu", "--data.num_workers", "0")
@@ -66,10 +66,10 @@ class Run:
 def clipos(*words: Any, env: dict[str, str] | None = None, pictures: bool = False) -> Run:
     """``clipos WORDS``, without $CLIPOS_DATA unless given; pictures are slow and left out unless asked for."""
     out, err = io.StringIO(), io.StringIO()
-    draw = callbacks.draw_pictures if pictures else lambda *_: {}
+    draw = callback.draw_pictures if pictures else lambda *_: {}
     with (
         mock.patch.dict(os.environ),
-        mock.patch.object(callbacks, "draw_pictures", draw),
+        mock.patch.object(callback, "draw_pictures", draw),
         mock.patch.object(open_clip, "get_tokenizer", TOKENIZER),
         redirect_stdout(out),
         redirect_stderr(err),

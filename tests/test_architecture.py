@@ -1,4 +1,4 @@
-"""Imports among the package's modules go only upward in this list; only the backbone knows open_clip."""
+"""Imports between rooms go only downward, no circle stands inside one, and only ``clip/`` knows open_clip."""
 
 import ast
 from pathlib import Path
@@ -8,18 +8,23 @@ import pytest
 import clipos_lightning
 
 PACKAGE = Path(clipos_lightning.__file__).parent
-ORDER = """
-    errors plugins data.fetch data.sources files parsing commands packaged completion checkpoint artefact types parts
-    surgery blocks text_tower compiled data.transforms backbone
-    data.shapes data.scenes data.splits data.classnames data.wordings data.walking data.sets data.boxes
-    data.resolution data.arrays data.cache data.id_sets data.ood_sets data.benchmarks data.datamodule
-    features synthesis prototypes prompts losses scores metrics thresholds calibration heads tables schedule progress
-    shots validation report figures charts page dashboard module detector gallery callbacks cli
-    experiments.places experiments.grid experiments.bootstrap experiments.outcome experiments.tables experiments.figures
-    experiments.dashboard experiments.plan experiments.engine experiments.masks experiments.mask_command
-    experiments.command
-    inputs rows heatmaps predict calibrate explain export datasets_command main __main__
-""".split()
+ROOMS = {  # each room to the rooms right below it; it may import those and all that they may
+    "__main__": "cli",
+    "cli": "experiments",
+    "experiments": "reporting detector",
+    "reporting": "training",
+    "detector": "training",
+    "training": "evaluation",
+    "evaluation": "method",
+    "method": "clip",
+    "clip": "data",
+    "data": "options utils",
+    "options": "types errors",
+    "utils": "types errors",
+    "types": "errors",
+    "errors": "",
+}
+LIGHT = ("cli.main", "cli.commands", "cli.completion", "options.configs", "options.messages", "utils.files", "errors")
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
     for path in PACKAGE.rglob("*.py")
@@ -27,42 +32,69 @@ MODULES = {
 }
 
 
-def imports(path: Path) -> set[str]:
-    """Full names of the modules that a file imports, at its top or inside functions."""
-    base = ["clipos_lightning", *path.relative_to(PACKAGE).parts[:-1]]
+def below(room: str) -> set[str]:
+    """The rooms that a room may import, itself left out."""
+    direct = ROOMS[room].split()
+    return set(direct).union(*(below(other) for other in direct))
+
+
+def imported(module: str, path: Path) -> set[str]:
+    """Full names of what a module imports, at its top, inside functions, or for its types alone."""
+    package = ["clipos_lightning", *module.split(".")[:-1]]
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            parts = base[: len(base) + 1 - node.level] if node.level else []
-            whole = ".".join([*parts, *([node.module] if node.module else [])])
-            found |= {whole} | {f"{whole}.{alias.name}" for alias in node.names}
+            base = package[: len(package) + 1 - node.level] if node.level else []
+            source = ".".join([*base, *([node.module] if node.module else [])])
+            found |= {source} | {f"{source}.{alias.name}" for alias in node.names}
     return found
 
 
-def test_every_module_has_its_place() -> None:
-    assert set(MODULES) <= set(ORDER)
+def imported_modules(module: str) -> set[str]:
+    """Which of the package's modules a module imports."""
+    return {full.removeprefix("clipos_lightning.") for full in imported(module, MODULES[module])} & set(MODULES)
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_imports_go_only_upward(name: str) -> None:
-    inside = {full.removeprefix("clipos_lightning.") for full in imports(MODULES[name])} & set(ORDER)
-    late = sorted(other for other in inside if ORDER.index(other) >= ORDER.index(name))
-    assert not late, f"{name} imports {late}, which stand below it"
+def upward(module: str, others: set[str]) -> list[str]:
+    """Those of the imported modules that stand in rooms which a module may not import."""
+    room = module.partition(".")[0]
+    return sorted(m for m in others if m.partition(".")[0] not in below(room) | {room})
 
 
-def test_only_the_backbone_imports_open_clip() -> None:
-    users = {name for name, path in MODULES.items() if any(i.split(".")[0] == "open_clip" for i in imports(path))}
-    assert users == {"backbone"}
+def test_every_module_is_in_a_room() -> None:
+    assert {name.partition(".")[0] for name in MODULES} == set(ROOMS)
 
 
-@pytest.mark.parametrize(
-    "name", ["__init__", "__main__", "main", "errors", "commands", "packaged", "files", "completion"]
-)
-def test_the_front_door_is_light(name: str) -> None:
-    top = ast.parse((PACKAGE / f"{name}.py").read_text(encoding="utf-8")).body
-    heads = [n for n in top if isinstance(n, ast.Import | ast.ImportFrom)]
-    names = {a.name for n in heads if isinstance(n, ast.Import) for a in n.names}
-    names |= {n.module for n in heads if isinstance(n, ast.ImportFrom) and n.module and not n.level}
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_only_downward(module: str) -> None:
+    assert upward(module, imported_modules(module)) == []
+
+
+def test_an_upward_import_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "surgery.py"
+    path.write_text("def f():\n    from ..training import module\n")
+    names = {full.removeprefix("clipos_lightning.") for full in imported("clip.surgery", path)} & set(MODULES)
+    assert upward("clip.surgery", names) == ["training.module"]
+
+
+def test_no_circle_stands_inside_a_room() -> None:
+    graph = {m: {o for o in imported_modules(m) if o.partition(".")[0] == m.partition(".")[0]} - {m} for m in MODULES}
+    while leaves := [module for module, others in graph.items() if not others]:
+        graph = {module: others - set(leaves) for module, others in graph.items() if module not in leaves}
+    assert graph == {}
+
+
+def test_only_clip_imports_open_clip() -> None:
+    users = {m for m, path in MODULES.items() if any(i.split(".")[0] == "open_clip" for i in imported(m, path))}
+    assert {module.partition(".")[0] for module in users} == {"clip"}
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_the_front_door_is_light(module: str) -> None:
+    top = ast.parse(MODULES[module].read_text(encoding="utf-8")).body
+    imports = [node for node in top if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {alias.name for node in imports if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in imports if isinstance(node, ast.ImportFrom) and node.module and not node.level}
     assert not names & {"torch", "lightning", "numpy", "open_clip", "jsonargparse"}

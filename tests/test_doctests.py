@@ -25,4 +25,4 @@ def test_examples(name):
 
 
 def test_the_metrics_have_examples():
-    assert ">>>" in source_of("clipos_lightning.metrics")
+    assert ">>>" in source_of("clipos_lightning.evaluation.metrics")

@@ -12,7 +12,7 @@ import yaml
 
 import clipos_lightning
 from clipos_lightning.errors import InputError
-from clipos_lightning.packaged import config_folder, find_config, shipped_configs, shipped_grids
+from clipos_lightning.options.configs import config_folder, find_config, shipped_configs, shipped_grids
 
 CHECKOUT = Path(clipos_lightning.__file__).parents[2]
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "src", "configs")
@@ -89,7 +89,7 @@ def test_the_installed_wheel_finds_its_own_configs(wheel: Path, tmp_path: Path) 
         str(wheel),
     ]
     subprocess.run(pip, check=True, timeout=120, capture_output=True)
-    where = "import clipos_lightning.packaged as p; print(p.find_config('demo'))"
+    where = "import clipos_lightning.options.configs as p; print(p.find_config('demo'))"
     environment = {**os.environ, "PYTHONPATH": str(target)}
     runs = [
         subprocess.run(

@@ -1,29 +1,78 @@
 """Few-shot out-of-distribution detection with CLIP: the CLIP-OS method (arXiv:2404.00323) in PyTorch Lightning."""
 
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # at run time __getattr__ imports them
+    from .clip.loading import load_backbone
+    from .clip.surgery import SurgeryOptions
+    from .data.datamodule import FewShotOOD
+    from .detector.detector import Decision, Detector
+    from .errors import InputError
+    from .evaluation.metrics import OODMetrics
+    from .evaluation.scores import Score, ScoreOptions
+    from .method.mask import MaskOptions
+    from .method.objectives import Objective
+    from .method.prompts import ContextOptions
+    from .method.synthesis import SynthesisOptions
+    from .reporting.callback import TestReport
+    from .training.module import ClipOS
+    from .training.schedule import WarmupCosine
 
 try:
     __version__ = version("clipos-lightning")
 except PackageNotFoundError:  # run from a source tree that is not installed
     __version__ = "0+unknown"
 
-__all__ = ["ClipOS", "Decision", "Detector", "FewShotOOD", "InputError", "__version__", "load_backbone"]
+__all__ = [
+    "ClipOS",
+    "ContextOptions",
+    "Decision",
+    "Detector",
+    "FewShotOOD",
+    "InputError",
+    "MaskOptions",
+    "OODMetrics",
+    "Objective",
+    "Score",
+    "ScoreOptions",
+    "SurgeryOptions",
+    "SynthesisOptions",
+    "TestReport",
+    "WarmupCosine",
+    "__version__",
+    "load_backbone",
+]
 
 _HOMES = {
-    "ClipOS": "module",
-    "Decision": "detector",
-    "Detector": "detector",
+    "ClipOS": "training.module",
+    "ContextOptions": "method.prompts",
+    "Decision": "detector.detector",
+    "Detector": "detector.detector",
     "FewShotOOD": "data.datamodule",
     "InputError": "errors",
-    "load_backbone": "backbone",
+    "MaskOptions": "method.mask",
+    "OODMetrics": "evaluation.metrics",
+    "Objective": "method.objectives",
+    "Score": "evaluation.scores",
+    "ScoreOptions": "evaluation.scores",
+    "SurgeryOptions": "clip.surgery",
+    "SynthesisOptions": "method.synthesis",
+    "TestReport": "reporting.callback",
+    "WarmupCosine": "training.schedule",
+    "load_backbone": "clip.loading",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Public names are imported when first used, so that ``import clipos_lightning`` stays light."""
+    """Import a public name when it is first used, so that ``import clipos_lightning`` stays light."""
     if name in _HOMES:
         from importlib import import_module
 
         return getattr(import_module(f".{_HOMES[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names, also those that are not imported yet."""
+    return sorted({*globals(), *__all__})

@@ -1,6 +1,6 @@
 """``python -m clipos_lightning`` is ``clipos``."""
 
-from .main import run
+from .cli.main import run
 
 if __name__ == "__main__":
     run()

@@ -12,8 +12,8 @@ from pathlib import Path
 from ..errors import InputError
 from . import id_sets, ood_sets
 from .id_sets import IdSet, Request, id_folder
+from .image_sets import ImageSet, MissingSet, folder_images
 from .scenes import KINDS
-from .sets import ImageSet, MissingSet, folder_images
 
 ID_SETS: dict[str, Callable[[Request], IdSet]] = {
     "scenes": id_sets.id_scenes,

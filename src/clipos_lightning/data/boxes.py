@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .sets import FolderSet, Picture
+from .image_sets import FolderSet, Picture
 
 Box = tuple[float, float, float, float]
 COLUMNS = ["path", "x0", "y0", "x1", "y1"]

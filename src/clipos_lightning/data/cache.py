@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..files import whole
+from ..utils.files import whole
 from .arrays import Arrays
-from .sets import ArraySet, FolderSet, ImageSet
+from .image_sets import ArraySet, FolderSet, ImageSet
 
 FOLDER = ".clipos-cache"
 SMALL = 64  # pixels a side, at the most

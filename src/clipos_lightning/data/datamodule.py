@@ -17,12 +17,12 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from ..errors import InputError
 from .benchmarks import BENCHMARKS, kind_of, open_every_ood, open_id, parse_ood_specs
 from .cache import cached_folder
+from .class_prompts import Wording, is_plain, read_wordings
 from .classnames import read_class_list
+from .image_sets import FolderSet, ImageSet, ModelSizeImages
 from .resolution import ReducedSet, native_side
-from .sets import FolderSet, ImageSet, ModelSizeImages
 from .splits import draw_shots, find_shots, limit_positions, manifest, read_shots
 from .transforms import to_model_size, view, view_rng
-from .wordings import Wording, is_plain, read_wordings
 
 ID = "id"  # the ID test set's name among the test loaders
 

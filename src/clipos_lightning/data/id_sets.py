@@ -21,7 +21,7 @@ from .classnames import (
     imagenet100_classes,
     imagenet_classes,
 )
-from .sets import ArraySet, FolderSet, ImageSet, MissingSet, SceneSet, class_folders, labelled_folder
+from .image_sets import ArraySet, FolderSet, ImageSet, MissingSet, SceneSet, class_folders, labelled_folder
 from .sources import SOURCES
 from .splits import digest
 

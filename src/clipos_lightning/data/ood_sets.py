@@ -11,7 +11,7 @@ from .arrays import UNREADABLE, read_svhn
 from .cache import cached_arrays
 from .classnames import packaged_lines
 from .id_sets import Request, broken, missing, read_cifar_split
-from .sets import ArraySet, FolderSet, ImageSet, MissingSet, SceneSet, TorchvisionSet, folder_images
+from .image_sets import ArraySet, FolderSet, ImageSet, MissingSet, SceneSet, TorchvisionSet, folder_images
 from .sources import SOURCES
 
 SCENE_OOD_COUNT = 600

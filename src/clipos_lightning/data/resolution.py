@@ -1,7 +1,7 @@
 """OOD images at the ID set's resolution: first down to the ID images' own size, then up with everything else."""
 
 from ..errors import InputError
-from .sets import ImageSet, Picture
+from .image_sets import ImageSet, Picture
 from .transforms import as_rgb, to_side
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import wandb
 
-from ..cli import has_wandb_key
+from ..reporting.wandb_log import has_wandb_key
 from .tables import body, by_point, header
 
 

@@ -20,16 +20,17 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from numpy.typing import NDArray
 
-from ..backbone import FrozenClip, shared_weights
+from ..clip.backbone import FrozenClip
+from ..clip.loading import shared_weights
 from ..data.datamodule import ID, FewShotOOD
-from ..data.sets import FolderSet, ImageSet
+from ..data.image_sets import FolderSet, ImageSet
 from ..data.splits import digest
-from ..detector import Detector
+from ..detector.detector import Detector
 from ..errors import InputError
-from ..files import whole, write_json
-from ..heads import Head, all_paths, all_surgeries
-from ..module import ClipOS
-from ..progress import track
+from ..evaluation.heads import Head, all_paths, all_surgeries
+from ..training.module import ClipOS
+from ..utils.files import whole, write_json
+from ..utils.progress import track
 from .places import file_name, find_cell
 from .plan import UNTRAINED, Cell, make_parser
 

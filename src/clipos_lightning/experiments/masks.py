@@ -15,10 +15,11 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..backbone import FrozenClip
-from ..metrics import boundary_f, mask_iou
-from ..surgery import SurgeryOptions, min_max, similarity_map
-from ..tables import MAP_PATHS
+from ..clip.backbone import FrozenClip
+from ..clip.surgery import SurgeryOptions
+from ..evaluation.metrics import boundary_f, mask_iou
+from ..evaluation.results import MAP_PATHS
+from ..method.mask import min_max, similarity_map
 from ..types import ImageFeatures, Labels, PatchMap, Texts
 
 MAPS = ("clip", "s", "delta")

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..metrics import OOD_METRICS
-from ..report import summarise
+from ..evaluation.metrics import OOD_METRICS
+from ..reporting.report import summarise
 from .bootstrap import REPEATS, interval, resample, resampled_auroc
 from .places import file_name, find_cell
 

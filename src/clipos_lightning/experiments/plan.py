@@ -10,12 +10,12 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import Trainer
 
-from ..cli import PackagedConfig, Parser, check_precision
 from ..data.datamodule import FewShotOOD
 from ..errors import InputError
-from ..losses import make_objective
-from ..module import ClipOS
-from ..scores import SCORES, check_scores, defined_scores
+from ..evaluation.scores import SCORES, check_scores, defined_scores
+from ..method.objectives import make_objective
+from ..options.parser import PackagedConfig, Parser, check_precision
+from ..training.module import ClipOS
 from .grid import Grid, Row, read_grid
 from .places import digest_of, slug
 

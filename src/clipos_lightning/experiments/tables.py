@@ -9,8 +9,8 @@ from typing import Any
 
 import jinja2
 
-from ..metrics import OOD_METRICS
-from ..scores import in_order
+from ..evaluation.metrics import OOD_METRICS
+from ..evaluation.scores import in_order
 
 Outcome = Mapping[str, Any]
 AVERAGES = {"average": "average", "average_near": "near", "average_far": "far"}
@@ -221,6 +221,6 @@ def to_page(outcome: Outcome, figures: Mapping[str, str]) -> str:
 
 def render(title: str, note: str, sections: Sequence[Any], figures: Mapping[str, str]) -> str:
     """The page: sections are (heading, tables), a table is (caption, column names, rows)."""
-    source = (files("clipos_lightning") / "assets" / "grid.html.j2").read_text(encoding="utf-8")
+    source = (files("clipos_lightning.reporting") / "templates" / "grid.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(source).render(title=title, note=note, sections=sections, figures=figures)

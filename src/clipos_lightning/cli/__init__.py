@@ -1,0 +1,1 @@
+"""The command line: the front door, LightningCLI, and a file for each command."""

@@ -1,0 +1,125 @@
+"""The front door: help, version, configs, wrong commands and missing configs without importing torch."""
+
+import difflib
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from errno import EACCES, EEXIST, EISDIR, ENOENT, ENOSPC, ENOTDIR, EPERM, EROFS
+from importlib import import_module
+
+from .. import __version__
+from ..errors import InputError
+from ..options.configs import find_config, shipped_configs, shipped_grids
+from .commands import COMMANDS, OWN_PARSERS, TRAINER_COMMANDS
+from .completion import check_options
+
+OF_THE_USER = {EACCES, EPERM, EROFS, ENOSPC, ENOENT, EISDIR, ENOTDIR, EEXIST}  # what files and folders are like
+HELP = f"""clipos {__version__}: few-shot out-of-distribution detection with CLIP (CLIP-OS, arXiv:2404.00323)
+
+usage: clipos COMMAND [OPTIONS]
+
+commands:
+{chr(10).join(f"  {name:<11}{text}" for name, text in COMMANDS.items())}
+
+examples:
+  clipos fit --config demo.yaml                    train on the embedded set; prints the test command that comes next
+  clipos test --ckpt_path runs/fit-…/last.ckpt     AUROC, FPR95 and AUPR per OOD set and score; a report to look at
+  clipos test --config demo.yaml                   the zero-shot detector, without training
+  clipos calibrate runs/fit-…/last.ckpt mine/      a threshold for 95 % ID recall: detector.safetensors
+  clipos predict detector.safetensors photos/      the class of each image, or unknown; --out FILE.csv or .jsonl
+  clipos explain detector.safetensors a.jpg        a figure of what it saw in an image; clipos export: as ONNX
+  clipos data list                                 the data sets that there are, and which lie below the data root
+
+`clipos COMMAND --help` shows a command's options; `--config` takes a file or a shipped config's name.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line.
+
+    Args:
+        argv: the arguments; None: those of the process.
+
+    Returns:
+        The exit code: 0 done, 2 wrong input or something missing, 130 interrupted, 1 a defect of ours.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    os.environ.setdefault(
+        "MKL_CBWR", "AUTO,STRICT"
+    )  # sums on CPUs do not depend on threads or batch: same run, same bits
+    try:
+        return dispatch(arguments)
+    except InputError as error:
+        print(f"clipos: error: {one_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return interrupted()
+    except SystemExit as stop:  # argparse's help and errors; Lightning's after Ctrl-C
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            return interrupted()
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BrokenPipeError:  # the reader of our output has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in OF_THE_USER and (error.filename or error.errno == ENOSPC):
+            where = f"{error.filename}: " if error.filename else ""
+            print(f"clipos: error: {where}{error.strerror}", file=sys.stderr)
+            return 2
+        traceback.print_exc()
+        return 1
+
+
+def run() -> None:
+    """Entry point of the ``clipos`` command."""
+    sys.exit(main())
+
+
+def dispatch(arguments: list[str]) -> int:
+    """Choose the command; heavy imports happen only behind it."""
+    command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+    if command in ("-h", "--help", "help"):
+        print(HELP, end="")
+    elif command in ("-V", "--version", "version"):
+        print(f"clipos {__version__}")
+    elif command == "configs":
+        if rest:
+            raise InputError(f"configs takes no arguments, got {' '.join(rest)}")
+        for name, text in {**shipped_configs(), **shipped_grids()}.items():
+            print(f"{name:<28}{text}")
+    elif command in OWN_PARSERS:
+        module, _, function = OWN_PARSERS[command].partition(":")
+        return getattr(import_module(f"{__package__}.{module}"), function or "main")(rest)
+    elif command in TRAINER_COMMANDS:
+        check_options(command, rest)
+        for name in configs_in(rest):
+            find_config(name)
+        from .trainer import main as trainer_command
+
+        trainer_command(arguments)
+    else:
+        close = difflib.get_close_matches(command, COMMANDS, 1)
+        hint = f"; did you mean {close[0]!r}?" if close else "."
+        raise InputError(f"no command {command!r}{hint} Commands: {', '.join(COMMANDS)}; see clipos --help")
+    return 0
+
+
+def configs_in(arguments: Sequence[str]) -> Iterator[str]:
+    """Values of -c, --config and --config=."""
+    for i, word in enumerate(arguments):
+        if word in ("-c", "--config") and i + 1 < len(arguments):
+            yield arguments[i + 1]
+        elif word.startswith("--config="):
+            yield word.removeprefix("--config=")
+
+
+def one_line(error: InputError) -> str:
+    """The error's own line, also where a worker process wrapped it into its traceback."""
+    return str(error).rsplit("InputError: ", 1)[-1].strip().split("\n")[0]
+
+
+def interrupted() -> int:
+    """Say so; 130 as shells do."""
+    print("clipos: interrupted", file=sys.stderr)
+    return 130

@@ -1,0 +1,1 @@
+"""The frozen CLIP: loading, the surgery path, text. The only folder that imports open_clip."""

@@ -1,0 +1,181 @@
+"""Loading a CLIP by its name in open_clip: the embedded MicroCLIP, a tag, or a local file of weights."""
+
+import difflib
+import logging
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import open_clip
+from open_clip.model import resize_pos_embed
+
+from ..errors import InputError
+from .backbone import FrozenClip
+from .support import fingerprint
+from .surgery import SurgeryOptions
+
+EMBEDDED = "MicroCLIP"
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No log lines or warnings of other libraries: what is wrong is said by our own error."""
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+@contextmanager
+def patience(what: str, seconds: float = 8.0) -> Iterator[None]:
+    """Say on stderr what a long wait is for."""
+    timer = threading.Timer(seconds, lambda: print(what, file=sys.stderr, flush=True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def model_config(name: str) -> dict[str, Any]:
+    """open_clip's configuration of a model, MicroCLIP's registered on the way.
+
+    Raises:
+        InputError: no such model.
+    """
+    if ":" in name:  # open_clip would ask the network
+        raise InputError(f"backbone {name!r}: take a model by its name in open_clip, such as ViT-B-16-quickgelu")
+    if open_clip.get_model_config(EMBEDDED) is None:
+        with as_file(files("clipos_lightning") / "assets" / f"{EMBEDDED}.json") as path:
+            open_clip.add_model_config(path)
+    config = open_clip.get_model_config(name)
+    if config is None:
+        near = {known.lower(): known for known in open_clip.list_models()}
+        found = difflib.get_close_matches(name.lower(), near, 1)
+        advice = f"did you mean {near[found[0]]}?" if found else f"e.g. ViT-B-16-quickgelu, {EMBEDDED}"
+        raise InputError(f"unknown backbone {name!r}; {advice} (all: open_clip.list_models())")
+    return config
+
+
+def choose_weights(name: str, config: dict[str, Any], pretrained: str | None) -> str:
+    """The tag or file to load: what was asked for, else the backbone's own (embedded, or OpenAI's).
+
+    Raises:
+        InputError: neither a tag of this model nor a file, or weights trained with another activation.
+    """
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if pretrained is None and name == EMBEDDED:
+        return str(files("clipos_lightning") / "assets" / f"{EMBEDDED}.safetensors")
+    pretrained = pretrained or "openai"
+    if open_clip.is_pretrained_cfg(name, pretrained):
+        trained_with = bool(open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu", False))
+        if trained_with != bool(config.get("quick_gelu", False)):
+            other = name.removesuffix("-quickgelu") if name.endswith("-quickgelu") else f"{name}-quickgelu"
+            raise InputError(
+                f"activation mismatch: weights {pretrained!r} were trained with {'Quick' if trained_with else ''}GELU "
+                f"and {name} has the other one: take --model.backbone {other}"
+            )
+    elif not Path(pretrained).is_file():
+        known = ", ".join(tags) or "none"
+        own = "; for the embedded weights, --model.pretrained null" if name == EMBEDDED else ""
+        raise InputError(
+            f"--model.pretrained {pretrained!r} is neither a file nor a tag of {name} (tags: {known}){own}"
+        )
+    return pretrained
+
+
+@dataclass(frozen=True)
+class LoadedClip:
+    """open_clip's model and tokenizer, and the SHA-256 of the weights."""
+
+    clip: open_clip.CLIP
+    tokenizer: open_clip.SimpleTokenizer
+    fingerprint: str
+
+
+_shared: ContextVar[dict[tuple[Any, ...], LoadedClip] | None] = ContextVar("_shared", default=None)
+
+
+@contextmanager
+def shared_weights() -> Iterator[None]:
+    """Inside, each CLIP is loaded once: all detectors on it hold the same frozen weights (and move with them)."""
+    token = _shared.set({} if _shared.get() is None else _shared.get())
+    try:
+        yield
+    finally:
+        _shared.reset(token)
+
+
+def load_backbone(
+    name: str = EMBEDDED,
+    pretrained: str | None = None,
+    surgery: SurgeryOptions | None = None,
+    image_size: int | None = None,
+) -> FrozenClip:
+    """A frozen CLIP by its name in open_clip.
+
+    Args:
+        name: such as ``ViT-B-16-quickgelu``, or ``MicroCLIP`` (embedded).
+        pretrained: a tag of open_clip or a local file; None: the backbone's own (``openai``, or the embedded weights).
+        surgery: options of the surgery path.
+        image_size: pixels a side, with the positions interpolated (bicubic); None: the model's own.
+
+    Raises:
+        InputError: unknown or unsupported model, activation mismatch, weights neither cached nor reachable.
+    """
+    config = model_config(name)
+    plain = isinstance(config["vision_cfg"].get("layers"), int) and "timm_model_name" not in config["vision_cfg"]
+    if not plain or config.get("custom_text") or "multimodal_cfg" in config:  # said before anything is downloaded
+        raise InputError(
+            f"backbone {name} is not supported: it is not a plain CLIP with open_clip's ViT and a class token. Take "
+            f"one such as ViT-B-16-quickgelu, ViT-B-32-quickgelu, ViT-L-14-quickgelu or {EMBEDDED}"
+        )
+    patch = config["vision_cfg"]["patch_size"]
+    if image_size is not None and (image_size < patch or image_size % patch):
+        raise InputError(f"--model.image_size is {image_size}: {name} takes a multiple of its patch, {patch} pixels")
+    loaded = load_clip(name, choose_weights(name, config, pretrained), image_size)
+    activation = "quick_gelu" if config.get("quick_gelu") else "gelu"
+    return FrozenClip(loaded.clip, loaded.tokenizer, name, activation, surgery, loaded.fingerprint)
+
+
+def load_clip(name: str, weights: str, image_size: int | None) -> LoadedClip:
+    """open_clip's model with these weights, loaded once inside :func:`shared_weights`."""
+    shared, key = _shared.get(), (name, weights, image_size)
+    if shared is not None and key in shared:
+        return shared[key]
+    wait = f"loading weights {weights!r} of {name}: a download, or a network that does not answer ..."
+    try:
+        with quiet(), patience(wait):
+            clip = open_clip.create_model(name, pretrained=weights, precision="fp32", device="cpu")
+            clip = clip if image_size is None else resized(clip, name, image_size)
+            loaded = LoadedClip(clip, open_clip.get_tokenizer(name), fingerprint(clip))
+    except Exception as error:  # whatever the hub's client or the file's reader raises
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(
+            f"cannot load weights {weights!r} of {name}: neither cached nor reachable, or not a file of this model "
+            f"({reason}). Connect to the internet once, or give a file with --model.pretrained"
+        ) from error
+    if shared is not None:
+        shared[key] = loaded
+    return loaded
+
+
+def resized(clip: open_clip.CLIP, name: str, image_size: int) -> open_clip.CLIP:
+    """The same weights for images of another size: learnable positions interpolated (bicubic, antialiased)."""
+    other = open_clip.create_model(name, load_weights=False, force_image_size=image_size, device="cpu")
+    state = clip.state_dict()
+    resize_pos_embed(state, other, interpolation="bicubic", antialias=True)
+    other.load_state_dict(state)
+    other.visual.preprocess_cfg = {**getattr(clip.visual, "preprocess_cfg", {}), "size": (image_size, image_size)}
+    return other.eval()

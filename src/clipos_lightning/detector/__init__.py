@@ -1,0 +1,1 @@
+"""A detector to decide with, its file, and streams of images and rows."""

@@ -1,0 +1,72 @@
+"""A benchmark's pictures: AUROC of every row with its spread, and figures against the value of each varied option."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from ..reporting.plots import ID_COLOR, OOD_COLOR, new_figure, panels
+from .tables import by_point
+
+Row = Mapping[str, Any]
+
+
+def draw_outcome(outcome: Mapping[str, Any]) -> dict[str, Figure]:
+    """Caption to figure."""
+    figures: dict[str, Figure] = {}
+    for point, rows in by_point(outcome).items():
+        judged = [row for row in rows if "average" in row["mean"]]
+        where = f" ({point})" if point else ""
+        if judged:
+            figures[f"Average AUROC over OOD sets: mean, and every seed{where}"] = dots(judged)
+        varied = [row for row in judged if row["group"]]
+        if varied:
+            figures[f"What each option does to average AUROC and ID accuracy: mean ± std over seeds{where}"] = lines(
+                varied
+            )
+    return figures
+
+
+def data_uri(figure: Figure) -> str:
+    """A figure as an embedded SVG, the same bytes for the same figure."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "clipos", "svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def dots(rows: Sequence[Row]) -> Figure:
+    """A line for each row: its seeds' AUROC as light dots, their mean as a dark one."""
+    figure = new_figure(7.5, 0.27 * len(rows) + 0.9)
+    axis = figure.add_subplot()
+    for place, row in enumerate(reversed(rows)):
+        seeds = [seed["average"]["auroc"] for seed in row["seeds"]]
+        color = OOD_COLOR if row["baseline"] else ID_COLOR
+        axis.plot(seeds, [place] * len(seeds), "o", color=color, alpha=0.35, markersize=4)
+        axis.plot(row["mean"]["average"]["auroc"]["mean"], place, "o", color=color, markersize=7)
+    axis.set_yticks(range(len(rows)), [row["name"] for row in reversed(rows)], fontsize=8)
+    axis.set_xlabel("AUROC, %")
+    axis.grid(axis="x", color="#dde3ea", linewidth=0.6)
+    axis.set_axisbelow(True)
+    return figure
+
+
+def lines(rows: Sequence[Row]) -> Figure:
+    """A panel for each varied option: AUROC and ID accuracy against its values."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row["group"], []).append(row)
+    figure, axes = panels(len(groups), 2.3)
+    for axis, (group, members) in zip(axes, groups.items(), strict=True):
+        for name, color in (("auroc", ID_COLOR), ("accuracy", OOD_COLOR)):
+            spreads = [m["mean"]["accuracy"] if name == "accuracy" else m["mean"]["average"][name] for m in members]
+            means, errors = [s["mean"] for s in spreads], [s["std"] or 0 for s in spreads]
+            axis.errorbar(range(len(members)), means, errors, marker="o", markersize=3, color=color, label=name)
+        axis.set_title(group.removeprefix("model."), fontsize=8)
+        axis.set_xticks(range(len(members)), [str(m["value"])[:14] for m in members], fontsize=6, rotation=30)
+        axis.tick_params(axis="y", labelsize=6)
+    axes[0].legend(fontsize=6, frameon=False)
+    return figure

@@ -1,0 +1,1 @@
+"""The paper's steps on features: mask, synthesis, prompts, objectives."""

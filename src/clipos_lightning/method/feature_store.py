@@ -1,0 +1,90 @@
+"""The frozen-feature store: what the objective needs of each few-shot image, encoded once per run, not per step."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..types import Features, Patches, PatchMask
+
+CHUNK = 256
+
+
+@dataclass
+class ShotFeatures:
+    """What training needs of few-shot images; fields that the objective does not need are None.
+
+    Attributes:
+        cls: CLIP's global feature, (N, D).
+        region: normalised sum of the patches that outliers are made from, (N, D).
+        patches: the patches themselves, where single patches are drawn or LoCoOp's loss runs over them, (N, P, D).
+        mask: which of them outliers are made from, (N, P).
+    """
+
+    cls: Features
+    region: Features | None = None
+    patches: Patches | None = None
+    mask: PatchMask | None = None
+
+    def __getitem__(self, index: Tensor) -> "ShotFeatures":
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        chosen: dict[str, Any] = {k: None if v is None else v[index] for k, v in values.items()}
+        return ShotFeatures(**chosen)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of all tensors."""
+        tensors = (getattr(self, f.name) for f in fields(self))
+        return sum(t.nbytes for t in tensors if t is not None)
+
+
+class FeatureStore:
+    """Features of N images by index; kept if they fit the budget, else encoded anew for the images of each step.
+
+    Args:
+        encode: indices (n,) on the CPU to the features of these images.
+        count: N.
+        budget: bytes that may be kept.
+        progress: wraps the iteration over chunks, for a progress bar.
+    """
+
+    def __init__(
+        self,
+        encode: Callable[[Tensor], ShotFeatures],
+        count: int,
+        budget: int,
+        progress: Callable[[list[Tensor]], Iterator[Tensor]] = iter,
+    ) -> None:
+        self._encode = encode
+        self.step: tuple[Tensor, ShotFeatures] | None = None
+        self.kept: ShotFeatures | None = None
+        chunks = list(torch.arange(count).split(CHUNK))
+        first = encode(chunks[0])
+        if first.nbytes / len(chunks[0]) * count <= budget:
+            self.kept = concatenate([first, *(encode(c) for c in progress(chunks[1:]))])
+
+    def __getitem__(self, index: Tensor) -> ShotFeatures:
+        """Features of the images at ``index`` (n,), in that order; images that repeat are encoded once."""
+        if self.kept is not None:
+            return self.kept[index.to(self.kept.cls.device)]
+        if self.step is None or not torch.isin(index.cpu(), self.step[0]).all():
+            self.prepare(index)
+        assert self.step is not None
+        known, features = self.step
+        return features[torch.searchsorted(known, index.cpu().contiguous()).to(features.cls.device)]
+
+    def prepare(self, index: Tensor) -> None:
+        """Over budget: encode the images of a step once, whatever is asked of them later; else nothing to do."""
+        if self.kept is None:
+            unique = index.cpu().unique()
+            some = unique if len(unique) else torch.zeros(1, dtype=torch.long)  # an encoder refuses no images at all
+            found = concatenate([self._encode(chunk) for chunk in some.split(CHUNK)])
+            self.step = unique, found[torch.arange(len(unique))]
+
+
+def concatenate(parts: list[ShotFeatures]) -> ShotFeatures:
+    """Batches of features, one after another."""
+    names = [f.name for f in fields(ShotFeatures) if getattr(parts[0], f.name) is not None]
+    return ShotFeatures(**{n: torch.cat([getattr(p, n) for p in parts]) for n in names})

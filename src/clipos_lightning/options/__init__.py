@@ -1,0 +1,1 @@
+"""Shipped configs by name, the parser of options, and its messages."""

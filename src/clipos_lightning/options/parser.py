@@ -1,0 +1,78 @@
+"""The parser of ``fit``, ``validate``, ``test`` and grids: shipped configs by name, errors in one line."""
+
+import argparse
+import difflib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ActionConfigFile
+from lightning.pytorch.cli import LightningArgumentParser
+
+from ..errors import InputError
+from .configs import find_config
+from .messages import reword
+
+LINKED = ("class_names", "class_wordings")  # flow from the data to the model
+
+
+class PackagedConfig(ActionConfigFile):
+    """``--config`` by path or by the bare name of a shipped config."""
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+        """Swap in the packaged path; refuse values that come from elsewhere."""
+        if isinstance(values, str) and "\n" not in values:
+            values = str(find_config(values))
+            if not refuse_linked(Path(values)):  # a file of comments alone
+                return
+        super().__call__(parser, cfg, values, option_string)
+
+
+def refuse_linked(path: Path) -> bool:
+    """Class names follow the data: set in a config they are ignored in silence. Returns whether it holds any option."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"cannot read config {path}: {' '.join(str(error).split())}") from error
+    if content is not None and not isinstance(content, dict):
+        raise InputError(f"config {path} is not a mapping of options")
+    for name in LINKED:
+        if name in ((content or {}).get("model") or {}):
+            raise InputError(f"{path}: model.{name} follows the data; set data.class_names to a YAML file instead")
+    return content is not None
+
+
+class Parser(LightningArgumentParser):
+    """Errors in one line, without the usage in front."""
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:
+        """Raise what :mod:`clipos_lightning.main` prints."""
+        if isinstance(ex, InputError):
+            raise ex
+        text = reword(" ".join(str(message).split()))
+        wrong = re.match(r"unrecognized arguments: (--[^\s=]+)", text)
+        if wrong:
+            known = {option for parser in self.every_parser() for option in parser._option_string_actions}
+            found = difflib.get_close_matches(wrong[1], known, 1)
+            text = f"no option {wrong[1]}" + (f"; did you mean {found[0]}?" if found else f" ({text})")
+        raise InputError(text if len(text) <= 400 else text[:397] + "...") from ex
+
+    def every_parser(self) -> Iterator[Any]:
+        """This parser and its subcommands'."""
+        yield self
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                yield from action.choices.values()
+
+
+def check_precision(given: Any) -> None:
+    """Mixed precision for the backbone, or none: scores are fp32.
+
+    Raises:
+        InputError: another.
+    """
+    precision = str(given)
+    if (precision.endswith("-true") and precision != "32-true") or precision in ("64", "transformer-engine"):
+        raise InputError(f"--trainer.precision {precision}: scores are fp32; take 32-true, 16-mixed or bf16-mixed")

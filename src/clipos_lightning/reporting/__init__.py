@@ -1,0 +1,1 @@
+"""From results to reports: tables, pages, pictures, Weights & Biases."""

@@ -1,0 +1,119 @@
+"""The callback that writes a test's report: scores, JSON, Markdown, HTML, tables on the terminal, W&B."""
+
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from ..data.datamodule import FewShotOOD
+from ..evaluation.heads import SIDES, ZERO_SHOT
+from ..training.module import ClipOS
+from ..utils.files import whole, write_json, write_text
+from .gallery import draw_pictures, labels_of
+from .html import to_html
+from .plots import dashboard_figures
+from .report import HEADERS, build_report, cell, is_trained, set_tables, summary_lines, title, to_markdown
+
+PACKAGES = ("clipos-lightning", "torch", "torchvision", "lightning", "open_clip_torch", "torchmetrics", "numpy")
+
+
+class TestReport(Callback):
+    """Writes ``scores.npz``, ``report.json``, ``report.md`` and ``report.html``, and prints the tables.
+
+    Args:
+        folder: of the run.
+        config: the run's configuration as plain data, recorded in the report.
+        command: the command line, recorded too.
+    """
+
+    def __init__(self, folder: Path, config: dict[str, Any] | None = None, command: str = "") -> None:
+        self.folder, self.config, self.command = folder, config or {}, command
+
+    @rank_zero_only
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Results are gathered; the first process writes."""
+        module, data = pl_module, trainer.datamodule  # type: ignore[attr-defined]
+        assert isinstance(module, ClipOS) and isinstance(data, FewShotOOD)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with whole(self.folder / "scores.npz") as path, open(path, "wb") as file:  # first: nothing below may lose them
+            np.savez_compressed(file, **score_arrays(module, data))
+        labels = labels_of(data)
+        run = self.run_record(module, data)
+        args = (data.ood_kinds, module.score, data.id_set.name, module.backbone.grid, run)
+        report = build_report(module.results, labels, *args)
+        pictures = draw_pictures(module, data)
+        write_json(self.folder / "report.json", report)
+        write_text(self.folder / "report.md", to_markdown(report))
+        page = to_html(report, module.results, labels, data.class_names, pictures)
+        write_text(self.folder / "report.html", page)
+        print_report(report)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                from ..reporting.wandb_log import log_report  # imports wandb, which is slow
+
+                figures = dashboard_figures(module.results, module.score, module.trained, pictures)
+                log_report(logger.experiment, report, module.results, figures)
+
+    def run_record(self, module: ClipOS, data: FewShotOOD) -> dict[str, Any]:
+        """Versions, seed, command, fingerprints, configuration."""
+        return {
+            "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+            "seed": module.seed,
+            "command": self.command,
+            "trained": module.trained,
+            "backbone": module.backbone.name,
+            "fingerprints": {"backbone": module.backbone.fingerprint},
+            "image_weight": module.image_weight,
+            "limit_per_set": data.limit_per_set,
+            "ood_resolution": data.ood_resolution,
+            "device": str(module.device),
+            "config": self.config,
+        }
+
+
+def score_arrays(module: ClipOS, data: FewShotOOD) -> dict[str, Any]:
+    """Every score of every image: ``<set>/paths``, ``<set>/labels``, ``<set>/<score>``, ``zero_shot/<set>/<score>``.
+
+    Where images count, ``text/<set>/<score>`` and ``images/<set>/<score>`` too.
+    """
+    arrays: dict[str, Any] = {}
+    for name, table in module.results.items():
+        images, positions = data.tests[name]
+        rows = sorted(positions)
+        arrays[f"{name}/paths"] = np.array([images.keys[i] for i in rows])
+        if images.labels is not None:
+            arrays[f"{name}/labels"] = images.labels[rows]
+        for column, values in table.items():
+            if column.startswith("map/"):
+                continue
+            prefix = next((p for p in (ZERO_SHOT, *SIDES.values()) if column.startswith(p)), "")
+            kind = np.int64 if column.endswith("predicted") else np.float32
+            arrays[f"{prefix}{name}/{column.removeprefix(prefix)}"] = values.astype(kind)
+    return arrays
+
+
+def print_report(report: dict[str, Any]) -> None:
+    """The tables on the terminal."""
+    console = Console(soft_wrap=False, width=None if sys.stdout.isatty() else 124)
+    trained = is_trained(report)
+    for table in set_tables(report):
+        view = RichTable(title=table["heading"], title_justify="left", title_style="bold")
+        view.add_column("score", no_wrap=True)
+        for header in [*HEADERS.values(), *(["zero-shot AUROC ↑", "FPR95 ↓", "AUPR-in ↑"] if trained else [])]:
+            view.add_column(header, justify="right")
+        for score, ours, theirs in table["rows"]:
+            cells = [cell(ours, m) for m in HEADERS]
+            cells += [cell(theirs, m) for m in ("auroc", "fpr95", "aupr_in")] if trained else []
+            view.add_row(score, *cells, style="bold" if score == report["headline"] else None)
+        console.print(view)
+    console.print(title(report), style="bold")
+    for line in summary_lines(report):
+        console.print(f"  {line}", highlight=False, markup=False)

@@ -1,0 +1,70 @@
+"""The page's charts as SVG paths: score histograms on one common axis, ROC curves. Arrays to short strings."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..evaluation.metrics import auroc, steps
+
+WIDTH, HEIGHT, BINS = 1000, 40, 80  # of a strip
+Array = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The common axis of the strips.
+
+    Attributes:
+        low: score at the left edge.
+        high: score at the right edge.
+    """
+
+    low: float
+    high: float
+
+    def share(self, score: float) -> float:
+        """Where a score lies, 0 (left edge) to 1; scores beyond the edges lie on them."""
+        return float(np.clip((score - self.low) / (self.high - self.low), 0, 1))
+
+    def ticks(self, count: int = 6) -> list[tuple[float, str]]:
+        """Round scores inside the axis, as (share, label)."""
+        rough = (self.high - self.low) / count
+        power = 10.0 ** np.floor(np.log10(rough))
+        step = power * next(s for s in (1, 2, 5, 10) if s * power >= rough * 0.999)
+        first, last = int(np.ceil(self.low / step)), int(np.floor(self.high / step))
+        return [(self.share(i * step), f"{i * step:g}") for i in range(first, last + 1)]
+
+
+def common_axis(sets: Sequence[Array]) -> Axis:
+    """From the lowest 0.5 % to the highest score of any set, all sets together."""
+    low, high = min(np.percentile(s, 0.5) for s in sets), max(s.max() for s in sets)
+    return Axis(float(low), float(high if high > low else low + 1))
+
+
+def strip(scores: Array, axis: Axis) -> str:
+    """A histogram as a closed SVG path, WIDTH x HEIGHT, scaled to its highest bin; outliers lie in the edge bins."""
+    edges = np.linspace(axis.low, axis.high, BINS + 1)
+    counts, _ = np.histogram(np.clip(scores, axis.low, axis.high), edges)
+    tops = HEIGHT - np.round(counts / max(counts.max(), 1) * (HEIGHT - 2), 1)
+    width = WIDTH / BINS
+    return f"M0 {HEIGHT}" + "".join(f"V{top:g}h{width:g}" for top in tops) + f"V{HEIGHT}Z"
+
+
+def roc_path(inside: Array, outside: Array) -> str:
+    """A ROC curve, ID positive, on 100 x 100 with the origin at the lower left; steps below 0.2 points are merged."""
+    true, false = steps(inside, outside)
+    x, y = np.append(0, false / len(outside)), np.append(0, true / len(inside))
+    points = np.round(np.stack([100 * x, 100 - 100 * y], 1) * 5) / 5
+    keep = np.append(True, (np.diff(points, axis=0) != 0).any(1))
+    return "M" + "L".join(f"{a:g} {b:g}" for a, b in points[keep])
+
+
+def roc_panels(curves: Mapping[str, Mapping[str, tuple[Array, Array]]]) -> list[dict[str, Any]]:
+    """Set -> detector -> (ID scores, OOD scores) as panels: name, and (detector, path, AUROC) for each curve."""
+    return [
+        {"name": name, "curves": [(label, roc_path(a, b), auroc(a, b)) for label, (a, b) in detectors.items()]}
+        for name, detectors in curves.items()
+    ]

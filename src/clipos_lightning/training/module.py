@@ -1,0 +1,444 @@
+"""ClipOS: the LightningModule that wires backbone, mask, synthesis, prompts, losses and scores together."""
+
+import math
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_warn
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..clip.loading import load_backbone
+from ..clip.surgery import SurgeryOptions
+from ..errors import InputError
+from ..evaluation.heads import SIDES, ZERO_SHOT, Head, all_paths
+from ..evaluation.metrics import OOD_METRICS, ood_metrics
+from ..evaluation.results import MAP_PATHS, Table, column_names, map_values
+from ..evaluation.scores import ScoreOptions, check_scores, defined_scores
+from ..evaluation.validation import Validation
+from ..method.feature_store import FeatureStore, ShotFeatures
+from ..method.mask import MaskOptions
+from ..method.objectives import Objective, irrelevant_locals, make_objective
+from ..method.prompts import ContextOptions, PromptLearner, Wordings, check_names, encode_prompts
+from ..method.prototypes import blend
+from ..method.synthesis import Draw, SynthesisOptions, as_tensors, draw_step, mix_shots
+from ..types import Explanation, Features, Images, Labels, OutlierSource, Texts, as_options
+from ..utils.chunks import by_parts
+from .checkpoint import check_identity, check_state
+from .schedule import WarmupCosine
+from .shots import Shots
+
+NOT_RECORDED = ("self", "__class__", "optimizer", "lr_scheduler")  # of the arguments, in hparams
+
+
+class ClipOS(LightningModule):
+    """Few-shot OOD detection with a frozen CLIP: CLIP-OS (Sun et al. 2024, arXiv:2404.00323), and its rivals by option.
+
+    The paper leaves many constants open: each is an option here, and nothing claims to reproduce the paper's numbers.
+
+    Args:
+        class_names: C class names as they stand in the prompts (from the data, not set by hand).
+        backbone: an open_clip ViT by name, or MicroCLIP (embedded).
+        pretrained: open_clip tag or local file of its weights; null: openai, or the embedded weights.
+        image_size: pixels a side, with the backbone's positions interpolated; null: its own.
+        objective: unknown (CLIP-OS), focal, uniform_kl, energy: what learns from synthesised outliers and how; entropy:
+            LoCoOp's loss on ID-irrelevant patches; sct: SCT's; none: CoOp; or the dotted path of one's own.
+        outlier_weight: lambda_ood, weight of the outlier term.
+        score: the detector's score, the report's headline; null: msp_unknown, or msp without an unknown prompt.
+        scores: scores in the report, by name or dotted path; null: all that the objective defines.
+        image_weight: share of the few-shot images' mean feature in each class's feature: 0 text alone, 1 images alone;
+            auto: chosen on augmented views of these images (docs/names.md).
+        unknown_word: the word for "none of them" in the learned prompt.
+        template: the frozen class prompts: of the mask, the zero-shot detector and unknown_only.
+        zero_shot_unknown: the zero-shot detector's prompt for "none of them".
+        class_wordings: several names and templates of each class (from the data, not set by hand); null: one name each.
+        surgery: the second path through the image tower.
+        mask: which patches are ID-relevant.
+        synthesis: how outliers are made.
+        context: the learnable part of the prompts.
+        scoring: constants of the scores.
+        energy_margins: m_in and m_out of objective energy; null: the medians of -logsumexp under the zero-shot prompts,
+            of the few-shot images and of their synthesised outliers.
+        feature_budget_mb: memory for frozen features of the few-shot images; above it they are encoded anew each step.
+        compile: run the image tower by torch.compile, at fixed shapes (docs/performance.md): for long runs on a GPU.
+        seed: of the context's start and of every draw in training; null: that of --seed_everything (from Python: 1).
+        optimizer: gets the prompt parameters only.
+        lr_scheduler: stepped once an epoch; null: a constant rate.
+
+    Raises:
+        InputError: options that do not fit together, unknown names, weights that cannot be loaded.
+    """
+
+    store: FeatureStore
+    results: dict[str, dict[str, NDArray[np.float64]]]
+
+    def __init__(
+        self,
+        class_names: list[str],
+        backbone: str = "ViT-B-16-quickgelu",
+        pretrained: str | None = None,
+        image_size: int | None = None,
+        objective: str | dict[str, Any] = "unknown",
+        outlier_weight: float = 1.0,
+        score: str | None = None,
+        scores: list[str] | None = None,
+        image_weight: float | Literal["auto"] = 0.0,
+        unknown_word: str = "unknown",
+        template: str = "a photo of a {}.",
+        zero_shot_unknown: str = "a photo of an unknown object.",
+        class_wordings: list[dict[str, list[str]]] | None = None,
+        surgery: SurgeryOptions = SurgeryOptions(),
+        mask: MaskOptions = MaskOptions(),
+        synthesis: SynthesisOptions = SynthesisOptions(),
+        context: ContextOptions = ContextOptions(),
+        scoring: ScoreOptions = ScoreOptions(),
+        energy_margins: tuple[float, float] | None = None,
+        feature_budget_mb: int = 2048,
+        compile: bool = False,
+        seed: int | None = None,
+        optimizer: OptimizerCallable = lambda p: torch.optim.SGD(p, lr=0.002, momentum=0.9, weight_decay=5e-4),
+        lr_scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        given = {name: value for name, value in locals().items() if name not in NOT_RECORDED}
+        super().__init__()
+        surgery, mask = as_options(SurgeryOptions, surgery), as_options(MaskOptions, mask)
+        synthesis, context = as_options(SynthesisOptions, synthesis), as_options(ContextOptions, context)
+        scoring = as_options(ScoreOptions, scoring)
+        self.objective = make_objective(objective, energy_margins)
+        self.score = score or ("msp_unknown" if self.objective.unknown else "msp")
+        self.scores = list(dict.fromkeys([*(scores or defined_scores(self.objective.unknown)), self.score]))
+        check_scores([self.score], self.objective.unknown, "--model.score")
+        check_scores(self.scores, self.objective.unknown, "--model.scores")
+        wordings = Wordings.of(class_names, class_wordings, template)
+        check_names([name for names in wordings.names for name in names], unknown_word, template)
+        self.class_names, self.outlier_weight = list(class_names), outlier_weight
+        self.image_weight = 0.0 if image_weight == "auto" else image_weight  # auto: chosen by learn_images
+        self.mask, self.synthesis, self.scoring = mask, synthesis, scoring
+        self.seed = 1 if seed is None else seed
+        if self.seed < 0 or outlier_weight < 0:
+            raise InputError(f"--model.seed ({self.seed}) and --model.outlier_weight ({outlier_weight}) are at least 0")
+        if not 0 <= self.image_weight <= 1:
+            raise InputError(f"--model.image_weight is {image_weight}: it must lie in [0, 1], or be auto")
+        if pretrained and Path(pretrained).is_file():
+            pretrained = str(Path(pretrained).absolute())  # means the same wherever the checkpoint is used
+        self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
+        self.feature_budget = feature_budget_mb * 2**20
+        self.trained = False
+        self.notes: list[str] = []  # what whoever trains should be told
+        self.failure: InputError | None = None  # what is wrong with a test's scores
+        self.strict_loading = False  # a checkpoint lacks the frozen backbone; on_load_checkpoint checks every other key
+        self.recipe: dict[str, Any] = {}  # how it is trained, as plain data for the checkpoint (the CLI fills it)
+        given |= {"pretrained": pretrained, "seed": self.seed, "class_names": self.class_names}
+        given |= {"surgery": asdict(surgery), "mask": asdict(mask), "synthesis": asdict(synthesis)}
+        given |= {"context": asdict(context), "scoring": asdict(scoring)}
+        self.save_hyperparameters(given, logger=False)
+
+        self.backbone = load_backbone(backbone, pretrained, surgery, image_size)
+        if compile:
+            self.backbone.compile_tower()
+        self.scale = float(self.backbone.scale)
+        unknown = unknown_word if self.objective.unknown else None
+        named = (class_names, unknown, context, template, self.seed, class_wordings)
+        self.prompts = PromptLearner(self.backbone, *named)
+        plain = encode_prompts(self.backbone, wordings.prompts, [zero_shot_unknown])
+        self.register_buffer("plain_text", plain, persistent=False)  # the zero-shot prompts: C classes, then "unknown"
+        self.register_buffer("image_text", torch.zeros_like(plain[:-1]), persistent=bool(image_weight))
+        frozen = [f"backbone.{name}" for name, _ in self.backbone.named_parameters()]
+        frozen += [name for name, _ in self.named_buffers()]
+        self._ddp_params_and_buffers_to_ignore = frozen  # DDP neither broadcasts nor reduces what never changes
+
+    plain_text: Tensor
+    image_text: Tensor
+
+    # ---- what the classes look like
+
+    @property
+    def class_text(self) -> Texts:
+        """The frozen class features of the mask, (C, D)."""
+        return self.blend(self.plain_text[:-1])
+
+    @property
+    def zero_shot_text(self) -> Texts:
+        """The zero-shot detector's prompts, "unknown" last, (C + 1, D)."""
+        return self.blend(self.plain_text)
+
+    def blend(self, text: Texts, weight: float | None = None) -> Texts:
+        """The classes' rows blended with their few-shot images' mean features."""
+        return blend(text, self.image_text, self.image_weight if weight is None else weight)
+
+    def learn_images(self, data: Any) -> None:
+        """Each class's mean image feature where it has a share, and with ``auto`` how large that is.
+
+        Args:
+            data: the DataModule, which has drawn the few-shot images.
+        """
+        if self.hparams["image_weight"]:
+            data.setup("fit")  # a test draws where it can; here it must
+            shots = Shots(self.backbone, data)
+            self.image_text.copy_(shots.means(len(self.class_names)))
+            if self.hparams["image_weight"] == "auto":
+                weight, how = shots.image_weight(self.plain_text[:-1], self.scale)
+                self.image_weight = weight if self._trainer is None else self.trainer.strategy.broadcast(weight)
+                self.notes.append(how)
+
+    # ---- training
+
+    def on_fit_start(self) -> None:
+        """Encode the few-shot images once."""
+        self.trained = True
+        with self.trainer.precision_plugin.forward_context():
+            self.learn_images(self.trainer.datamodule)  # type: ignore[attr-defined]
+            self.store = self.build_store(self.objective.outliers)
+        if type(self.objective).prepare is not Objective.prepare:
+            self.objective.prepare(*self.zero_shot_logits())
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """One step over this process's share of the global batch (CLIP-OS, section 3)."""
+        rank, world = self.global_rank, self.trainer.world_size
+        index, labels = batch["index"][rank::world], batch["label"][rank::world]
+        draw = self.draw(batch)
+        self.store.prepare(torch.cat([index, batch["index"][draw.share(rank, world).pairs].flatten()]))
+        text = self.blend(self.prompts())  # (C + 1, D)
+        with self.exact():
+            shots = self.store[index]
+            logits = self.scale * shots.cls @ text.T
+            id_term = self.share(self.objective.id_loss(logits, labels), len(batch["index"]))
+            outlier_term = torch.zeros_like(id_term)
+            if self.outlier_weight and self.objective.outliers == "synthesis":
+                outliers = self.mix_pairs(batch["index"], draw.share(rank, world))  # (M, D)
+                outlier_term = self.share(self.objective.outlier_loss(self.scale * outliers @ text.T), len(draw.pairs))
+            if self.outlier_weight and self.objective.outliers == "local_patches":
+                outlier_term = self.local_term(shots, logits, labels, text)
+            if self.outlier_weight:
+                outlier_term = outlier_term + self.share(self.objective.id_penalty(logits), len(batch["index"]))
+            loss = id_term + self.outlier_weight * outlier_term
+        terms = {"train/id_loss": id_term.detach(), "train/outlier_loss": outlier_term.detach()}
+        self.log_dict(terms, sync_dist=True, batch_size=1)
+        self.log("train/loss", loss.detach(), sync_dist=True, prog_bar=True, batch_size=1)
+        return loss
+
+    def exact(self) -> torch.autocast:
+        """Fp32 whatever the Trainer's precision: only the two encoders run in mixed precision."""
+        return torch.autocast(self.device.type, enabled=False)
+
+    def share(self, values: Tensor, count: int | Tensor) -> Tensor:
+        """This process's part of a mean over ``count`` items of all processes, for DDP, which averages gradients."""
+        return values.sum() * self.trainer.world_size / max(int(count), 1)
+
+    def draw(self, batch: dict[str, Any]) -> Draw:
+        """The step's outliers over the global batch; none where the objective makes none."""
+        labels = batch["label"].cpu().numpy()
+        if self.objective.outliers != "synthesis" or not self.outlier_weight:
+            labels = labels[:0]
+        draw = draw_step(self.seed, batch["step"], labels, self.synthesis)
+        if len(labels) and not len(draw.pairs):
+            warn_single_class()
+        return draw
+
+    def mix_pairs(self, images: Tensor, draw: Draw) -> Features:
+        """Outliers (M, D) of a draw's pairs among these few-shot images (their indices, (B,))."""
+        pairs, mix, where = as_tensors(draw, self.class_text)
+        first, second = images.to(pairs.device)[pairs].unbind(1)
+        return mix_shots(self.store[first], self.store[second], mix, where)
+
+    def local_term(self, shots: ShotFeatures, logits: Tensor, labels: Labels, text: Texts) -> Tensor:
+        """LoCoOp's: the mean over all ID-irrelevant local patches of the global batch; 0 without any."""
+        assert shots.patches is not None
+        chosen = irrelevant_locals(shots.patches, text, labels, self.mask.top_k)
+        count = self.trainer.strategy.reduce(chosen.sum(), reduce_op="sum")
+        weight = self.objective.patch_weight(logits, labels)[:, None].expand_as(chosen)[chosen]
+
+        def losses(patches: Tensor) -> Tensor:
+            return self.objective.outlier_loss(self.scale * (patches @ text.T))
+
+        return self.share(weight * by_parts(losses, (shots.patches[chosen],), 4 * len(text)), count)
+
+    def configure_optimizers(self) -> Any:
+        """The configured optimizer on the prompt parameters; the schedule is stepped once an epoch."""
+        optimizer = self.optimizer(self.prompts.parameters())
+        if self.lr_scheduler is None:
+            return optimizer
+        scheduler = self.lr_scheduler(optimizer)
+        if isinstance(scheduler, WarmupCosine) and scheduler.epochs is None:
+            self.trainer.fit_loop.setup_data()  # a run by steps does not know its epochs before
+            steps = self.trainer.estimated_stepping_batches
+            if math.isinf(steps):
+                raise InputError("WarmupCosine needs its length: set its init_args.epochs, or --trainer.max_epochs")
+            in_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+            scheduler.epochs = math.ceil(steps / in_epoch)
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    # ---- the few-shot images' frozen features
+
+    def build_store(self, outliers: OutlierSource) -> FeatureStore:
+        """The DataModule's few-shot images as these ``outliers`` (an objective's) need them."""
+        shots = Shots(self.backbone, self.trainer.datamodule)  # type: ignore[attr-defined]
+        return shots.store(self.class_text, outliers, self.mask, self.synthesis, self.feature_budget)
+
+    def outliers_of_all(self, count: int) -> Features:
+        """Outliers over all few-shot images at once, for margins and validation."""
+        labels = self.trainer.datamodule.shot_labels  # type: ignore[attr-defined]
+        options = SynthesisOptions(**{**asdict(self.synthesis), "count": count})
+        return self.mix_pairs(torch.arange(len(labels)), draw_step(self.seed, 0, labels.numpy(), options))
+
+    def zero_shot_logits(self) -> tuple[Tensor, Tensor]:
+        """Logits over C under the zero-shot prompts: of the few-shot images, and of 1,000 synthesised outliers."""
+        count = len(self.trainer.datamodule.shot_labels)  # type: ignore[attr-defined]
+        shots = self.store[torch.arange(count)].cls
+        outliers = self.outliers_of_all(1000) if self.objective.outliers == "synthesis" else shots[:0]
+        return self.scale * shots @ self.class_text.T, self.scale * outliers @ self.class_text.T
+
+    # ---- testing
+
+    @property
+    def text(self) -> Texts:
+        """The detector's prompts: the learned ones, or the zero-shot detector's before any training."""
+        with torch.no_grad(), self.exact():
+            return self.blend(self.prompts()) if self.trained else self.zero_shot_text
+
+    def head(self, prefix: str, text: Texts, class_text: Texts, scores: list[str]) -> Head:
+        """This detector's constants around some prompts."""
+        constants = (self.scale, scores, self.backbone.surgery, self.mask, self.scoring)
+        return Head(prefix, text, class_text, *constants)
+
+    @property
+    def zero_shot_scores(self) -> list[str]:
+        """What the zero-shot detector, which always has "unknown", reports where nothing was chosen."""
+        return list(dict.fromkeys([*defined_scores(True), self.score]))
+
+    @property
+    def tested_scores(self) -> list[str]:
+        """The scores that a test of this detector reports."""
+        return self.scores if self.trained or self.hparams["scores"] else self.zero_shot_scores
+
+    @torch.no_grad()
+    def heads(self) -> list[Head]:
+        """What a test compares: the detector; beside a trained one zero-shot; where images count, each side alone."""
+        every = self.scores if self.hparams["scores"] else self.zero_shot_scores
+        text, plain, ours = self.text, self.plain_text, self.tested_scores
+        heads = [self.head("", text, self.class_text, ours)]
+        if self.trained:
+            heads.append(self.head(ZERO_SHOT, plain, plain[:-1], every))
+        if self.hparams["image_weight"]:
+            with self.exact():
+                learned = self.prompts() if self.trained else plain
+            heads.append(self.head(SIDES["text"], learned, plain[:-1], ours))
+            images = self.blend(learned, 1.0)
+            heads.append(self.head(SIDES["images"], images, images[: len(self.class_names)], ours))
+        return heads
+
+    def on_test_end(self) -> None:
+        """Scores that are not finite are said when every callback has written what there is."""
+        if self.failure is not None:
+            raise self.failure
+
+    def on_test_start(self) -> None:
+        """Encode the prompts once; an empty table for each set."""
+        self.failure = None
+        if not self.trained:
+            self.learn_images(self.trainer.datamodule)  # type: ignore[attr-defined]
+        self.judges = self.heads()
+        self.test_paths = all_paths(self.judges)
+        tests = self.trainer.datamodule.tests  # type: ignore[attr-defined]
+        grid = self.backbone.grid
+        self.tables = [Table(name, column_names(self.judges, grid, s.has_masks)) for name, (s, _) in tests.items()]
+        for table in self.tables:
+            table.rows.to(self.device)
+
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Score a batch under every head, in one pass of the backbone."""
+        paths = self.test_paths | (MAP_PATHS if "mask" in batch else frozenset())
+        features = self.backbone.encode_image(batch["image"], paths)
+        with self.exact():
+            values = [head.values(features) for head in self.judges]
+            if "mask" in batch:
+                values.append(map_values(features, self.class_text[batch["label"]], batch["mask"], self.backbone.grid))
+        self.tables[dataloader_idx].rows.update(batch["index"], torch.cat(values, 1))
+
+    def on_test_epoch_end(self) -> None:
+        """Gather every table over processes; log the headline's figures."""
+        self.results = {table.name: table.gather() for table in self.tables}
+        ours, found = self.results["id"][self.score], {}
+        try:
+            for name in (n for n in self.results if n != "id"):
+                found[name] = ood_metrics(ours, self.results[name][self.score], f"score {self.score} of {name}")
+        except InputError as error:
+            self.failure = error
+            return
+        for name, metrics in found.items():
+            self.log_dict({f"test/{name}/{metric}": value for metric, value in metrics.items()}, rank_zero_only=True)
+        for metric in OOD_METRICS if found else ():
+            self.log(f"test/average/{metric}", sum(m[metric] for m in found.values()) / len(found), rank_zero_only=True)
+
+    # ---- validating
+
+    def on_validation_start(self) -> None:
+        """Synthesise outliers from the few-shot images, every process its share."""
+        if not self.trained:
+            self.learn_images(self.trainer.datamodule)  # type: ignore[attr-defined]
+        constants = (len(self.class_names), self.score, self.scale, self.scoring.temperature)
+        self.validation = Validation(self.text, *constants)
+        self.store = self.build_store("synthesis")
+        self.validation.add_outliers(self.outliers_of_all(1000)[self.global_rank :: self.trainer.world_size])
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Undrawn ID images."""
+        features = self.backbone.encode_image(batch["image"])
+        with self.exact():
+            self.validation.add_images(features.cls, batch["label"])
+
+    def on_validation_epoch_end(self) -> None:
+        """Undrawn ID images against synthesised outliers; never a test OOD set."""
+        self.log_dict(self.validation.compute())
+
+    # ---- one's own images
+
+    @torch.no_grad()
+    def explain(self, images: Images, labels: Labels | None = None) -> Explanation:
+        """Maps and mask of images, for the predicted class or the given labels."""
+        features = self.backbone.encode_image(images, MAP_PATHS | self.mask.paths)
+        probability = (self.scale * features.cls @ self.text[: len(self.class_names)].T).softmax(1).max(1)
+        labels = probability.indices if labels is None else labels
+        maps = self.head("", self.text, self.class_text, [self.score]).maps(features, labels)
+        return Explanation(probability.indices, probability.values, *maps)
+
+    # ---- checkpoints: kilobytes, and checked
+
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint must agree on to be loaded."""
+        b = self.backbone
+        names = {"backbone": b.name, "fingerprint": b.fingerprint, "activation": b.activation}
+        return names | {"class_names": self.class_names, "class_wordings": self.hparams["class_wordings"]}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Drop the frozen backbone; record what the checkpoint belongs to."""
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith("backbone.")}
+        checkpoint["clipos"] = {**self.identity(), "recipe": self.recipe, "image_weight": self.image_weight}
+        data = getattr(self._trainer, "datamodule", None)
+        if data is not None and data.drawn:
+            checkpoint["clipos"]["shots"] = data.manifest()["digest"]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check backbone, weights, activation, class names and keys.
+
+        Raises:
+            InputError: the checkpoint is not ours, or was trained on something else.
+        """
+        check_identity(checkpoint.get("clipos"), self.identity())
+        learned = {k: v for k, v in self.state_dict().items() if not k.startswith("backbone.")}
+        check_state(checkpoint["state_dict"], learned)
+        self.image_weight = checkpoint["clipos"].get("image_weight", self.image_weight)
+        self.trained = True
+
+
+@cache
+def warn_single_class() -> None:
+    """Say once that a batch of a single class has no pairs."""
+    rank_zero_warn("a batch holds a single class, so no outliers are synthesised from it; training goes on")

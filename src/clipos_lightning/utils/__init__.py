@@ -1,0 +1,1 @@
+"""Files, progress bars, chunks, imports by dotted path."""

@@ -1,0 +1,116 @@
+"""Similarity maps and each kind of mask against plain loops."""
+
+import pytest
+import torch
+
+from clipos_lightning.method.mask import (
+    MaskOptions,
+    discrepancy,
+    min_max,
+    region_feature,
+    relevant_patches,
+    similarity_map,
+)
+from clipos_lightning.types import ImageFeatures
+
+
+def min_max_by_hand(row: list[float]) -> list[float]:
+    low, high = min(row), max(row)
+    return [0.0 if high - low < 1e-6 else (x - low) / (high - low) for x in row]
+
+
+def test_min_max_is_per_image_and_a_constant_map_is_zero():
+    maps = torch.randn(3, 7, generator=torch.Generator().manual_seed(2))
+    maps = torch.cat([maps, torch.full((1, 7), 0.3), 0.3 + 5e-7 * torch.rand(1, 7), 1e-3 * maps[:1]])
+    expected = torch.tensor([min_max_by_hand(row) for row in maps.tolist()])
+    torch.testing.assert_close(min_max(maps), expected, rtol=0, atol=1e-5)
+    assert not min_max(maps)[3:5].any()
+    assert (min_max(maps)[5].min(), min_max(maps)[5].max()) == (0, 1)
+
+
+@pytest.fixture
+def case(unit):
+    """Features of both paths (B=4, P=9, D=8), class prompts (C=5), labels."""
+    features = ImageFeatures(unit(4, 8), patches=unit(4, 9, 8, seed=1), patches_vv=unit(4, 9, 8, seed=2))
+    return features, unit(5, 8, seed=3), torch.tensor([4, 0, 2, 0])
+
+
+def maps_by_hand(patches: torch.Tensor, text: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    rows = []
+    for image, label in zip(patches, labels, strict=True):
+        rows.append(min_max_by_hand([float(sum(a * b for a, b in zip(p, text[label], strict=True))) for p in image]))
+    return torch.tensor(rows)
+
+
+def test_similarity_maps_and_discrepancy(case):
+    features, text, labels = case
+    s, s_clip = (maps_by_hand(p, text, labels) for p in (features.patches_vv, features.patches))
+    torch.testing.assert_close(similarity_map(features.patches, text[labels]), s_clip, rtol=0, atol=1e-5)
+    torch.testing.assert_close(discrepancy(features, text[labels]), s - s_clip, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("threshold", [None, -0.2, 0.3])
+@pytest.mark.parametrize("kind", ["discrepancy", "surgery", "clip"])
+def test_masks_of_maps(case, kind, threshold):
+    features, text, labels = case
+    s, s_clip = (maps_by_hand(p, text, labels) for p in (features.patches_vv, features.patches))
+    relevance = {"discrepancy": s - s_clip, "surgery": s, "clip": s_clip}[kind]
+    default = 0.0 if kind == "discrepancy" else 0.5
+    expected = relevance > (default if threshold is None else threshold)
+    assert expected.any(1).all()
+    mask = relevant_patches(features, text, labels, MaskOptions(kind, threshold))
+    assert mask.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.2, 0.4, 1.0])
+def test_top_k_mask_keeps_patches_whose_top_classes_hold_the_label(case, fraction):
+    features, text, labels = case
+    k = max(1, round(fraction * len(text)))
+    mask = relevant_patches(features, text, labels, MaskOptions("top_k", top_k=fraction))
+    for b, label in enumerate(labels.tolist()):
+        ranks = []
+        for patch in features.patches_vv[b]:
+            order = sorted(range(len(text)), key=lambda c: -float(patch @ text[c]))
+            ranks.append(order.index(label))
+        expected = [rank < k for rank in ranks]
+        if not any(expected):
+            expected[ranks.index(min(ranks))] = True
+        assert mask[b].tolist() == expected
+
+
+def test_the_mask_that_masks_nothing(case):
+    features, text, labels = case
+    for part in (features, ImageFeatures(features.cls, patches=features.patches)):
+        mask = relevant_patches(part, text, labels, MaskOptions("none"))
+        assert mask.shape == (4, 9)
+        assert mask.all()
+
+
+@pytest.mark.parametrize("kind", ["discrepancy", "surgery", "clip"])
+def test_the_best_patch_is_always_relevant_and_alone_above_any_threshold(case, kind):
+    features, text, labels = case
+    s, s_clip = (maps_by_hand(p, text, labels) for p in (features.patches_vv, features.patches))
+    best = {"discrepancy": s - s_clip, "surgery": s, "clip": s_clip}[kind].argmax(1)
+    mask = relevant_patches(features, text, labels, MaskOptions(kind, threshold=1.5))
+    assert mask.nonzero().tolist() == [[b, int(p)] for b, p in enumerate(best)]
+    flat = features.map(lambda t: t[:, :1].expand_as(t) if t.ndim == 3 else t)  # constant maps
+    assert relevant_patches(flat, text, labels, MaskOptions(kind)).sum(1).tolist() == [1] * 4
+
+
+@pytest.mark.parametrize("kind", ["discrepancy", "top_k", "surgery", "clip"])
+def test_a_mask_looks_at_the_paths_that_it_names(case, kind):
+    features, text, labels = case
+    options = MaskOptions(kind)
+    given = {"clip": {"patches": features.patches}, "vv": {"patches_vv": features.patches_vv}}
+    only = ImageFeatures(features.cls, **{k: v for path in options.paths for k, v in given[path].items()})
+    full, part = (relevant_patches(f, text, labels, options) for f in (features, only))
+    assert full.tolist() == part.tolist()
+    with pytest.raises(ValueError, match="were not computed"):
+        relevant_patches(ImageFeatures(features.cls), text, labels, options)
+
+
+def test_region_feature_is_the_normalised_sum_of_the_chosen_patches(unit):
+    patches, mask = unit(2, 3, 4), torch.tensor([[True, False, True], [False, True, False]])
+    both = patches[0, 0] + patches[0, 2]
+    expected = torch.stack([both / both.norm(), patches[1, 1]])
+    torch.testing.assert_close(region_feature(patches, mask), expected, rtol=0, atol=1e-6)
