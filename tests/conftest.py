@@ -1,6 +1,7 @@
 """Shared fixtures. Array shapes and types of the pure modules are checked while the tests run."""
 
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")  # as the command line does, before torch is there
@@ -27,6 +28,14 @@ KINDS = {
     "quick_gelu": {"quick_gelu": True},
 }
 SHAPES = {"circle": 0, "star": 3, "heart": 4}  # places in the cycle of embedded scenes
+
+
+@pytest.fixture(autouse=True)
+def own_wandb_service():
+    """W&B's service keeps the settings and the working directory that it was started with: none outlives its test."""
+    yield
+    if "wandb" in sys.modules and sys.modules["wandb"].sdk.wandb_setup._singleton is not None:
+        sys.modules["wandb"].teardown()
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,6 @@ CREDENTIALS = ("WANDB_API_KEY", "WANDB_MODE", "WANDB_ENTITY", "WANDB_PROJECT", "
 @pytest.fixture
 def offline_runs(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Run, Run]:
     """fit and test with the overlay, nobody logged in, and a terminal's input that must not be read."""
-    wandb.teardown()  # of an earlier test in this process: its service keeps the working directory that it started in
     for name in CREDENTIALS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))  # no ~/.netrc
