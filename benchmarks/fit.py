@@ -21,7 +21,7 @@ from clipos_lightning.clip.loading import shared_weights
 from clipos_lightning.data.datamodule import FewShotOOD
 from clipos_lightning.training.callbacks import LastCheckpoint
 from clipos_lightning.training.module import ClipOS
-from clipos_lightning.utils.progress import hush
+from clipos_lightning.utils.progress import silence_libraries
 
 EPOCHS = 50
 
@@ -42,7 +42,7 @@ def plain_step(model: ClipOS, images: torch.Tensor, prompts: Prompts) -> None:
 
 def rows() -> Iterator[Row]:
     """Our method and LoCoOp's by our code, both against the same plain loop."""
-    hush()
+    silence_libraries()
     with tempfile.TemporaryDirectory() as folder, shared_weights():
         root, weights = Path(folder), save_weights(Path(folder) / "vit.safetensors")
         write_classes(root / "data", class_names(10), 1)

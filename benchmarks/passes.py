@@ -15,7 +15,7 @@ from plain import encode_image, encode_local
 
 from clipos_lightning.clip.backbone import FrozenClip
 from clipos_lightning.clip.surgery import SurgeryOptions
-from clipos_lightning.evaluation.heads import Head, all_paths, all_surgeries, judge_all
+from clipos_lightning.evaluation.heads import Head, all_paths, all_surgeries, score_all
 from clipos_lightning.evaluation.scores import SCORES, ScoreOptions
 from clipos_lightning.method.mask import MaskOptions
 
@@ -42,7 +42,7 @@ def make_heads(backbone: FrozenClip, count: int, classes: int, scores: Sequence[
 @torch.inference_mode()
 def judge(backbone: FrozenClip, images: torch.Tensor, heads: list[Head]) -> torch.Tensor:
     """What these detectors say of the images, from one forward."""
-    return judge_all(heads, backbone.encode_surgeries(images, all_paths(heads), all_surgeries(heads)))
+    return score_all(heads, backbone.encode_surgeries(images, all_paths(heads), all_surgeries(heads)))
 
 
 def rows(images: int, classes: int, detectors: int, device: str, repeats: int) -> Iterator[Row]:

@@ -14,7 +14,7 @@ from common import class_names, random_images, timed, vit_b_16
 from passes import judge, make_heads
 
 from clipos_lightning.clip.loading import load_backbone
-from clipos_lightning.evaluation.heads import judge_all
+from clipos_lightning.evaluation.heads import score_all
 from clipos_lightning.evaluation.metrics import ood_metrics
 from clipos_lightning.evaluation.scores import SCORES
 from clipos_lightning.method.prompts import ContextOptions, PromptLearner
@@ -67,7 +67,7 @@ def by_classes(counts: list[int]) -> Iterator[list[str]]:
         tokens = int((learner.class_ends + 1).sum())
         text = timed(lambda learner=learner: learner().sum().backward(), 2)
         heads = make_heads(backbone, 1, count, list(SCORES))
-        judged = timed(lambda heads=heads: judge_all(heads, {heads[0].surgery: features}), 3)
+        judged = timed(lambda heads=heads: score_all(heads, {heads[0].surgery: features}), 3)
         yield [
             f"{count:,}",
             f"{tokens:,}",

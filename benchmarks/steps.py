@@ -23,7 +23,7 @@ from plain import Prompts, encode_local, locoop_loss
 from clipos_lightning.clip.loading import shared_weights
 from clipos_lightning.data.datamodule import FewShotOOD
 from clipos_lightning.training.module import ClipOS
-from clipos_lightning.utils.progress import hush
+from clipos_lightning.utils.progress import silence_libraries
 
 BATCH = 32
 CACHED = {10: 50.0, 100: 18.0, 1000: 10.0}  # goals
@@ -117,7 +117,7 @@ def rows_at(classes: int, weights: str, root: Path, pictures: Measured | None) -
 
 def rows(classes: list[int]) -> Iterator[Row]:
     """All of them."""
-    hush()
+    silence_libraries()
     with tempfile.TemporaryDirectory() as folder, shared_weights():
         weights = save_weights(Path(folder) / "vit.safetensors")
         pictures = None

@@ -32,7 +32,7 @@ from clipos_lightning.method.prompts import ContextOptions
 from clipos_lightning.method.synthesis import SynthesisOptions
 from clipos_lightning.training.module import ClipOS
 from clipos_lightning.types import ImageFeatures, PathName, concatenate
-from clipos_lightning.utils.progress import hush
+from clipos_lightning.utils.progress import silence_libraries
 
 SEEDS = (11, 12, 13)
 KINDS = ("seen_shapes", "new_shapes", "texture", "noise", "letters")
@@ -175,7 +175,7 @@ def judge(module: ClipOS, data: FewShotOOD, task: Task) -> tuple[float, dict[str
 def scores_of(module: ClipOS, features: ImageFeatures, labels: Any) -> tuple[dict[str, np.ndarray], float]:
     """Every score, region scores once a weight as ``name@weight``; the share of right classes."""
     names = defined_scores(module.objective.unknown or not module.trained)
-    values, cosine = module.head("", module.text, module.class_text, names).judge(features)
+    values, cosine = module.head("", module.text, module.class_text, names).score(features)
     found = {n: v.numpy() for n, v in values.items() if SCORES[n].on != "region"}
     for name in (n for n in names if SCORES[n].on == "region"):
         base = found[name.replace("_region", "")]
@@ -248,7 +248,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     if given.out and Path(given.out).exists():
         parser.error(f"--out {given.out} exists: give another, or remove it")
-    hush()
+    silence_libraries()
     warnings.filterwarnings("ignore")
     with tempfile.TemporaryDirectory() as scratch:
         tasks = build_tasks(Path(given.data).absolute(), Path(scratch), given.count)

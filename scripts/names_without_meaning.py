@@ -111,9 +111,9 @@ def draw_views(backbone: FrozenClip, task: Task, shots: int, seed: int) -> tuple
     data = FewShotOOD(**task.data, shots=shots, seed=seed, num_workers=0)
     data.image_size = backbone.image_size
     data.setup("fit")
-    images, labels = data.shot_views(range(VIEWS))
     count = len(data.drawn)
-    return encode(backbone, images).view(VIEWS, count, -1).transpose(0, 1), labels[:count]
+    images = data.shot_images(torch.arange(VIEWS * count))
+    return encode(backbone, images).view(VIEWS, count, -1).transpose(0, 1), data.shot_labels[:count]
 
 
 def figures(backbone: FrozenClip, task: Task, text: Tensor, means: Tensor) -> Figures:
@@ -122,7 +122,7 @@ def figures(backbone: FrozenClip, task: Task, text: Tensor, means: Tensor) -> Fi
     for weight in WEIGHTS:
         blended, scale = blend(text, means, weight), float(backbone.scale)
         head = Head("", blended, blended, scale, ["energy"], backbone.surgery, MaskOptions(), ScoreOptions())
-        found = {name: head.judge(ImageFeatures(cls)) for name, cls in task.features.items()}
+        found = {name: head.score(ImageFeatures(cls)) for name, cls in task.features.items()}
         right = found[ID][1].argmax(1).numpy() == task.labels
         inside = found[ID][0]["energy"].numpy()
         areas = [auroc(inside, scores["energy"].numpy()) for name, (scores, _) in found.items() if name != ID]
@@ -141,7 +141,7 @@ def table(
         for seed in seeds:
             views, labels = draw_views(backbone, task, shots, seed)
             each.append(figures(backbone, task, text, class_means(views[:, 0], labels, len(names))))
-            chosen.append(WEIGHTS.index(choose_weight(views, labels, text, float(backbone.scale))))
+            chosen.append(WEIGHTS.index(choose_weight(views, labels, text, float(backbone.scale)).weight))
         mean = np.mean(each, 0)
         auto = np.mean([one[i] for one, i in zip(each, chosen, strict=True)], 0)
         best = mean.argmax(0)

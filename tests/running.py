@@ -20,6 +20,7 @@ from PIL import Image
 
 from clipos_lightning.cli.main import main
 from clipos_lightning.data.scenes import ID_SHAPES, render
+from clipos_lightning.options.configs import find_config, with_bases
 from clipos_lightning.reporting import callback
 
 TOKENIZER = functools.cache(open_clip.get_tokenizer)  # a fifth of a short run's time
@@ -96,6 +97,17 @@ def refused(run: Run, *pieces: str) -> None:
     assert "Traceback" not in run.err
     for piece in pieces:
         assert piece in run.err, f"{piece!r} is not in {run.err!r}"
+
+
+def options_of(config: str) -> dict[str, Any]:
+    """A config's options merged with those of its bases."""
+    return functools.reduce(merged, (options for _, options in with_bases(find_config(config))))
+
+
+def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Both mappings at every level; the second one's values win."""
+    both = {k: merged(below[k], above[k]) for k in above if isinstance(above[k], dict) and k in below}
+    return below | above | both
 
 
 def state_of(checkpoint: str) -> dict[str, torch.Tensor]:

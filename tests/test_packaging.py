@@ -20,7 +20,7 @@ SOURCES = ("pyproject.toml", "README.md", "LICENSE", "src", "configs")
 
 def test_configs_are_found_in_the_installed_package() -> None:
     names = shipped_configs()
-    assert {"demo.yaml", "cifar10_1shot.yaml", "cifar10_1shot_micro.yaml", "coop.yaml", "locoop.yaml"} <= names.keys()
+    assert {"demo.yaml", "large_clip.yaml", "cifar10_1shot.yaml", "coop.yaml", "locoop.yaml"} <= names.keys()
     assert all(names.values())  # each says what it is
     assert names.keys() == {path.name for path in config_folder().glob("*.yaml")}
     assert {path.name for path in config_folder().iterdir() if path.is_dir()} == {"grids", "sweeps"}
@@ -29,7 +29,7 @@ def test_configs_are_found_in_the_installed_package() -> None:
 @pytest.mark.parametrize("name", shipped_configs())
 def test_every_shipped_config_is_yaml_with_known_sections(name: str) -> None:
     config = yaml.safe_load(find_config(name).read_text(encoding="utf-8"))
-    assert config.keys() <= {"model", "data", "trainer", "seed_everything"}
+    assert config.keys() <= {"base", "model", "data", "trainer", "seed_everything"}
 
 
 def test_names_with_and_without_suffix_and_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,12 +4,14 @@ Dimension names used throughout: ``batch`` images, ``patches`` P of the g x g gr
 joint embedding space. All features are L2-normalised.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
+from numpy.typing import NDArray
 from torch import Tensor
 
 Images = UInt8[Tensor, "batch 3 height width"]
@@ -19,10 +21,13 @@ PatchMap = Float[Tensor, "batch patches"]
 PatchMask = Bool[Tensor, "batch patches"]
 Labels = Int[Tensor, " batch"]
 Texts = Float[Tensor, "prompts dim"]
+FloatArray = NDArray[np.floating]
+CountArray = NDArray[np.integer]
 
 PathName = Literal["clip", "vv", "local"]
 OutlierSource = Literal["synthesis", "local_patches", "none"]  # what an objective learns unknowns from
 OptionsT = TypeVar("OptionsT")
+FeaturesT = TypeVar("FeaturesT")
 
 
 @dataclass
@@ -62,13 +67,13 @@ class ImageFeatures:
         return patches
 
 
-def concatenate(parts: list[ImageFeatures]) -> ImageFeatures:
-    """Batches of features, one after another."""
+def concatenate(parts: Sequence[FeaturesT]) -> FeaturesT:
+    """Join batches of features (a dataclass of tensors, or None for what was not computed) along the first axis."""
     joined: dict[str, Any] = {
         f.name: None if getattr(parts[0], f.name) is None else torch.cat([getattr(p, f.name) for p in parts])
-        for f in fields(ImageFeatures)
+        for f in fields(parts[0])  # type: ignore[arg-type]
     }
-    return ImageFeatures(**joined)
+    return type(parts[0])(**joined)
 
 
 @dataclass

@@ -215,7 +215,7 @@ def test_info_says_everything(name: str, data: Callable[..., str]) -> None:
 def test_the_table_is_in_order() -> None:
     for source in SOURCES.values():
         assert source.fetchable != bool(source.by_hand)
-        assert source.kind in ("folder", *datasets_command.READERS)
+        assert source.kind in ("folder", *datasets_command.VERIFIERS)
         for file in source.files:
             assert re.fullmatch(r"[0-9a-f]{32}", file.md5 or "0" * 32)
             assert file.url is None or re.search(rf"/{re.escape(file.name)}(\?|$)", file.url)

@@ -12,7 +12,7 @@ from clipos_lightning.detector.detector import Detector
 from clipos_lightning.evaluation.heads import Head
 from clipos_lightning.evaluation.scores import ScoreOptions
 from clipos_lightning.method.mask import MaskOptions
-from clipos_lightning.reporting.plots import Verdict, paper_figure, percent, shorten
+from clipos_lightning.reporting.plots import Verdict, format_probability, paper_figure, shorten
 
 NAMES = ["circle", "star", "heart"]
 
@@ -53,7 +53,7 @@ def test_a_figure_of_several_images(inside):
     assert run.lines[1].endswith("→ unknown") and noise.label == "unknown" and run.lines[2] == "figure: two.svg"
     texts = texts_of("two.svg")  # text stays text
     assert {*NAMES, "star.png", "noise $1.png", "for “star”", "→ star", "→ unknown"} <= set(texts)
-    assert f"energy_region {noise.score:.4g} < 18" in texts and percent(star.probability) in texts
+    assert f"energy_region {noise.score:.4g} < 18" in texts and format_probability(star.probability) in texts
     again = clipos("explain", "detector.safetensors", "star.png", "noise $1.png", "--out", "again.svg")
     assert again.code == 0 and (inside / "again.svg").read_bytes() == (inside / "two.svg").read_bytes()
 

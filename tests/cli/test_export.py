@@ -11,7 +11,7 @@ import torch
 from running import clipos, refused
 
 from clipos_lightning.cli import export
-from clipos_lightning.cli.export import Deployed, check_images, compare, export_onnx
+from clipos_lightning.cli.export import Deployed, check_images, compare_with_pytorch, export_onnx
 from clipos_lightning.clip.backbone import FrozenClip
 from clipos_lightning.clip.surgery import SurgeryOptions
 from clipos_lightning.detector.detector import Detector
@@ -102,7 +102,9 @@ def test_scores_masks_and_surgeries(detector, tmp_path, images, score, mask, kin
     made = detector(score, mask, kind, **surgery)
     found = export_onnx(made, tmp_path / "d.onnx")
     assert found.images == 8 and found.logits <= 1e-4 and found.score <= 1e-4 and found.patches > 0.95
-    others = compare(Deployed(made), tmp_path / "d.onnx", images(8, 16))  # images that were not those of the export
+    others = compare_with_pytorch(
+        Deployed(made), tmp_path / "d.onnx", images(8, 16)
+    )  # images that were not those of the export
     assert others.logits <= 1e-4 and others.score <= 1e-4
 
 

@@ -22,7 +22,7 @@ from clipos_lightning.cli import predict
 from clipos_lightning.data import image_files as walking
 from clipos_lightning.data.image_files import list_images
 from clipos_lightning.detector.image_stream import check_paths, count_paths, stream_paths
-from clipos_lightning.detector.row_files import COLUMNS, LINES, Done, table_line, whole_part
+from clipos_lightning.detector.row_files import LINES, ROW_COLUMNS, Done, table_line, whole_part
 from clipos_lightning.method.prompts import ContextOptions
 from clipos_lightning.reporting.heatmaps import heatmap_name
 
@@ -122,7 +122,7 @@ def test_a_list_on_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
     assert os.fsencode(rows[-1]["path"]) == b"images/caf\xe9.png"
     assert [bool(row["error"]) for row in rows] == [False] * 6 + [True] * 2
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
-    assert run_predict("-").out == ",".join(COLUMNS) + "\n"
+    assert run_predict("-").out == ",".join(ROW_COLUMNS) + "\n"
 
 
 def test_paths_are_taken_as_they_are_needed(home: Path) -> None:
@@ -177,13 +177,13 @@ def test_wrong_words(words: str, pieces: list[str], tmp_path: Path) -> None:
 def test_every_image_has_its_row_whatever_the_format(tmp_path: Path) -> None:
     run = run_predict("images")
     rows = rows_in(run.out)
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == ROW_COLUMNS
     assert [row["path"] for row in rows] == list(stream_paths(["images"]))
     unknown = sum(row["decision"] == "unknown" for row in rows)
     assert run.err == f"22 images, {unknown} unknown, 2 unreadable\n" and 0 < unknown < 20
     for row in rows:
         if row["error"]:
-            assert [row[c] for c in COLUMNS if c not in ("path", "error")] == [""] * 5
+            assert [row[c] for c in ROW_COLUMNS if c not in ("path", "error")] == [""] * 5
         else:
             assert row["decision"] == (row["class"] if float(row["score"]) >= 12 else "unknown")
             assert row["threshold"] == "12"
@@ -209,7 +209,7 @@ def test_a_table_for_the_eye() -> None:
     starts = {line.index("images/") for line in lines[1:]}
     assert len(starts) == 1
     line = table_line(8, color=True)
-    row = dict(zip(COLUMNS, ("a.png", "star", 0.5, 1.0, None, "unknown", 2.0), strict=True))
+    row = dict(zip(ROW_COLUMNS, ("a.png", "star", 0.5, 1.0, None, "unknown", 2.0), strict=True))
     assert line(row).startswith("\x1b[33munknown \x1b[0m  star ")
 
 
@@ -242,14 +242,14 @@ def test_several_devices_keep_the_order(home: Path) -> None:
     threads = set()
 
     def watched(one: Detector) -> Any:
-        def judge(images: torch.Tensor) -> Any:
+        def predict_watched(images: torch.Tensor) -> Any:
             threads.add(threading.get_ident())
-            return Detector.judge(one, images)
+            return Detector.predict(one, images)
 
-        return judge
+        return predict_watched
 
     for one in detectors:
-        one.judge = watched(one)  # type: ignore[method-assign]
+        one.predict = watched(one)  # type: ignore[method-assign]
     paths = list(stream_paths(["images"]))
     shared = [row for rows in predict.predict(detectors, paths, batch_size=2) for row in rows]
     alone = [row for rows in predict.predict([detector], paths, batch_size=2) for row in rows]
@@ -394,7 +394,7 @@ def test_a_run_that_fails_at_once_leaves_nothing(monkeypatch: pytest.MonkeyPatch
     def fail(*_: Any) -> Any:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(Detector, "judge", fail)
+    monkeypatch.setattr(Detector, "predict", fail)
     for words in (("--out", "rows.csv"), ()):
         run = clipos("predict", "detector.safetensors", "images", *words, *QUICK)
         assert (run.code, run.out) == (1, "")
@@ -405,7 +405,7 @@ def test_a_run_that_fails_at_once_leaves_nothing(monkeypatch: pytest.MonkeyPatch
 def test_the_whole_part_of_a_file_cut_anywhere(form: str, tmp_path: Path) -> None:
     """Names with quotes and line breaks: every cut leaves whole rows, and never one row fewer than there are."""
     names = ["a.png", 'b "b"\n.png', "c\n\n.png", 'd".png']
-    rows = [dict.fromkeys(COLUMNS) | {"path": name, "error": 'no "image"'} for name in names]
+    rows = [dict.fromkeys(ROW_COLUMNS) | {"path": name, "error": 'no "image"'} for name in names]
     lines = [LINES[form](row).encode() for row in rows]
     ends = np.cumsum([0, *map(len, lines)])
     text = b"".join(lines)

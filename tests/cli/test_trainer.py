@@ -23,6 +23,7 @@ from running import (
     inside,
     make_benchmarks,
     make_photos,
+    options_of,
     refused,
     relative_difference,
     state_of,
@@ -32,7 +33,7 @@ from sklearn.metrics import roc_auc_score
 
 import clipos_lightning
 from clipos_lightning.evaluation.scores import SCORES, defined_scores
-from clipos_lightning.options.configs import config_folder, find_config, shipped_configs
+from clipos_lightning.options.configs import shipped_configs
 from clipos_lightning.training.module import ClipOS
 
 METRICS = {"auroc", "fpr95", "fpr95_ood_pos", "aupr_in", "aupr_out"}
@@ -74,8 +75,7 @@ def tested(fitted: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def options_for(name: str, benchmarks: Path) -> list[Any]:
     """A shipped config's options with MicroCLIP and the miniature data; an overlay lies over demo.yaml."""
-    config = yaml.safe_load((config_folder() / name).read_text(encoding="utf-8"))
-    model = config.get("model", {})
+    model = options_of(name).get("model", {})
     overlay = shipped_configs()[name].startswith("overlay")
     options: list[Any] = [*(DEMO if overlay else ()), "--config", name, "--data.root", benchmarks]
     if not overlay and model.get("backbone") != "MicroCLIP":
@@ -85,7 +85,7 @@ def options_for(name: str, benchmarks: Path) -> list[Any]:
     return options
 
 
-@pytest.mark.parametrize("name", [n for n in shipped_configs() if "backbone: ViT" not in find_config(n).read_text()])
+@pytest.mark.parametrize("name", [n for n in shipped_configs() if "ViT" not in str(options_of(n))])
 def test_every_shipped_config_trains_tests_and_predicts(name: str, benchmarks: Path, tmp_path: Path) -> None:
     """Those of the benchmarks, for large CLIPs: test_benchmarks.py."""
     env = {"WANDB_MODE": "disabled"}

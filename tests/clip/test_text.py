@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from clipos_lightning.clip.support import is_plain
+from clipos_lightning.clip.support import is_clip_block
 from clipos_lightning.clip.text import encode_shared, encode_whole
 
 
@@ -11,7 +11,7 @@ from clipos_lightning.clip.text import encode_shared, encode_whole
 @pytest.mark.parametrize(("start", "length"), [(1, 1), (1, 5), (5, 3), (9, 7)])
 def test_a_shared_beginning_equals_whole_prompts_and_so_does_its_gradient(build_clip, kind, start, length):
     clip = build_clip(kind).requires_grad_(False)
-    assert all(is_plain(block) for block in clip.transformer.resblocks)
+    assert all(is_clip_block(block) for block in clip.transformer.resblocks)
     generator = torch.Generator().manual_seed(start)
     beginning = torch.randn(start, 24, generator=generator, requires_grad=True)
     rests = torch.randn(6, length, 24, generator=generator)

@@ -10,7 +10,7 @@ from running import clipos, done, refused
 from clipos_lightning.data.boxes import BoxedSet, fill
 from clipos_lightning.data.datamodule import FewShotOOD
 from clipos_lightning.data.scenes import ID_SHAPES, render
-from clipos_lightning.reporting.report import judge_masks
+from clipos_lightning.reporting.report import mask_metrics
 
 SHAPES = ("circle", "star", "heart")
 
@@ -93,7 +93,7 @@ def test_boxes_of_classes_that_were_not_picked(boxed):
 
 def test_masks_without_any_true_patch_are_not_judged():
     table = {f"map/{kind}/{p}": np.zeros(3) for kind in ("s", "clip", "truth") for p in range(4)}
-    assert judge_masks(table, (2, 2)) == {}
+    assert mask_metrics(table, (2, 2)) == {}
 
 
 def test_without_masks_the_study_says_what_it_takes(boxed):

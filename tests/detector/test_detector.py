@@ -211,11 +211,11 @@ def test_python_in_a_fresh_process_says_what_predict_says(at_home: Path) -> None
 def test_the_temperature_divides_the_logits(detector: Detector, fitted: Run) -> None:
     plain = Detector.load(fitted.checkpoint, "cpu")
     pixels = detector.prepare(["mixed/star-0.png", "mixed/noise-0.png"])
-    cosine = plain.head.judge(plain.backbone.encode_image(pixels, plain.head.paths))[1]
+    cosine = plain.head.score(plain.backbone.encode_image(pixels, plain.head.paths))[1]
     assert detector.temperature != 1
     for one, t in ((plain, 1.0), (detector, detector.temperature)):
         expected = (one.head.scale * cosine / t).softmax(1).max(1).values
-        torch.testing.assert_close(one.judge(pixels).probability, expected)
+        torch.testing.assert_close(one.predict(pixels).probability, expected)
 
 
 # ---- calibration
@@ -281,17 +281,17 @@ def test_the_views_are_others_than_those_of_training(
     most: int, fitted: Run, at_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor those that chose the image weight; some at a time, and a bounded number of them."""
-    monkeypatch.setattr(calibrate, "MOST", most)
+    monkeypatch.setattr(calibrate, "MAX_VIEWS", most)
     detector, asked = Detector.load(fitted.checkpoint, "cpu"), list[int]()
     data = calibrate.open_shots(fitted.checkpoint, None, 32)
     shot_images = data.shot_images
     monkeypatch.setattr(data, "shot_images", lambda rows: asked.extend(rows.tolist()) or shot_images(rows))
-    views = calibrate.judge_views(detector, data, 5)
+    views = calibrate.score_views(detector, data, 5)
     first, n = 8 * 9, {4096: 45, 20: 18, 4: 3}[most]
     assert asked == list(range(first, first + 9 * 5))[: 9 * max(1, min(5, most // 9))][:: 3 if most == 4 else 1]
     assert len(views.scores) == len(views.logits) == len(views.labels) == n
     assert views.labels.tolist() == [data.shot_labels[row % 9] for row in asked]
-    expected = detector.judge(shot_images(torch.tensor(asked)))
+    expected = detector.predict(shot_images(torch.tensor(asked)))
     np.testing.assert_allclose(views.scores, expected.score.numpy(), rtol=1e-5)
 
 
@@ -428,7 +428,7 @@ def test_a_detectors_file_alone_has_no_views(at_home: Path) -> None:
 def scene_scores(detector: Detector, stream: str, seed: int, count: int) -> np.ndarray:
     """Scores of ID pictures of the embedded set."""
     pixels = [torch.from_numpy(render("id", stream, seed, i).image).permute(2, 0, 1) for i in range(count)]
-    return np.concatenate([detector.judge(batch).score.double().numpy() for batch in torch.stack(pixels).split(250)])
+    return np.concatenate([detector.predict(batch).score.double().numpy() for batch in torch.stack(pixels).split(250)])
 
 
 def recalls(detector: Detector, seeds: int) -> list[float]:

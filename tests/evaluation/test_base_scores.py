@@ -6,22 +6,22 @@ import torch.nn.functional as F
 
 from clipos_lightning.evaluation.scores import (
     SCORES,
-    Evidence,
+    Logits,
     energy,
     energy_unknown,
     entropy,
-    evidence,
     max_logit,
     mcm,
     msp,
     msp_unknown,
+    prompt_logits,
     unknown,
 )
 
 
-def some_evidence(best: torch.Tensor, scale: float = 1.0) -> Evidence:
+def some_evidence(best: torch.Tensor, scale: float = 1.0) -> Logits:
     """One class at ``best``, two at 0, "unknown" at 1 / 2."""
-    return Evidence(F.pad(best[:, None], (0, 2)), torch.full(best.shape, 0.5), scale)
+    return Logits(F.pad(best[:, None], (0, 2)), torch.full(best.shape, 0.5), scale)
 
 
 @pytest.mark.parametrize("score", [msp, msp_unknown])
@@ -33,14 +33,14 @@ def test_msp_does_not_saturate(score):
 
 @pytest.mark.parametrize("scale", [100.0, 1000.0])
 def test_scores_stay_finite_where_unknown_is_far_ahead(scale):
-    e = Evidence(torch.tensor([[-0.1, -0.2]]), torch.tensor([0.8]), scale)
+    e = Logits(torch.tensor([[-0.1, -0.2]]), torch.tensor([0.8]), scale)
     for score in (msp, msp_unknown, energy, entropy, max_logit, unknown, energy_unknown):
         assert score(e).isfinite().all(), score.__name__
     assert float(msp_unknown(e)) == pytest.approx(-0.9 * scale, rel=1e-4)
 
 
 def test_unknown_ranks_as_one_minus_its_probability_but_without_ties(unit):
-    e = evidence(unit(500, 8).double(), unit(5, 8, seed=1).double(), 4, 10.0)
+    e = prompt_logits(unit(500, 8).double(), unit(5, 8, seed=1).double(), 4, 10.0)
     p = torch.cat([e.logits, e.unknown_logit[:, None]], 1).softmax(1)[:, -1]
     assert unknown(e).argsort().tolist() == (1 - p).argsort().tolist()
     far = some_evidence(torch.linspace(30, 60, 100))
@@ -49,16 +49,16 @@ def test_unknown_ranks_as_one_minus_its_probability_but_without_ties(unit):
 
 def test_evidence_of_several_features_at_once_is_that_of_each(unit):
     patches, text = unit(2, 3, 8), unit(5, 8, seed=1)
-    together = evidence(patches, text, 4, 10.0, t=0.5)
+    together = prompt_logits(patches, text, 4, 10.0, t=0.5)
     for score in (s.base for s in SCORES.values()):
         values = score(together)
         assert values.shape == (2, 3)
-        alone = [[score(evidence(p, text, 4, 10.0, t=0.5)) for p in image] for image in patches]
+        alone = [[score(prompt_logits(p, text, 4, 10.0, t=0.5)) for p in image] for image in patches]
         torch.testing.assert_close(values, torch.stack([torch.stack(row) for row in alone]))
 
 
 def test_a_single_class_is_certain_until_unknown_comes_in():
-    e = Evidence(torch.tensor([[0.3]]), torch.tensor([0.3]), 10.0)
+    e = Logits(torch.tensor([[0.3]]), torch.tensor([0.3]), 10.0)
     assert float(msp(e)) == 0
     assert float(mcm(e)) == 1
     assert float(msp_unknown(e)) == pytest.approx(float(torch.tensor(0.5).log()))
@@ -66,7 +66,7 @@ def test_a_single_class_is_certain_until_unknown_comes_in():
 
 def test_temperature_divides_the_cosine_of_mcm_alone():
     cosine = torch.tensor([[0.3, 0.1]])
-    usual, warm = (Evidence(cosine, torch.tensor([0.2]), 10.0, t) for t in (1.0, 0.1))
+    usual, warm = (Logits(cosine, torch.tensor([0.2]), 10.0, t) for t in (1.0, 0.1))
     assert float(mcm(warm)) == pytest.approx(float((10 * cosine).softmax(1).max()))
     for score in (msp, msp_unknown, energy, entropy, max_logit, unknown, energy_unknown):
         assert torch.equal(score(usual), score(warm))

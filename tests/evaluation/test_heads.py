@@ -10,7 +10,7 @@ from running import CPU, clipos, done, refused
 from clipos_lightning.clip.loading import load_backbone, shared_weights
 from clipos_lightning.clip.surgery import SurgeryOptions
 from clipos_lightning.errors import InputError
-from clipos_lightning.evaluation.heads import Head, all_paths, all_surgeries, judge_all
+from clipos_lightning.evaluation.heads import Head, all_paths, all_surgeries, score_all
 from clipos_lightning.evaluation.scores import ScoreOptions, compute_scores, find_score
 from clipos_lightning.method.mask import MaskOptions
 from clipos_lightning.method.objectives import make_objective
@@ -97,7 +97,7 @@ def test_many_heads_on_shared_features_equal_each_alone(tiny_clip, images, unit)
     assert all_paths(heads) == {"clip", "vv"}
     assert all_surgeries(heads) == SURGERIES[:2]  # the third looks at no patches
     assert all_surgeries(heads[2:]) == SURGERIES[2:3]
-    values = judge_all(heads, backbone.encode_surgeries(pixels, all_paths(heads), all_surgeries(heads)))
+    values = score_all(heads, backbone.encode_surgeries(pixels, all_paths(heads), all_surgeries(heads)))
     column = 0
     for head in heads:
         features = tiny_clip("plain", **vars(head.surgery)).encode_image(pixels, head.paths)

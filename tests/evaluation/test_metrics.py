@@ -11,7 +11,7 @@ from clipos_lightning.errors import InputError
 from clipos_lightning.evaluation.metrics import (
     OOD_METRICS,
     OODMetrics,
-    Rows,
+    RowBuffer,
     auroc,
     average_precision,
     boundary_f,
@@ -125,14 +125,14 @@ def test_scores_far_outside_0_to_1_are_not_squashed():
 def test_rows_come_back_in_the_order_of_their_indices(size):
     order = torch.from_numpy(np.random.default_rng(0).permutation(15))
     values = torch.stack([order.double() * 10, order.double() + 0.125], 1)  # exact in fp32
-    rows, halves = Rows(2), [Rows(2), Rows(2)]
+    rows, halves = RowBuffer(2), [RowBuffer(2), RowBuffer(2)]
     for n, batch in enumerate(batches(15, size)):
         rows.update(order[batch], values[batch])
         halves[n % 2].update(order[batch], values[batch])
     halves[0].merge_state(halves[1])
     for table in (rows.compute(), halves[0].compute()):
         np.testing.assert_array_equal(table, np.stack([np.arange(15) * 10.0, np.arange(15) + 0.125], 1))
-    empty = Rows(3)
+    empty = RowBuffer(3)
     empty.update(torch.empty(0), torch.empty(0, 3))
     assert empty.compute().shape == (0, 3)
 

@@ -20,7 +20,7 @@ def test_resampled_auroc_equals_a_loop_over_drawn_images(ties, monkeypatch):
     if ties:
         inside, outside = inside.round(), outside.round()
     counts = resample(13, 7), resample(17, 7, seed=3)
-    monkeypatch.setattr("clipos_lightning.experiments.bootstrap.BUDGET", 60)  # in several pieces
+    monkeypatch.setattr("clipos_lightning.experiments.bootstrap.RESAMPLE_BUDGET", 60)  # in several pieces
     found = resampled_auroc(inside, outside, *counts)
     assert found == pytest.approx([naive(inside, outside, a, b) for a, b in zip(*counts, strict=True)])
 

@@ -63,12 +63,12 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_cells_are_made_once_and_shared(place):
     folder, _ = place
-    cells = sorted(p.name.rsplit("-", 1)[0] for p in (folder / "cells").iterdir())
+    cells = sorted(p.name.rsplit("-", 1)[0] for p in (folder / "runs").iterdir())
     trained = [f"{row}-shots{k}-seed{s}" for row in ("clip-os", "coop", "wide") for k in (1, 2) for s in (1, 2)]
     assert cells == sorted([*trained, "zero-shot"])
     entries = json.loads((folder / "grid.json").read_text())["entries"]
     assert len(entries) == 6 * 2 * 2
-    assert len({e["cell"] for e in entries if e["row"] == "zero-shot"}) == 1
+    assert len({e["run"] for e in entries if e["row"] == "zero-shot"}) == 1
 
 
 def test_one_pass_for_all_gives_what_fit_and_test_give(place, tmp_path):
@@ -78,7 +78,7 @@ def test_one_pass_for_all_gives_what_fit_and_test_give(place, tmp_path):
         "fit", *options, *QUICK[4:6], "--seed_everything", 2, "--data.shots", 2, "--trainer.default_root_dir", tmp_path
     )
     report = done("test", "--ckpt_path", fit.checkpoint, "--trainer.default_root_dir", tmp_path)
-    (cell,) = (folder / "cells").glob("clip-os-shots2-seed2-*")
+    (cell,) = (folder / "runs").glob("clip-os-shots2-seed2-*")
     scores = report.scores
     for name in ("id", "noise", "texture"):
         ours = np.load(cell / f"{name}.npz")
@@ -86,7 +86,7 @@ def test_one_pass_for_all_gives_what_fit_and_test_give(place, tmp_path):
             np.testing.assert_allclose(ours[score], scores[f"{name}/{score}"], atol=2e-5)
         assert (ours["predicted"] == scores[f"{name}/predicted"]).all()
     outcome = json.loads((folder / "results.json").read_text())
-    (row,) = (r for r in outcome["points"][1]["rows"] if r["row"] == "CLIP-OS")
+    (row,) = (r for r in outcome["grid_points"][1]["rows"] if r["row"] == "CLIP-OS")
     theirs = report.report
     assert row["seeds"][1]["accuracy"] == pytest.approx(theirs["id"]["accuracy"])
     assert row["seeds"][1]["average"]["auroc"] == pytest.approx(theirs["average"]["energy_region"]["auroc"], abs=1e-3)
@@ -96,13 +96,13 @@ def test_the_tables_say_what_was_measured(place):
     folder, _ = place
     outcome = json.loads((folder / "results.json").read_text())
     names = ["zero-shot (msp)", "zero-shot (energy)", "CoOp", "CLIP-OS", "the same again", "wide"]
-    assert [[row["name"] for row in point["rows"]] for point in outcome["points"]] == [names, names]
-    for row in (row for point in outcome["points"] for row in point["rows"]):
+    assert [[row["name"] for row in point["rows"]] for point in outcome["grid_points"]] == [names, names]
+    for row in (row for point in outcome["grid_points"] for row in point["rows"]):
         values = [seed["average"]["auroc"] for seed in row["seeds"]]
         assert row["mean"]["average"]["auroc"]["mean"] == pytest.approx(np.mean(values))
         assert row["mean"]["average"]["auroc"]["std"] == pytest.approx(np.std(values, ddof=1))
         assert values[0] == pytest.approx(np.mean([m["auroc"] for m in row["seeds"][0]["ood"].values()]))
-    first = outcome["points"][0]["rows"]
+    first = outcome["grid_points"][0]["rows"]
     best = max(first[:3], key=lambda row: row["mean"]["average"]["auroc"]["mean"])
     assert "difference" not in best
     ours = first[3]["difference"]
@@ -125,7 +125,7 @@ def test_a_detector_against_itself_differs_by_nothing(place, tmp_path):
     folder, grid = place
     own = write_grid(tmp_path / "small.yaml", reference="CLIP-OS")
     outcome = json.loads((benchmark(own, *QUICK, "--out", folder) / "results.json").read_text())
-    (row,) = (r for r in outcome["points"][0]["rows"] if r["name"] == "the same again")
+    (row,) = (r for r in outcome["grid_points"][0]["rows"] if r["name"] == "the same again")
     assert (row["difference"]["auroc"], row["difference"]["low"], row["difference"]["high"]) == (0, 0, 0)
     benchmark(grid, *QUICK, "--out", folder)
 
@@ -159,7 +159,7 @@ def test_equal_detectors_are_made_once_whatever_they_are_called(tmp_path):
     rows = {"a": {}, "b": {"options": {"model.surgery.beta": 0.5}}, "c": {"options": {"model.surgery.beta": 0.1}}}
     cells, entries = make_plan(write_grid(tmp_path / "g.yaml", rows=rows, axes={}), [], [])[1:]
     assert [cell.id.rsplit("-", 1)[0] for cell in cells] == [f"{n}-shots1-seed{s}" for n in "ac" for s in (1, 2)]
-    assert [e.cell for e in entries if e.row == "a"] == [e.cell for e in entries if e.row == "b"]
+    assert [e.run for e in entries if e.row == "a"] == [e.run for e in entries if e.row == "b"]
 
 
 def test_rows_that_do_not_follow_a_flag_are_named(tmp_path):
@@ -172,10 +172,10 @@ def test_rows_that_do_not_follow_a_flag_are_named(tmp_path):
 def test_run_again_nothing_is_computed(place):
     folder, grid = place
     before = contents(folder)
-    times = {p: p.stat().st_mtime_ns for p in (folder / "cells").rglob("*.npz")}
+    times = {p: p.stat().st_mtime_ns for p in (folder / "runs").rglob("*.npz")}
     run = clipos("benchmark", grid, *QUICK, "--out", folder)
     assert run.code == 0 and "training 0 of 13 detectors (13 are there)" in run.out
-    assert times == {p: p.stat().st_mtime_ns for p in (folder / "cells").rglob("*.npz")}
+    assert times == {p: p.stat().st_mtime_ns for p in (folder / "runs").rglob("*.npz")}
     assert contents(folder) == before
 
 
@@ -184,7 +184,7 @@ def test_shards_merge_to_the_whole(place, tmp_path):
     parts = [tmp_path / "a", tmp_path / "b"]
     for i, part in enumerate(parts):
         run = clipos("benchmark", grid, *QUICK, "--out", part, "--shard", f"{i + 1}/2")
-        assert run.code == 0 and "cells are finished" in run.out and not (part / "results.json").exists()
+        assert run.code == 0 and "runs are finished" in run.out and not (part / "results.json").exists()
     run = clipos("report", *parts, "--out", tmp_path / "merged")
     assert run.code == 0, run.err
     for name in RESULTS:
@@ -197,12 +197,12 @@ def test_a_killed_run_goes_on_where_it_stopped(place, tmp_path):
     command = [sys.executable, "-m", "clipos_lightning", *words]
     process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while len(list(tmp_path.glob("killed/cells/*/cell.json"))) < 4:
+    while len(list(tmp_path.glob("killed/runs/*/run.json"))) < 4:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    kept = {p: p.stat().st_mtime_ns for p in tmp_path.glob("killed/cells/*/cell.json")}
+    kept = {p: p.stat().st_mtime_ns for p in tmp_path.glob("killed/runs/*/run.json")}
     assert 4 <= len(kept) < 13
     benchmark(*words[1:])
     assert kept == {p: p.stat().st_mtime_ns for p in kept}
@@ -351,7 +351,7 @@ def test_tables_do_not_mix_different_images(tmp_path):
 def test_a_detector_that_diverged_is_named(tmp_path):
     rows = {"a": {"options": {"model.optimizer.init_args.lr": 1e30}}}
     grid = write_grid(tmp_path / "g.yaml", rows=rows, axes={}, seeds=[1])
-    refused(clipos("benchmark", grid, *QUICK, "--out", tmp_path / "out"), "cell a-shots1-seed1", "not finite")
+    refused(clipos("benchmark", grid, *QUICK, "--out", tmp_path / "out"), "run a-shots1-seed1", "not finite")
 
 
 @pytest.mark.parametrize("other", ["image", "class"])
@@ -385,7 +385,7 @@ def test_scores_of_ones_own_lead_rows(tmp_path, monkeypatch):
         "max": {"train": False, "headlines": ["max_logit"]}
     }
     out = benchmark(write_grid(tmp_path / "g.yaml", rows=rows, axes={}, seeds=[1]), *QUICK, "--out", tmp_path / "out")
-    (point,) = json.loads((out / "results.json").read_text())["points"]
+    (point,) = json.loads((out / "results.json").read_text())["grid_points"]
     top, low, best = (row["mean"]["average"]["auroc"]["mean"] for row in point["rows"])
     assert top == best == pytest.approx(100 - low)
 

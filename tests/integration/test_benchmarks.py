@@ -13,10 +13,9 @@ from unittest import mock
 import numpy as np
 import open_clip
 import pytest
-import yaml
 from file_server import serve
 from miniatures import PLACES, make_set, miniature
-from running import CPU, clipos, done, refused, save_noise
+from running import CPU, clipos, done, options_of, refused, save_noise
 
 from clipos_lightning.cli import data as datasets_command
 from clipos_lightning.data import download as fetch
@@ -35,7 +34,7 @@ from clipos_lightning.data.id_sets import id_folder
 from clipos_lightning.data.sources import SOURCES
 from clipos_lightning.data.splits import digest, draw_shots, limit_positions
 from clipos_lightning.errors import InputError
-from clipos_lightning.options.configs import find_config, shipped_configs
+from clipos_lightning.options.configs import shipped_configs
 
 FETCHED = [name for name, source in SOURCES.items() if source.fetchable]
 MICRO = (
@@ -109,15 +108,14 @@ def test_two_shot_configs_differ_in_shots_alone() -> None:
     names = [name for name in shipped_configs() if "_2shot" in name]
     assert {name.split("_")[0] for name in names} == {"cifar10", "cifar100", "imagenet100"}
     for name in names:
-        two, one = (yaml.safe_load(find_config(n).read_text()) for n in (name, name.replace("_2shot", "_1shot")))
+        two, one = (options_of(n) for n in (name, name.replace("_2shot", "_1shot")))
         assert two.pop("data") == one.pop("data") | {"shots": 2}
         assert two == one
 
 
 @pytest.mark.parametrize("name", [n for n in shipped_configs() if "shot.yaml" in n])
 def test_configs_for_large_clips_take_the_fields_constants(name: str) -> None:
-    config = yaml.safe_load(find_config(name).read_text())
-    model = config["model"]
+    model = options_of(name)["model"]
     assert "not tuned here" in shipped_configs()[name]
     assert (model["backbone"], model["pretrained"]) == ("ViT-B-16-quickgelu", "openai")
     assert model["optimizer"]["init_args"] == {"lr": 0.002, "momentum": 0.9, "weight_decay": 0.0005}

@@ -13,7 +13,7 @@ from running import CPU, PHOTOS, clipos, done, refused
 
 from clipos_lightning import ClipOS, Detector, InputError
 from clipos_lightning.clip.backbone import FrozenClip
-from clipos_lightning.data.class_prompts import is_plain, read_wordings
+from clipos_lightning.data.class_prompts import one_name_each, read_wordings
 from clipos_lightning.method.prompts import ContextOptions, PromptLearner, Wordings, encode_prompts, mean_rows
 
 CLASSES = sorted(PHOTOS)  # circle, heart, star
@@ -53,8 +53,8 @@ def test_every_form_of_wording() -> None:
         {"templates": common, "names": ["heart"]},
         {"templates": ["a {} in the sky."], "names": ["five-pointed star"]},
     ]
-    assert not is_plain(found)
-    assert is_plain(read_wordings(write("circle: disc\nstar: [star, star]\n"), CLASSES, CLASSES))
+    assert not one_name_each(found)
+    assert one_name_each(read_wordings(write("circle: disc\nstar: [star, star]\n"), CLASSES, CLASSES))
     assert read_wordings(write("airplane: plane\n"), ["0"], ["airplane"]) == [{"names": ["plane"]}]
 
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from clipos_lightning.method.feature_store import CHUNK, FeatureStore, ShotFeatures
+from clipos_lightning.method.feature_store import ENCODE_BATCH, FeatureStore, ShotFeatures
 from clipos_lightning.types import ImageFeatures, concatenate
 
-COUNT = 2 * CHUNK + 88
+COUNT = 2 * ENCODE_BATCH + 88
 
 
 class Encoder:
@@ -56,7 +56,7 @@ def test_kept_and_encoded_anew_are_the_same(names):
 def test_kept_features_are_encoded_once_in_chunks():
     encoder = Encoder()
     store = FeatureStore(encoder, COUNT, 2**30)
-    assert [len(asked) for asked in encoder.asked] == [CHUNK, CHUNK, 88]
+    assert [len(asked) for asked in encoder.asked] == [ENCODE_BATCH, ENCODE_BATCH, 88]
     assert sum(encoder.asked, []) == list(range(COUNT))  # noqa: RUF017
     store[torch.tensor([1, 2])]
     assert len(encoder.asked) == 3
@@ -66,13 +66,13 @@ def test_kept_features_are_encoded_once_in_chunks():
 def test_over_the_budget_each_step_encodes_its_images_once():
     encoder = Encoder()
     store = FeatureStore(encoder, COUNT, 0)
-    assert [len(asked) for asked in encoder.asked] == [CHUNK]  # enough to know how large they are
+    assert [len(asked) for asked in encoder.asked] == [ENCODE_BATCH]  # enough to know how large they are
     encoder.asked.clear()
     store[torch.tensor([9, 4, 9, 7])]
     assert encoder.asked == [[4, 7, 9]]
     encoder.asked.clear()
     store[torch.arange(COUNT)]
-    assert [len(asked) for asked in encoder.asked] == [CHUNK, CHUNK, 88]
+    assert [len(asked) for asked in encoder.asked] == [ENCODE_BATCH, ENCODE_BATCH, 88]
 
 
 def test_an_empty_share_has_features_too():
@@ -92,7 +92,7 @@ def test_progress_is_shown_for_the_chunks_that_are_kept():
         return iter(chunks)
 
     stores(Encoder(), progress=progress)
-    assert [[len(chunk) for chunk in chunks] for chunks in seen] == [[CHUNK, 88]]
+    assert [[len(chunk) for chunk in chunks] for chunks in seen] == [[ENCODE_BATCH, 88]]
 
 
 def test_image_features_are_sliced_and_joined_with_the_paths_they_have(unit):

@@ -11,7 +11,7 @@ from clipos_lightning.data.scenes import ID_SHAPES
 from clipos_lightning.detector.detector import Detector
 from clipos_lightning.evaluation.heads import SIDES
 from clipos_lightning.evaluation.metrics import auroc
-from clipos_lightning.method.prototypes import WEIGHTS, best_weight, blend, choose_weight, class_means, judge_weights
+from clipos_lightning.method.prototypes import WEIGHTS, best_weight, blend, choose_weight, class_means, weight_quality
 
 CODES = ("A12", "B47", "C83", "D05", "E91", "F36", "G74", "H28", "K60", "L19")
 
@@ -29,41 +29,41 @@ def clusters(classes: int, shots: int, views: int, spread: float, seed: int = 0)
 @pytest.mark.parametrize("shots", [1, 2, 4])
 def test_text_where_it_knows_the_classes_images_where_it_does_not(shots):
     views, labels, centres = clusters(6, shots, 5, 0.12)
-    strangers = F.normalize(torch.randn(6, 16, generator=torch.Generator().manual_seed(9)), dim=-1)
-    assert choose_weight(views, labels, centres, 30.0) == 0.0
-    assert choose_weight(views, labels, strangers, 30.0) >= 0.8
-    assert choose_weight(views, labels, centres[torch.arange(6).roll(1)], 30.0) >= 0.8  # names of other classes
+    pseudo_ood = F.normalize(torch.randn(6, 16, generator=torch.Generator().manual_seed(9)), dim=-1)
+    assert choose_weight(views, labels, centres, 30.0).weight == 0.0
+    assert choose_weight(views, labels, pseudo_ood, 30.0).weight >= 0.8
+    assert choose_weight(views, labels, centres[torch.arange(6).roll(1)], 30.0).weight >= 0.8  # names of other classes
 
 
-def test_the_worth_of_a_weight_is_that_of_a_plain_loop():
+def test_the_quality_of_a_weight_is_that_of_a_plain_loop():
     views, labels, centres = clusters(3, 2, 4, 0.3)
     views, labels = views[:5], labels[:5]  # the last class has a single image
     text, scale = F.normalize(centres + 0.3 * centres.roll(1, 0), dim=-1), 20.0
-    worths = judge_weights(views, labels, text, scale)
-    assert worths.shape == (len(WEIGHTS), 5)
+    quality = weight_quality(views, labels, text, scale)
+    assert quality.shape == (len(WEIGHTS), 5)
     place = WEIGHTS.index(0.4)
     for image in range(5):
         own, count = int(labels[image]), int((labels == labels[image]).sum())
         seen = by_loop(views, labels, text, scale, 0.4, image, torch.arange(5))
         left = by_loop(views, labels, text, scale, 0.4, image, torch.tensor([i for i in range(5) if i != image]))
         unseen = (1 / 3 + 1 / 2) / 2 if count == 1 else left
-        assert worths[place, image] == pytest.approx((seen + count * unseen) / (count + 1), abs=1e-5), own
+        assert quality[place, image] == pytest.approx((seen + count * unseen) / (count + 1), abs=1e-5), own
 
 
 def by_loop(views, labels, text, scale, weight, image, members) -> float:
-    """Half the accuracy of an image's views, half the AUROC of their energies against all views as strangers."""
+    """Half the accuracy of an image's views, half the AUROC of their energies against all views as pseudo_ood."""
     plain = blend(text, class_means(views[:, 0], labels, 3), weight)
     mine = plain.clone()
     own = labels[image]
     if (labels[members] == own).any():
         mine[own] = blend(text, class_means(views[members, 0], labels[members], 3), weight)[own]
     logits = scale * views[image] @ mine.T
-    strangers = [
+    pseudo_ood = [
         torch.logsumexp(torch.tensor([scale * float(v @ plain[c]) for c in range(3) if c != labels[n]]), 0)
         for n in range(len(labels))
         for v in views[n]
     ]
-    area = auroc(torch.logsumexp(logits, 1).numpy(), torch.stack(strangers).numpy()) / 100
+    area = auroc(torch.logsumexp(logits, 1).numpy(), torch.stack(pseudo_ood).numpy()) / 100
     return (float((logits.argmax(1) == own).float().mean()) + area) / 2
 
 
@@ -79,8 +79,10 @@ def test_a_blend_must_earn_its_place():
 
 def test_one_class_and_uneven_classes():
     views, labels, centres = clusters(3, 3, 2, 0.2)
-    assert choose_weight(views[:1], labels[:1], centres[:1], 30.0) == 0.0
-    assert choose_weight(views[:4], labels[:4], centres, 30.0) in WEIGHTS  # one class has one image, one has none
+    assert choose_weight(views[:1], labels[:1], centres[:1], 30.0).weight == 0.0
+    assert (
+        choose_weight(views[:4], labels[:4], centres, 30.0).weight in WEIGHTS
+    )  # one class has one image, one has none
 
 
 def test_codes_for_names_from_fit_to_report(tmp_path, monkeypatch):
@@ -88,7 +90,7 @@ def test_codes_for_names_from_fit_to_report(tmp_path, monkeypatch):
     (tmp_path / "codes.yaml").write_text(json.dumps(dict(zip(ID_SHAPES, CODES, strict=True))))
     common = ("--config", "demo.yaml", "--data.class_names", "codes.yaml", "--model.image_weight", "auto")
     fit = done("fit", *common, "--trainer.max_steps", 2)
-    assert "image weight 1.0, chosen on 8 views of 10 few-shot images (worth: text alone 0." in fit.out
+    assert "image weight 1.0, chosen on 8 views of 10 few-shot images (quality: text alone" in fit.out
     saved = torch.load(fit.checkpoint, weights_only=True)
     assert saved["clipos"]["image_weight"] == 1.0 and saved["hyper_parameters"]["image_weight"] == "auto"
     limit = ("--data.limit_per_set", 100, "--data.ood_sets", "[noise]")

@@ -89,7 +89,7 @@ def test_options_out_of_range_are_refused(option):
 @pytest.mark.parametrize("world", [1, 2, 3, 4, 20])
 def test_the_processes_shares_are_the_global_draw_each_outlier_once(world):
     draw = draw_step(1, 2, LABELS, SynthesisOptions())
-    shares = [draw.share(rank, world) for rank in range(world)]
+    shares = [draw.shard(rank, world) for rank in range(world)]
     for name in ("pairs", "mix", "patch"):
         whole, parts = getattr(draw, name), [getattr(share, name) for share in shares]
         assert sorted(map(str, np.concatenate(parts))) == sorted(map(str, whole)), name

@@ -73,5 +73,5 @@ def test_galleries_are_short(sets: int) -> None:
     scores = {f"set{i}": list(range(100, 150)) for i in range(sets)}
     module = detector(np.arange(400), [2] * 400, **scores)
     found = gallery.draw_pictures(module, data_of([0] * 400, module))
-    assert len(found["rejected"]) == len(found["confused"]) == gallery.MOST
+    assert len(found["rejected"]) == len(found["confused"]) == gallery.MAX_PICTURES
     assert 12 <= len(found["outside"]) <= 24

@@ -11,7 +11,7 @@ from browser import CHROMIUM, Browser
 
 from clipos_lightning.evaluation.thresholds import confusion, threshold_at_recall
 from clipos_lightning.reporting.charts import common_axis
-from clipos_lightning.reporting.html import to_html
+from clipos_lightning.reporting.html import report_html
 from clipos_lightning.reporting.report import build_report
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None or os.name != "posix", reason="no Chromium on this machine")
@@ -47,7 +47,7 @@ def show(browser: Browser, tmp_path: Path) -> Iterator[Any]:
     def opened(results: dict[str, Any], labels: np.ndarray, names: list[str]) -> Browser:
         report = build_report(results, labels, {}, "energy", "zoo", (2, 2), {"trained": False})
         path = tmp_path / "report.html"
-        path.write_text(to_html(report, results, labels, names, {}), encoding="utf-8")
+        path.write_text(report_html(report, results, labels, names, {}), encoding="utf-8")
         browser.size(1200, 900)
         browser.open(path)
         return browser

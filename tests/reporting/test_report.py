@@ -11,10 +11,10 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from clipos_lightning.evaluation.scores import SCORES, defined_scores
 from clipos_lightning.reporting import plots as figures
-from clipos_lightning.reporting.charts import Axis, common_axis, roc_path, strip
-from clipos_lightning.reporting.html import to_html
+from clipos_lightning.reporting.charts import Axis, common_axis, histogram_path, roc_path
+from clipos_lightning.reporting.html import report_html
 from clipos_lightning.reporting.plots import Example
-from clipos_lightning.reporting.report import build_report, set_tables, summary_lines, title, to_markdown
+from clipos_lightning.reporting.report import build_report, report_markdown, report_title, set_tables, summary_lines
 
 METRICS = {"auroc", "fpr95", "fpr95_ood_pos", "aupr_in", "aupr_out"}
 LABELS = np.arange(40) % 4
@@ -53,7 +53,7 @@ def page_of(
 ) -> str:
     """The page of such a report."""
     report, results = report_of(sets, **changes)
-    return to_html(report, results, LABELS, CLASSES, pictures or {})
+    return report_html(report, results, LABELS, CLASSES, pictures or {})
 
 
 SETS = {"near one": (30, 1.0), "far one": (21, 0.0), "far two": (50, -1.0)}
@@ -110,7 +110,7 @@ def test_without_ood_sets_averages_are_empty() -> None:
     assert report["ood"] == report["average"] == report["zero_shot"]["average"] == {}
     assert not {"average_near", "average_far"} & report.keys()
     assert any("no OOD set" in line for line in summary_lines(report))
-    assert "zoo" in to_markdown(report)
+    assert "zoo" in report_markdown(report)
     html = page_of({})
     assert "zoo" in html
     assert "--data.ood_sets" in html
@@ -121,8 +121,8 @@ def test_without_ood_sets_averages_are_empty() -> None:
 def test_an_untrained_detector_is_its_own_rival() -> None:
     report, _ = report_of(SETS, trained=False)
     assert report["zero_shot"] == {k: report[k] for k in report["zero_shot"]}
-    assert "zero-shot detector (no training)" in title(report)
-    assert "zero-shot AUROC" not in to_markdown(report)
+    assert "zero-shot detector (no training)" in report_title(report)
+    assert "zero-shot AUROC" not in report_markdown(report)
 
 
 # ---- masks
@@ -171,14 +171,14 @@ def test_a_boundary_may_be_off_by_one_patch() -> None:
 
 def test_a_limited_run_says_so_in_every_form() -> None:
     report, _ = report_of(SETS, limit_per_set=50)
-    for text in (title(report), to_markdown(report), page_of(SETS, limit_per_set=50)):
+    for text in (report_title(report), report_markdown(report), page_of(SETS, limit_per_set=50)):
         assert "at most 50 images per set" in text
-    assert "at most" not in title(report_of(SETS)[0])
+    assert "at most" not in report_title(report_of(SETS)[0])
 
 
 def test_markdown_has_every_score_of_every_set_and_average() -> None:
     report, _ = report_of(SETS, kinds=KINDS)
-    text = to_markdown(report)
+    text = report_markdown(report)
     sections = dict(re.findall(r"^## (.+)\n\n((?:\|.*\n)+)", text, flags=re.MULTILINE))
     assert list(sections) == [
         "near one (n_id 40, n_ood 30)",
@@ -206,7 +206,7 @@ def test_scores_that_only_one_detector_has_are_dashes() -> None:
     report = build_report(results, LABELS, {"far one": None}, "mcm", "zoo", GRID, RUN)
     assert list(report["ood"]["far one"]) == scores
     assert list(report["zero_shot"]["ood"]["far one"]) == list(SCORES)
-    (row,) = [line for line in to_markdown(report).splitlines() if line.startswith("| unknown ")][:1]
+    (row,) = [line for line in report_markdown(report).splitlines() if line.startswith("| unknown ")][:1]
     assert row.split("|")[2].strip() == "–"
     assert row.split("|")[6].strip() != "–"
     assert len(set_tables(report)[0]["rows"]) == len(SCORES)
@@ -274,7 +274,7 @@ def test_a_large_test_makes_a_small_page() -> None:
         for name, n in sizes.items()
     }
     report = build_report(results, labels, {}, "energy", "large", GRID, {"trained": False})
-    html = to_html(report, results, labels, [f"class {i}" for i in range(classes)], {})
+    html = report_html(report, results, labels, [f"class {i}" for i in range(classes)], {})
     assert len(html.encode()) < 1_000_000
     assert html.count('<th scope="row">class ') == classes
     assert 'class="matrix' not in html
@@ -304,7 +304,7 @@ def test_figures_without_anything_to_show() -> None:
     for figure in (
         figures.histograms(flat, {"x": flat}, "energy"),
         figures.roc_curves({"x": {"zero-shot": (flat, flat)}}),
-        figures.strip([]),
+        figures.image_strip([]),
     ):
         figure.savefig(io.BytesIO(), format="png", dpi=20)
 
@@ -313,7 +313,7 @@ def test_charts_of_constant_scores() -> None:
     flat = np.zeros(3)
     axis = common_axis([flat])
     assert (axis.low, axis.high) == (0, 1)
-    assert strip(flat, axis).startswith("M0 40V2h")
+    assert histogram_path(flat, axis).startswith("M0 40V2h")
     assert roc_path(flat, flat) == "M0 100L100 0"
 
 

@@ -56,7 +56,7 @@ def test_no_tensor_is_beyond_the_budget_and_the_numbers_are_the_same(given, work
     with Largest() as whole:
         expected = work(given)
     assert whole.bytes >= BATCH * PATCHES * CLASSES * 4
-    monkeypatch.setattr(parts, "BUDGET", BUDGET)
+    monkeypatch.setattr(parts, "CHUNK_BYTES", BUDGET)
     with Largest() as largest:
         found = work(given)
     assert largest.bytes <= max(BUDGET, given.features.patches.nbytes)
@@ -69,11 +69,11 @@ def test_no_tensor_is_beyond_the_budget_and_the_numbers_are_the_same(given, work
 def test_gradients_in_parts_are_those_of_one_piece_and_keep_no_part_whole(given, monkeypatch):
     rows, text = given.features.patches_local.flatten(0, 1), given.text.clone().requires_grad_()
     found = []
-    for budget in (parts.BUDGET, BUDGET):
-        monkeypatch.setattr(parts, "BUDGET", budget)
+    for budget in (parts.CHUNK_BYTES, BUDGET):
+        monkeypatch.setattr(parts, "CHUNK_BYTES", budget)
         kept = []
         with torch.autograd.graph.saved_tensors_hooks(lambda t, kept=kept: kept.append(t.nbytes) or t, lambda t: t):
-            losses = parts.by_parts(lambda part: entropy_loss(20 * (part @ text.T)), (rows,), 4 * len(text))
+            losses = parts.by_chunks(lambda part: entropy_loss(20 * (part @ text.T)), (rows,), 4 * len(text))
         (gradient,) = torch.autograd.grad(losses.sum(), text)
         found.append((losses.detach(), gradient, max(kept, default=0)))
     torch.testing.assert_close(found[1][0], found[0][0], rtol=1e-6, atol=1e-6)
@@ -82,7 +82,7 @@ def test_gradients_in_parts_are_those_of_one_piece_and_keep_no_part_whole(given,
 
 
 def test_a_single_row_may_be_beyond_the_budget(monkeypatch):
-    monkeypatch.setattr(parts, "BUDGET", 1)
+    monkeypatch.setattr(parts, "CHUNK_BYTES", 1)
     tensor = torch.randn(5, 3)
-    assert torch.equal(parts.by_parts(lambda t: t.sum(1), (tensor,), 12), tensor.sum(1))
-    assert len(parts.by_parts(lambda t: t.sum(1), (tensor[:0],), 12)) == 0
+    assert torch.equal(parts.by_chunks(lambda t: t.sum(1), (tensor,), 12), tensor.sum(1))
+    assert len(parts.by_chunks(lambda t: t.sum(1), (tensor[:0],), 12)) == 0

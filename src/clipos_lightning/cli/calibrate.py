@@ -30,21 +30,21 @@ from ..evaluation.calibration import (
     smallest_n,
 )
 from ..method.prototypes import VIEWS
-from ..options.messages import Parser
-from ..training.checkpoint import brief, data_options, known_options, read_checkpoint
+from ..options.messages import CommandParser
+from ..training.checkpoint import data_options, known_options, read_checkpoint, shorten_value
 from ..types import Labels
 from ..utils.files import check_parent
-from ..utils.progress import counter, hush
-from .predict import add_engine_options, living_workers, load_batches, parse
+from ..utils.progress import counter, silence_libraries
+from .predict import add_engine_options, living_workers, load_batches, parse_arguments
 
-Scores = NDArray[np.float64]
-MOST = 4096  # views that are judged
+Float64Array = NDArray[np.float64]
+MAX_VIEWS = 4096  # views that are judged
 PROMISES = ("guaranteed", "likely")  # of a conformal point, for images that the detector has not seen
 
 
-def make_parser() -> Parser:
+def calibrate_parser() -> CommandParser:
     """The options of ``clipos calibrate``."""
-    parser = Parser(prog="clipos calibrate", description=__doc__)
+    parser = CommandParser(prog="clipos calibrate", description=__doc__)
     parser.add_argument("file", help="the last.ckpt of a `clipos fit` run, or a detector.safetensors")
     text = "unlabelled ID images to set the threshold by, as for predict; without any: views of the few-shot images"
     parser.add_argument("paths", nargs="*", metavar="path", help=text)
@@ -57,7 +57,7 @@ def make_parser() -> Parser:
     return parser
 
 
-def check_options(given: argparse.Namespace) -> None:
+def check_arguments(given: argparse.Namespace) -> None:
     """Options that fit together, before anything is loaded.
 
     Raises:
@@ -86,15 +86,15 @@ def check_options(given: argparse.Namespace) -> None:
 
 
 @torch.inference_mode()
-def score_images(detector: Detector, batches: Iterable[Any]) -> Iterator[tuple[Scores, list[str], list[str]]]:
+def score_images(detector: Detector, batches: Iterable[Any]) -> Iterator[tuple[Float64Array, list[str], list[str]]]:
     """Scores of the readable images of each batch, the errors of the others, and the paths of all."""
     for batch in batches:
         readable = torch.tensor([not error for error in batch.errors])
-        scores = detector.judge(batch.images).score.cpu()[readable]
+        scores = detector.predict(batch.images).score.cpu()[readable]
         yield scores.double().numpy(), [error for error in batch.errors if error], batch.paths
 
 
-def score_paths(detector: Detector, given: argparse.Namespace, learned: Set[str]) -> tuple[Scores, int]:
+def score_paths(detector: Detector, given: argparse.Namespace, learned: Set[str]) -> tuple[Float64Array, int]:
     """Scores of one's own ID images; unreadable ones are left out and named on stderr.
 
     Args:
@@ -110,7 +110,7 @@ def score_paths(detector: Detector, given: argparse.Namespace, learned: Set[str]
     """
     batches = load_batches(stream_paths(given.paths), detector.backbone.image_size, given.batch_size, given.num_workers)
     shown = sys.stderr.isatty()
-    found, known = list[Scores](), 0
+    found, known = list[Float64Array](), 0
     total = count_paths(given.paths) if shown else None
     with counter(total, 0, "scoring ID images", shown) as step, living_workers():
         for scores, errors, paths in score_images(detector, batches):
@@ -136,7 +136,7 @@ class Views:
         files: real paths of the images that the detector learned from; none where they are no files.
     """
 
-    scores: Scores
+    scores: Float64Array
     logits: Tensor
     labels: Labels
     images: int
@@ -144,15 +144,18 @@ class Views:
 
 
 @torch.inference_mode()
-def judge_views(detector: Detector, data: FewShotOOD, views: int) -> Views:
+def score_views(detector: Detector, data: FewShotOOD, views: int) -> Views:
     """Views of every few-shot image, fewer where there are many images, judged some at a time."""
     count, train = len(data.drawn), data.id_set.train
-    first, views = max(data.views, VIEWS), min(views, max(1, MOST // count))  # the first VIEWS chose the image weight
-    rows = torch.arange(first * count, (first + views) * count)[:: math.ceil(views * count / MOST)]
+    first, views = (
+        max(data.views, VIEWS),
+        min(views, max(1, MAX_VIEWS // count)),
+    )  # the first VIEWS chose the image weight
+    rows = torch.arange(first * count, (first + views) * count)[:: math.ceil(views * count / MAX_VIEWS)]
     scores, logits = [], []
     for part in rows.split(BATCH):
         images = data.shot_images(part).to(detector.backbone.device)
-        found, cosine = detector.head.judge(detector.backbone.encode_image(images, detector.head.paths))
+        found, cosine = detector.head.score(detector.backbone.encode_image(images, detector.head.paths))
         scores.append(found[detector.score].double().cpu())
         logits.append((detector.head.scale * cosine).cpu())
     files = [train.root / train.keys[i] for i in data.drawn] if isinstance(train, FolderSet) else []
@@ -175,7 +178,7 @@ def open_shots(file: str, root: str | None, image_size: int) -> FewShotOOD:
     data.setup("fit")
     trained, where = checkpoint["clipos"], f"{data.id_set.name!r} below {data.root}"
     if data.class_names != trained["class_names"]:
-        theirs, ours = brief(trained["class_names"]), brief(data.class_names)
+        theirs, ours = shorten_value(trained["class_names"]), shorten_value(data.class_names)
         raise InputError(f"{where} has other classes ({ours}) than in training ({theirs})")
     if trained.get("shots") not in (None, data.manifest()["digest"]):
         raise InputError(f"{where} has other images than in training: the draw differs")
@@ -285,7 +288,7 @@ def find_views(detector: Detector, given: argparse.Namespace, lines: list[str]) 
         lines.append(f"temperature: {detector.temperature:.3g} ({kept}: a detector's file has no labelled images)")
         return None
     try:
-        return judge_views(detector, open_shots(given.file, given.root, detector.backbone.image_size), given.views)
+        return score_views(detector, open_shots(given.file, given.root, detector.backbone.image_size), given.views)
     except InputError as error:
         what = f"the few-shot images are not at hand: {error}; give their --root"
         if not given.paths:
@@ -296,9 +299,9 @@ def find_views(detector: Detector, given: argparse.Namespace, lines: list[str]) 
 
 def main(arguments: Sequence[str]) -> int:
     """Run ``clipos calibrate``; returns the exit code."""
-    hush()
-    given = parse(make_parser(), arguments)
-    check_options(given)
+    silence_libraries()
+    given = parse_arguments(calibrate_parser(), arguments)
+    check_arguments(given)
     detector = Detector.load(given.file, given.device, given.pretrained, given.trust)
     lines = calibrate(detector, given)
     detector.save(given.out)

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from ..data import sources
 from ..data.download import download, extract
 from ..errors import InputError
-from ..options.messages import Parser
+from ..options.messages import CommandParser
 
 WIDTH = 100
 NAMED = 20  # unreadable images that are printed for each set
@@ -28,14 +28,14 @@ IN_PROCESS = 64  # images; starting processes takes longer than these
 
 def main(arguments: Sequence[str]) -> int:
     """Run ``clipos data``; returns the exit code."""
-    given = parser().parse_args(list(arguments))
+    given = make_parser().parse_args(list(arguments))
     root = Path(given.root or os.environ.get("CLIPOS_DATA") or "data").expanduser()
     for name in getattr(given, "names", []):
         check_known(name)
     if given.command == "list":
         show_list(root)
     elif given.command == "info":
-        print("\n\n".join(describe(name, root) for name in given.names))
+        print("\n\n".join(describe_set(name, root) for name in given.names))
     elif given.command == "download":
         each(given.names, lambda name: fetch(name, root), "could not be fetched")
     else:
@@ -43,9 +43,9 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def parser() -> Parser:
-    """The command's options."""
-    whole = Parser(prog="clipos data", description=__doc__)
+def make_parser() -> CommandParser:
+    """The options of ``clipos data``."""
+    whole = CommandParser(prog="clipos data", description=__doc__)
     commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND", prog="clipos data")
     for command, text in (
         ("list", "the data sets: images, size, and whether they are there"),
@@ -120,7 +120,7 @@ def size_text(size: int | None) -> str:
     return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.0f} MB"
 
 
-def describe(name: str, root: Path) -> str:
+def describe_set(name: str, root: Path) -> str:
     """Everything the table says of a set."""
     source = sources.SOURCES[name]
     rows = [
@@ -190,7 +190,7 @@ def verify(name: str, root: Path, workers: int) -> str:
     count, bad = 0, list[str]()
     for path in source.holds:
         more, broken = (
-            verify_folder(root / path, workers) if source.kind == "folder" else READERS[source.kind](root / path)
+            verify_folder(root / path, workers) if source.kind == "folder" else VERIFIERS[source.kind](root / path)
         )
         count, bad = count + more, bad + broken
     for line in bad[:NAMED]:
@@ -281,7 +281,7 @@ def count_npz(path: Path) -> int:
     return sum(len(read_medmnist(path, split)[0]) for split in ("train", "val", "test"))
 
 
-READERS: dict[str, Callable[[Path], tuple[int, list[str]]]] = {
+VERIFIERS: dict[str, Callable[[Path], tuple[int, list[str]]]] = {
     "cifar": partial(verify_arrays, count_cifar),
     "mat": partial(verify_arrays, count_mat),
     "npz": partial(verify_arrays, count_npz),

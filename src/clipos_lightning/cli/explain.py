@@ -12,15 +12,15 @@ from ..data.image_sets import open_image
 from ..data.transforms import as_rgb, to_side
 from ..detector.detector import Detector
 from ..errors import InputError
-from ..options.messages import TRUST, Parser
+from ..options.messages import TRUST, CommandParser
 from ..reporting.plots import PAPER, Verdict, paper_figure
-from ..utils.files import check_parent, whole
-from ..utils.progress import hush
+from ..utils.files import atomic_write, check_parent
+from ..utils.progress import silence_libraries
 
 FORMATS = ("png", "pdf", "svg")
 DPI = 300  # of a png
-SIDE = 480  # pixels of an image in the figure, at the most
-LARGEST = 12  # images in one figure
+MAX_SIDE = 480  # pixels of an image in the figure, at the most
+MAX_IMAGES = 12  # images in one figure
 
 
 def look(
@@ -61,14 +61,14 @@ def look(
 
 def square(picture: Image.Image) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
     """The part that the model sees, at the picture's own resolution, (H, H, 3)."""
-    return np.asarray(to_side(as_rgb(picture), min(SIDE, *picture.size)))
+    return np.asarray(to_side(as_rgb(picture), min(MAX_SIDE, *picture.size)))
 
 
 def save_figure(verdicts: Sequence[Verdict], path: Path) -> None:
     """Write the figure as its name ends, whole or not at all; without a date, so that equal figures are equal files."""
     form = path.suffix[1:].lower()
     undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(form)
-    with whole(path) as partial, matplotlib.rc_context(PAPER):
+    with atomic_write(path) as partial, matplotlib.rc_context(PAPER):
         paper_figure(verdicts).savefig(partial, format=form, dpi=DPI, metadata=undated, facecolor="white")
 
 
@@ -84,7 +84,7 @@ def find_class(name: str, class_names: Sequence[str]) -> int:
     return list(class_names).index(name)
 
 
-def check_out(path: Path, images: int) -> None:
+def check_figure_path(path: Path, images: int) -> None:
     """The figure can be written.
 
     Raises:
@@ -95,16 +95,17 @@ def check_out(path: Path, images: int) -> None:
     if path.exists():
         raise InputError(f"explain: {path} exists; give another --out, or remove it")
     check_parent(path)
-    if images > LARGEST:
-        raise InputError(f"explain: {images} images: at most {LARGEST} to a figure; predict --explain takes any number")
+    if images > MAX_IMAGES:
+        raise InputError(
+            f"explain: {images} images: at most {MAX_IMAGES} to a figure; predict --explain takes any number"
+        )
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run ``clipos explain``; returns the exit code."""
-    hush()
-    parser = Parser(prog="clipos explain", description=__doc__)
+def make_parser() -> CommandParser:
+    """The options of ``clipos explain``."""
+    parser = CommandParser(prog="clipos explain", description=__doc__)
     parser.add_argument("file", help="a detector: detector.safetensors, or the last.ckpt of a `clipos fit` run")
-    parser.add_argument("images", nargs="+", metavar="image", help=f"image files, a row each, at most {LARGEST}")
+    parser.add_argument("images", nargs="+", metavar="image", help=f"image files, a row each, at most {MAX_IMAGES}")
     text = "figure to write, .png, .pdf or .svg (must not exist); default: explanation.png"
     parser.add_argument("--out", default="explanation.png", help=text)
     parser.add_argument("--class", dest="name", help="the class that the maps are of; default: the predicted one")
@@ -112,21 +113,27 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--pretrained", help="the backbone's weights, where they are not where they were in training")
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto (default)")
     parser.add_argument("--trust", action="store_true", help=TRUST)
-    given = parser.parse_args(list(arguments))
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run ``clipos explain``; returns the exit code."""
+    silence_libraries()
+    given = make_parser().parse_args(list(arguments))
     if given.top < 1:
         raise InputError(f"explain: --top is {given.top}: at least 1")
-    check_out(Path(given.out), len(given.images))
+    check_figure_path(Path(given.out), len(given.images))
     pictures = [open_image(Path(path)) for path in given.images]
     detector = Detector.load(given.file, given.device, given.pretrained, given.trust)
     label = None if given.name is None else find_class(given.name, detector.class_names)
     verdicts = look(detector, pictures, [Path(path).name for path in given.images], label, given.top)
     save_figure(verdicts, Path(given.out))
     for path, verdict in zip(given.images, verdicts, strict=True):
-        print(f"{path}: {verdict.classes[0][0]} ({100 * verdict.classes[0][1]:.1f} %); {one_line(verdict)}")
+        print(f"{path}: {verdict.classes[0][0]} ({100 * verdict.classes[0][1]:.1f} %); {decision_line(verdict)}")
     print(f"figure: {given.out}")
     return 0
 
 
-def one_line(verdict: Verdict) -> str:
+def decision_line(verdict: Verdict) -> str:
     """The decision on one line."""
     return verdict.decision.replace("\n", " ")

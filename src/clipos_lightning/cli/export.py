@@ -24,17 +24,17 @@ from ..detector.detector import Detector
 from ..errors import InputError
 from ..evaluation.scores import SCORES
 from ..method.mask import mask_threshold, relevance_map, relevant_patches
-from ..options.messages import TRUST, Parser
+from ..options.messages import TRUST, CommandParser
 from ..types import Images, PathName
-from ..utils.files import check_parent, whole
-from ..utils.progress import hush
+from ..utils.files import atomic_write, check_parent
+from ..utils.progress import silence_libraries
 
 OUTPUTS = ("logits", "score", "mask")
 BATCHES = (1, 2, 5)  # sizes that the file is checked with
 TOLERANCE = 1e-4  # of logits and score
 MASK_MARGIN = 1e-3  # patches whose relevance lies closer to the threshold may fall on either side
 OPSET = 18
-LARGEST = 2**31 - 2**20  # bytes that one ONNX file can hold
+MAX_FILE_BYTES = 2**31 - 2**20  # bytes that one ONNX file can hold
 NEEDED = ("onnx", "onnxruntime", "onnxscript")
 PREPROCESSING = (
     "RGB, shorter side to {size} pixels (bicubic, antialiased), centre crop {size} x {size}, uint8, channels first; "
@@ -62,7 +62,7 @@ class Deployed(nn.Module):
     ) -> tuple[Float[Tensor, "batch classes"], Float[Tensor, " batch"], Bool[Tensor, "batch rows columns"]]:
         """Logits of the C classes, the detector's score, and the mask of the predicted class on the patch grid."""
         features = self.backbone.encode_image(images, self.paths)
-        scores, cosine = self.head.judge(features)
+        scores, cosine = self.head.score(features)
         mask = relevant_patches(features, self.head.class_text, cosine.argmax(-1), self.head.mask)
         return self.head.scale * cosine, scores[self.head.scores[0]], mask.unflatten(1, self.backbone.grid)
 
@@ -79,9 +79,9 @@ def export_onnx(detector: Detector, path: Path) -> "Agreement":
     """
     check_can_write(path)
     module = Deployed(detector)
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         write_onnx(module, partial, metadata(detector))
-        return compare(module, partial, check_images(detector))
+        return compare_with_pytorch(module, partial, check_images(detector))
 
 
 def check_can_write(path: Path) -> None:
@@ -108,7 +108,7 @@ def metadata(detector: Detector) -> dict[str, str]:
 def write_onnx(module: Deployed, path: Path, texts: dict[str, str]) -> None:
     """The module's graph and weights in one file, the batch's size left open."""
     size = sum(tensor.nbytes for tensor in module.state_dict().values())
-    if size > LARGEST:
+    if size > MAX_FILE_BYTES:
         raise InputError(f"export: {module.backbone.name} takes {size / 2**30:.1f} GB; one ONNX file holds 2 GB")
     sample = torch.zeros(2, 3, module.backbone.image_size, module.backbone.image_size, dtype=torch.uint8)
     batch = torch.export.Dim("batch", min=1)
@@ -176,7 +176,7 @@ def check_images(detector: Detector) -> Images:
 
 
 @torch.no_grad()
-def compare(module: Deployed, path: Path, images: Images) -> Agreement:
+def compare_with_pytorch(module: Deployed, path: Path, images: Images) -> Agreement:
     """Run the file in onnxruntime with batches of several sizes, and compare it with PyTorch.
 
     A patch counts where its relevance is farther than MASK_MARGIN from the threshold; the masks of an image whose two
@@ -224,15 +224,20 @@ def sure_patches(module: Deployed, images: Images) -> NDArray[np.bool_]:
     return away.unflatten(1, backbone.grid).numpy()
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run ``clipos export``; returns the exit code."""
-    hush()
-    parser = Parser(prog="clipos export", description=__doc__)
+def make_parser() -> CommandParser:
+    """The options of ``clipos export``."""
+    parser = CommandParser(prog="clipos export", description=__doc__)
     parser.add_argument("file", help="a detector: detector.safetensors, or the last.ckpt of a `clipos fit` run")
     parser.add_argument("--out", default="detector.onnx", help="file to write (must not exist); default: detector.onnx")
     parser.add_argument("--pretrained", help="the backbone's weights, where they are not where they were in training")
     parser.add_argument("--trust", action="store_true", help=TRUST)
-    given = parser.parse_args(list(arguments))
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run ``clipos export``; returns the exit code."""
+    silence_libraries()
+    given = make_parser().parse_args(list(arguments))
     path = Path(given.out)
     check_can_write(path)
     detector = Detector.load(given.file, "cpu", given.pretrained, given.trust)

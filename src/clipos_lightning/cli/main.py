@@ -10,7 +10,7 @@ from importlib import import_module
 
 from .. import __version__
 from ..errors import InputError
-from ..options.configs import find_config, shipped_configs, shipped_grids
+from ..options.configs import find_config, shipped_configs, shipped_grids, with_bases
 from .commands import COMMANDS, OWN_PARSERS, TRAINER_COMMANDS
 from .completion import check_options
 
@@ -94,7 +94,7 @@ def dispatch(arguments: list[str]) -> int:
     elif command in TRAINER_COMMANDS:
         check_options(command, rest)
         for name in configs_in(rest):
-            find_config(name)
+            with_bases(find_config(name))
         from .trainer import main as trainer_command
 
         trainer_command(arguments)

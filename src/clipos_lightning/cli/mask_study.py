@@ -20,9 +20,9 @@ from ..evaluation.results import MAP_PATHS
 from ..experiments.engine import device_of
 from ..experiments.grid import Grid
 from ..experiments.grid_plots import data_uri
-from ..experiments.masks import COLUMNS, MAPS, maps_of, on_grid, study
-from ..experiments.plan import Cell, Entry, make_parser
-from ..experiments.tables import escape, render, table
+from ..experiments.masks import MAP_KINDS, MASK_METRICS, maps_of, on_grid, study
+from ..experiments.plan import Entry, GridRun, grid_parser
+from ..experiments.tables import escape, render_page, table
 from ..method.prompts import Wordings, encode_prompts
 from ..reporting.plots import new_figure
 from ..types import Texts
@@ -35,7 +35,7 @@ HEADS = {
     "pointing": "pointing game ↑",
     "patch_accuracy": "patches right ↑",
 }
-NAMES = {"clip": "plain CLIP", "s": "S", "delta": "Δ"}
+MAP_NAMES = {"clip": "plain CLIP", "s": "S", "delta": "Δ"}
 NOTE = (
     "0–1, for the true label, on the patch grid, images whose object covers no patch left out. Masks: S_clip > 0.5, "
     "S > 0.5, Δ > 0. Pointing game: the map's best patch lies on the object. Patches right: share of the object's "
@@ -43,13 +43,13 @@ NOTE = (
 )
 
 
-def run_masks(grid: Grid, cells: Sequence[Cell], entries: Sequence[Entry], folder: Path) -> None:
+def run_masks(grid: Grid, runs: Sequence[GridRun], entries: Sequence[Entry], folder: Path) -> None:
     """Measure, write ``results.*`` and the gallery, print the table.
 
     Raises:
         InputError: the ID set has no true masks.
     """
-    parts = [make_parser().instantiate_classes(cell.config) for cell in cells]
+    parts = [grid_parser().instantiate_classes(run.config) for run in runs]
     data = FewShotOOD(**{**vars(parts[0].data), "ood_sets": []})
     model = parts[0].model
     for name in ("backbone", "pretrained", "image_size", "template"):
@@ -72,8 +72,8 @@ def run_masks(grid: Grid, cells: Sequence[Cell], entries: Sequence[Entry], folde
     found = study(backbone, text, surgeries, track(data.loader(data.test_images("id")), "maps against masks"))
     if not found[0]["clip"]:
         raise InputError(f"benchmark: no object of {data.id_set.name} covers half of a patch: the masks are too small")
-    by_cell = {cell.id: figures for cell, figures in zip(cells, found, strict=True)}  # equal rows are one cell
-    rows = [{"row": name, "maps": by_cell[cell]} for name, cell in {e.row: e.cell for e in entries}.items()]
+    by_run = {run.id: figures for run, figures in zip(runs, found, strict=True)}  # equal rows are one run
+    rows = [{"row": name, "maps": by_run[run]} for name, run in {e.row: e.run for e in entries}.items()]
     identity = {"name": data.id_set.name, "n": len(positions)}
     outcome = {
         "schema": 1,
@@ -86,7 +86,7 @@ def run_masks(grid: Grid, cells: Sequence[Cell], entries: Sequence[Entry], folde
     assert images.labels is not None
     first = np.unique(images.labels[positions], return_index=True)[1][:12].tolist()  # an image a class
     batch = next(iter(DataLoader(Subset(data.test_images("id"), first), len(first))))
-    write_study(folder, outcome, gallery(backbone, text, surgeries[:2], batch, data.class_names))
+    write_study(folder, outcome, draw_study_gallery(backbone, text, surgeries[:2], batch, data.class_names))
     print("\n".join(table(*mask_table(outcome))))
     print(f"report: {folder / 'results.html'}\nrun: {folder}")
 
@@ -95,11 +95,11 @@ def mask_table(outcome: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """A row for each setting and map; plain CLIP, which no setting changes, once."""
     rows = []
     for k, row in enumerate(outcome["rows"]):
-        for name in MAPS if k == 0 else MAPS[1:]:
+        for name in MAP_KINDS if k == 0 else MAP_KINDS[1:]:
             figures = row["maps"][name]
             where = "–" if name == "clip" else row["row"]
-            rows.append([NAMES[name], where, *(f"{figures[c]:.3f}" for c in COLUMNS)])
-    return ["map", "surgery path", *(HEADS[c] for c in COLUMNS)], rows
+            rows.append([MAP_NAMES[name], where, *(f"{figures[c]:.3f}" for c in MASK_METRICS)])
+    return ["map", "surgery path", *(HEADS[c] for c in MASK_METRICS)], rows
 
 
 def write_study(folder: Path, outcome: Mapping[str, Any], picture: Figure) -> None:
@@ -110,20 +110,20 @@ def write_study(folder: Path, outcome: Mapping[str, Any], picture: Figure) -> No
     about = f"ID set {outcome['id']['name']}, {outcome['id']['n']:,} images. {NOTE} {chance}"
     write_text(folder / "results.md", "\n".join([f"# {outcome['title']}", "", about, "", *table(head, rows), ""]))
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows([["map", "surgery", *COLUMNS], *rows])
+    csv.writer(buffer, lineterminator="\n").writerows([["map", "surgery", *MASK_METRICS], *rows])
     write_text(folder / "results.csv", buffer.getvalue())
     lines = [" & ".join(map(escape, row)) + " \\\\" for row in rows]
-    top = " & ".join(["map", "surgery path", *(escape(HEADS[c].removesuffix(" ↑")) for c in COLUMNS)]) + " \\\\"
+    top = " & ".join(["map", "surgery path", *(escape(HEADS[c].removesuffix(" ↑")) for c in MASK_METRICS)]) + " \\\\"
     frame = ["% \\usepackage{booktabs}", "\\begin{tabular}{llrrrr}", "\\toprule", top, "\\midrule", *lines]
     write_text(folder / "results.tex", "\n".join([*frame, "\\bottomrule", "\\end{tabular}", ""]))
     caption = "The first image of each class: true object; plain CLIP's map; S and Δ under the first two settings"
     uris = {caption: data_uri(picture)}
-    write_text(folder / "results.html", render(outcome["title"], about, [("", [("", head, rows)])], uris))
+    write_text(folder / "results.html", render_page(outcome["title"], about, [("", [("", head, rows)])], uris))
     picture.savefig(folder / "gallery.png", dpi=150)
 
 
 @torch.inference_mode()
-def gallery(
+def draw_study_gallery(
     backbone: FrozenClip, text: Texts, surgeries: Sequence[SurgeryOptions], batch: Any, names: Sequence[str]
 ) -> Figure:
     """A row for each image: image, truth, S_clip, then S and Δ under each of the settings."""

@@ -21,15 +21,15 @@ from ..data.image_sets import open_image
 from ..data.transforms import to_model_size
 from ..detector.detector import UNKNOWN, Decision, Detector
 from ..detector.image_stream import check_paths, count_paths, stream_paths
-from ..detector.row_files import COLUMNS, LINES, Done, Row, RowFile, check_out, open_rows, table_line
+from ..detector.row_files import LINES, ROW_COLUMNS, Done, PredictionRow, RowFile, check_out, open_rows, table_line
 from ..errors import InputError
-from ..options.messages import TRUST, Parser
+from ..options.messages import TRUST, CommandParser
 from ..types import Images
-from ..utils.progress import counter, hush
+from ..utils.progress import counter, silence_libraries
 
 T = TypeVar("T")
 FORMS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}  # by the name of --out
-Judge = Callable[["Batch"], list[Decision]]
+Decide = Callable[["Batch"], list[Decision]]
 
 
 @dataclass
@@ -90,7 +90,7 @@ def living_workers() -> Iterator[None]:
         ) from error
 
 
-def in_order(batches: Iterable[Batch], judges: Sequence[Judge]) -> Iterator[tuple[Batch, list[Decision]]]:
+def decide_in_order(batches: Iterable[Batch], judges: Sequence[Decide]) -> Iterator[tuple[Batch, list[Decision]]]:
     """Each batch with its decisions, in order; the judges (one a device) work beside each other, a batch ahead."""
     with ExitStack() as stack:
         pools = [stack.enter_context(ThreadPoolExecutor(1)) for _ in judges]
@@ -111,7 +111,7 @@ def predict(
     batch_size: int = 128,
     workers: int = 0,
     explain: Path | None = None,
-) -> Iterator[list[Row]]:
+) -> Iterator[list[PredictionRow]]:
     """Rows of images, in order, a batch at a time.
 
     Args:
@@ -124,18 +124,18 @@ def predict(
     Yields:
         Rows: path, class, probability, score, error, decision, threshold; an unreadable image has only path and error.
     """
-    judges = [judge_of(detector, explain) for detector in detectors]
+    judges = [decide_with(detector, explain) for detector in detectors]
     batches = load_batches(paths, detectors[0].backbone.image_size, batch_size, workers)
-    for batch, decisions in in_order(batches, judges):
+    for batch, decisions in decide_in_order(batches, judges):
         yield [row_of(*item) for item in zip(batch.paths, batch.errors, decisions, strict=True)]
 
 
-def judge_of(detector: Detector, explain: Path | None) -> Judge:
+def decide_with(detector: Detector, explain: Path | None) -> Decide:
     """What a device does with a batch; with a folder, it draws what the detector saw."""
 
     def judge(batch: Batch) -> list[Decision]:
         if explain is None:
-            return detector.decide(detector.judge(batch.images))
+            return detector.decide(detector.predict(batch.images))
         from ..reporting.heatmaps import write_heatmaps  # imports matplotlib, which is slow
 
         seen, maps = detector.maps(batch.images)
@@ -146,19 +146,19 @@ def judge_of(detector: Detector, explain: Path | None) -> Judge:
     return judge
 
 
-def row_of(path: str, error: str, found: Decision) -> Row:
+def row_of(path: str, error: str, found: Decision) -> PredictionRow:
     """A row by column."""
     if error:
         values: tuple[Any, ...] = (path, None, None, None, error, None, None)
     else:
         values = (path, found.class_name, found.probability, found.score, None, found.label, found.threshold)
-    return dict(zip(COLUMNS, values, strict=True))
+    return dict(zip(ROW_COLUMNS, values, strict=True))
 
 
 # ---- the command
 
 
-def add_engine_options(parser: Parser) -> None:
+def add_engine_options(parser: CommandParser) -> None:
     """What every command that looks at images takes."""
     workers = min(8, (os.cpu_count() or 1) // 2)
     parser.add_argument("--batch_size", type=int, default=128, help="images per forward (default 128)")
@@ -168,9 +168,9 @@ def add_engine_options(parser: Parser) -> None:
     parser.add_argument("--trust", action="store_true", help=TRUST)
 
 
-def make_parser() -> Parser:
+def predict_parser() -> CommandParser:
     """The options of ``clipos predict``."""
-    parser = Parser(prog="clipos predict", description=__doc__)
+    parser = CommandParser(prog="clipos predict", description=__doc__)
     parser.add_argument("file", help="a detector: detector.safetensors, or the last.ckpt of a `clipos fit` run")
     text = "images, folders (read recursively), quoted patterns such as 'photos/**/*.jpg', or - for a list on stdin"
     parser.add_argument("paths", nargs="+", metavar="path", help=text)
@@ -186,7 +186,7 @@ def make_parser() -> Parser:
     return parser
 
 
-def parse(parser: Parser, arguments: Sequence[str]) -> argparse.Namespace:
+def parse_arguments(parser: CommandParser, arguments: Sequence[str]) -> argparse.Namespace:
     """The options, checked as far as they can be by themselves."""
     given = parser.parse_args(list(arguments))
     name = parser.prog.removeprefix("clipos ")
@@ -240,22 +240,22 @@ def load_on(file: str, pretrained: str | None, devices: Sequence[str], trust: bo
 def resumed(out: Path, form: str, detector: Detector) -> RowFile:
     """``--out``, with what an earlier run of the same detector left in it."""
 
-    def same(rows: Sequence[Row]) -> bool:
+    def same(rows: Sequence[PredictionRow]) -> bool:
         files = ImageFiles(detector.backbone.image_size)
         batch = files.collate([files[row["path"]] for row in rows])
-        found = detector.decide(detector.judge(batch.images))
+        found = detector.decide(detector.predict(batch.images))
         return all(error or agrees(row, now) for row, error, now in zip(rows, batch.errors, found, strict=True))
 
     return open_rows(out, form, detector.threshold, lambda rows: not rows or same(rows))
 
 
-def agrees(row: Row, now: Decision) -> bool:
+def agrees(row: PredictionRow, now: Decision) -> bool:
     """Whether a row is what a detector says now: another device may round differently."""
     pairs = ((float(row["score"]), now.score), (float(row["probability"]), now.probability))
     return row["class"] == now.class_name and all(isclose(a, b, rel_tol=1e-3, abs_tol=1e-4) for a, b in pairs)
 
 
-class Tally:
+class PredictionCounts:
     """Counts rows as they pass: images, unknown, unreadable; and those that an earlier run did."""
 
     def __init__(self) -> None:
@@ -269,7 +269,9 @@ class Tally:
             else:
                 yield path
 
-    def count(self, batches: Iterator[list[Row]], step: Callable[[int], Any]) -> Iterator[list[Row]]:
+    def count(
+        self, batches: Iterator[list[PredictionRow]], step: Callable[[int], Any]
+    ) -> Iterator[list[PredictionRow]]:
         """The batches, counted; ``step`` is told how many rows there are more."""
         for rows in batches:
             self.images += len(rows)
@@ -282,12 +284,12 @@ class Tally:
         return f"{self.images} images, {self.unknown} unknown, {self.broken} unreadable"
 
 
-def below_threshold(row: Row) -> bool:
+def below_threshold(row: PredictionRow) -> bool:
     """Whether the decision is "unknown"."""
     return row["threshold"] is not None and row["score"] < row["threshold"]
 
 
-def print_rows(batches: Iterator[list[Row]], form: str, class_names: Sequence[str]) -> None:
+def print_rows(batches: Iterator[list[PredictionRow]], form: str, class_names: Sequence[str]) -> None:
     """Rows on stdout, as they come."""
     width = max(len(name) for name in (*class_names, UNKNOWN, "unreadable"))
     line = LINES[form] if form in LINES else table_line(width, sys.stdout.isatty())
@@ -311,18 +313,18 @@ def check_explain(folder: str | None, resume: bool) -> Path | None:
 
 def main(arguments: Sequence[str]) -> int:
     """Run ``clipos predict``; returns the exit code."""
-    hush()
-    given = parse(make_parser(), arguments)
+    silence_libraries()
+    given = parse_arguments(predict_parser(), arguments)
     form, explain = choose_format(given), check_explain(given.explain, given.resume)
     if given.out is not None:
         check_out(Path(given.out), given.resume)
     check_paths(given.paths, "predict")
     detectors = load_on(given.file, given.pretrained, choose_devices(given.devices, given.device), given.trust)
     file = None if given.out is None else resumed(Path(given.out), form, detectors[0])
-    tally = Tally()
+    tally = PredictionCounts()
     try:
         with living_workers():
-            run(given, detectors, form, explain, file, tally)
+            predict_images(given, detectors, form, explain, file, tally)
     except KeyboardInterrupt:
         if file is not None and file.partial.exists():
             print(f"{file.partial} has {tally.images} rows more: go on with --resume", file=sys.stderr)
@@ -334,13 +336,13 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def run(
+def predict_images(
     given: argparse.Namespace,
     detectors: Sequence[Detector],
     form: str,
     explain: Path | None,
     file: RowFile | None,
-    tally: Tally,
+    tally: PredictionCounts,
 ) -> None:
     """Predict, and write the rows where they go."""
     paths = stream_paths(given.paths)

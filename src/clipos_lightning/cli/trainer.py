@@ -22,13 +22,13 @@ from ..data.datamodule import FewShotOOD
 from ..data.image_files import other_kinds
 from ..data.image_sets import FolderSet
 from ..errors import InputError
-from ..options.parser import LINKED, PackagedConfig, Parser, check_precision
+from ..options.parser import LINKED, PackagedConfig, TrainerParser, check_precision
 from ..reporting.callback import TestReport
 from ..training.callbacks import LastCheckpoint, ShotsManifest
 from ..training.checkpoint import as_config, model_options, read_checkpoint
 from ..training.module import ClipOS
-from ..utils.files import new_run_folder, whole
-from ..utils.progress import Progress, hush, process_rank, say
+from ..utils.files import atomic_write, new_run_folder
+from ..utils.progress import Progress, print_once, process_rank, silence_libraries
 from .commands import TRAINER_COMMANDS
 
 RUN_FOLDER = "CLIPOS_RUN_FOLDER"  # tells the processes that DDP starts where the first one writes
@@ -45,7 +45,7 @@ class SaveConfig(SaveConfigCallback):
     @rank_zero_only
     def save_config(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Whole or not at all."""
-        with whole(self.folder / "config.yaml") as path:
+        with atomic_write(self.folder / "config.yaml") as path:
             self.parser.save(self.config, path, skip_none=False, overwrite=True)
         for logger in trainer.loggers:
             if not isinstance(logger, CSVLogger):
@@ -117,7 +117,7 @@ class ClipOSCLI(LightningCLI):
             part.seed = seed if part.seed is None else part.seed
         self._dump_config()
         if self.checkpoint is not None:
-            check_options(self.config_dump["model"], model_options(self.checkpoint))
+            check_against_checkpoint(self.config_dump["model"], model_options(self.checkpoint))
 
     def instantiate_classes(self) -> None:
         """Data, model, then the trainer; the model learns how it is trained for its checkpoints."""
@@ -163,41 +163,43 @@ class ClipOSCLI(LightningCLI):
             )
             if left:
                 kinds = ", ".join(kind or "no suffix" for kind in sorted(left))
-                say(f"note: {left.total()} files of other kinds left out ({kinds})", sys.stderr)
+                print_once(f"note: {left.total()} files of other kinds left out ({kinds})", sys.stderr)
 
     def after_fit(self) -> None:
         """What was chosen, and what comes next."""
         if not (self.folder / "last.ckpt").exists():
             raise InputError("nothing was trained: the checkpoint, or no step at all, is where --trainer.max_… ends")
         for note in self.model.notes:
-            say(note)
+            print_once(note)
         for spec in self.datamodule.ood_specs:
             if spec.folder is not None and not (self.datamodule.root / spec.folder).is_dir():
-                say(
+                print_once(
                     f"note: OOD set {spec.name!r} has no folder {self.datamodule.root / spec.folder}; test will need it"
                 )
         checkpoint = shlex.quote(str(self.folder / "last.ckpt"))
         tested = self.datamodule.id_set.test is not None
         root = elsewhere(self.datamodule.root)
-        say(f"{'to decide' if tested else 'next'}: clipos calibrate {checkpoint} IMAGES{root and f' --root {root}'}")
+        print_once(
+            f"{'to decide' if tested else 'next'}: clipos calibrate {checkpoint} IMAGES{root and f' --root {root}'}"
+        )
         if tested:
-            say(f"next: clipos test --ckpt_path {checkpoint}{root and f' --data.root {root}'}")
+            print_once(f"next: clipos test --ckpt_path {checkpoint}{root and f' --data.root {root}'}")
         self.end()
 
     def after_validate(self) -> None:
         """The figures, then where it is."""
         figures = {k: float(v) for k, v in self.trainer.callback_metrics.items() if k.startswith("val/")}
         for name, value in figures.items():
-            say(f"{name:<28}{value:7.2f}")
+            print_once(f"{name:<28}{value:7.2f}")
         self.end()
 
     def end(self) -> None:
         """Where it is; always the last line."""
-        say(f"run: {self.folder}")
+        print_once(f"run: {self.folder}")
 
     def after_test(self) -> None:
         """Where it is; always the last line."""
-        say(f"report: {self.folder / 'report.html'}")
+        print_once(f"report: {self.folder / 'report.html'}")
         self.end()
 
 
@@ -231,7 +233,7 @@ def value_of(words: Sequence[str], option: str) -> str | None:
     return None if value in (None, "null", "") else value
 
 
-def check_options(ours: dict[str, Any], trained: dict[str, Any]) -> None:
+def check_against_checkpoint(ours: dict[str, Any], trained: dict[str, Any]) -> None:
     """Model options given beside a checkpoint agree with it, but for those that are free at test time.
 
     Raises:
@@ -272,13 +274,13 @@ def main(arguments: Sequence[str]) -> None:
     Raises:
         InputError: whatever is wrong with them.
     """
-    hush()
+    silence_libraries()
     try:
         ClipOSCLI(
             ClipOS,
             FewShotOOD,
             args=list(arguments),
-            parser_class=Parser,
+            parser_class=TrainerParser,
             save_config_callback=SaveConfig,
             seed_everything_default=1,
             trainer_defaults={"default_root_dir": "runs", "log_every_n_steps": 1, "enable_model_summary": False},

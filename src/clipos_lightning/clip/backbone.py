@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from ..data.transforms import resize_where_it_is
 from ..errors import InputError
 from ..types import ImageFeatures, Images, Patches, PathName, Texts
-from .blocks import finish, project_in
+from .blocks import finish_block, project_in
 from .compiled import FixedShapes, Tensors
-from .support import check_supported, fingerprint, is_plain
+from .support import check_supported, fingerprint, is_clip_block
 from .surgery import SurgeryOptions, attend, context_matrix, patch_context
 from .text import encode_shared, encode_whole
 
@@ -60,7 +60,7 @@ class FrozenClip(nn.Module):
         self.clip, self.tokenizer, self.name, self.activation, self.surgery = clip, tokenizer, name, activation, surgery
         self.image_size: int = clip.visual.image_size[0]
         self.grid: tuple[int, int] = clip.visual.grid_size
-        self.shares_beginnings = all(is_plain(block) for block in clip.transformer.resblocks)
+        self.shares_beginnings = all(is_clip_block(block) for block in clip.transformer.resblocks)
         self.fingerprint = weights_fingerprint or fingerprint(clip)
         blocks = len(clip.visual.transformer.resblocks)
         if not 0 <= self.depth(surgery) <= blocks:
@@ -149,9 +149,9 @@ class FrozenClip(nn.Module):
             for s in (s for s in added if i >= begins[s]):
                 added[s] = added[s] + self.surgery_step(block, x, (q, k, v), s)
             if last and "local" in paths:
-                local = self.project(finish(block, x, v)[:, 1:])  # LoCoOp's: out_proj(v) in place of attention
+                local = self.project(finish_block(block, x, v)[:, 1:])  # LoCoOp's: out_proj(v) in place of attention
             rows = slice(0, LAST_ROWS if last and alone else None)
-            x = finish(block, x[:, rows], attend(q[:, rows], k, v, heads))
+            x = finish_block(block, x[:, rows], attend(q[:, rows], k, v, heads))
             added |= {s: x for s in added if i < begins[s]}
         clip = self.project(x[:, 1:]) if "clip" in paths else None
         return self.project(x[:, :1])[:, 0], clip, local, *(self.project(y[:, 1:]) for y in added.values())

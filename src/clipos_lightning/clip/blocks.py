@@ -8,10 +8,10 @@ from torch import Tensor
 
 QUICK = 1.702  # QuickGELU(x) = x sigmoid(1.702 x)
 
-Rows = Float[Tensor, "*rows width"]
+TokenRows = Float[Tensor, "*rows width"]
 
 
-def mlp(block: Any, x: Rows) -> Rows:
+def mlp(block: Any, x: TokenRows) -> TokenRows:
     """The block's MLP. QuickGELU in one wide pass, not three: silu(a x) / a, its factors on the narrow sides."""
     if type(block.mlp.gelu).__name__ != "QuickGELU":
         return block.mlp(x)
@@ -21,13 +21,13 @@ def mlp(block: Any, x: Rows) -> Rows:
     return F.linear(hidden, last.weight, QUICK * last.bias) / QUICK
 
 
-def finish(block: Any, x: Rows, attended: Rows) -> Rows:
+def finish_block(block: Any, x: TokenRows, attended: TokenRows) -> TokenRows:
     """The rest of a block after its attention: out-projection, residuals, MLP."""
     x = x + block.ls_1(block.attn.out_proj(attended))
     return x + block.ls_2(mlp(block, block.ln_2(x)))
 
 
-def project_in(block: Any, x: Rows, first: int = 0, stop: int = 3) -> Float[Tensor, "*rows projected"]:
+def project_in(block: Any, x: TokenRows, first: int = 0, stop: int = 3) -> Float[Tensor, "*rows projected"]:
     """q, k and v of ln_1(x) beside each other, or some of them: 0, 1 and 2."""
     rows = slice(first * x.shape[-1], stop * x.shape[-1])
     return F.linear(block.ln_1(x), block.attn.in_proj_weight[rows], block.attn.in_proj_bias[rows])

@@ -20,7 +20,7 @@ def fingerprint(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def is_plain(block: Any) -> bool:
+def is_clip_block(block: Any) -> bool:
     """CLIP's own attention, q, k and v kept together, without the norms and scales of open_clip's custom blocks."""
     names = ("ln_q", "ln_k", "ln_inner", "head_scale", "logit_scale")
     extras = [getattr(block, "ln_attn", None), *(getattr(block.attn, name, None) for name in names)]
@@ -37,7 +37,7 @@ def check_supported(clip: nn.Module, tokenizer: Any, name: str) -> None:
         problem = f"its image tower is a {type(visual).__name__}, not a ViT with a class token"
     elif visual.attn_pool is not None or visual.pool_type != "tok":
         problem = "its image tower does not pool by the class token"
-    elif not all(is_plain(block) for block in visual.transformer.resblocks):
+    elif not all(is_clip_block(block) for block in visual.transformer.resblocks):
         problem = "its attention blocks are not CLIP's own"
     elif visual.image_size[0] != visual.image_size[1]:
         problem = "its images are not square"

@@ -14,17 +14,17 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..types import Texts
-from .blocks import finish, project_in
+from .blocks import finish_block, project_in
 from .surgery import split_heads
 
-Tokens = Float[Tensor, "prompts tokens width"]
-Rows = Float[Tensor, "rows width"]
+PromptTokens = Float[Tensor, "prompts tokens width"]
+PromptRows = Float[Tensor, "rows width"]
 Heads = Float[Tensor, "prompts tokens heads head"]
 Far = Float[Tensor, "start heads head"]
 Groups = list[tuple[int, int]]
 
 
-def encode_whole(clip: Any, embeddings: Tokens, ends: Int[Tensor, " prompts"]) -> Texts:
+def encode_whole(clip: Any, embeddings: PromptTokens, ends: Int[Tensor, " prompts"]) -> Texts:
     """Text features of prompts given as token embeddings, (K, D); nothing after the last end is computed.
 
     Args:
@@ -39,7 +39,7 @@ def encode_whole(clip: Any, embeddings: Tokens, ends: Int[Tensor, " prompts"]) -
 
 
 def encode_shared(
-    clip: Any, beginning: Float[Tensor, "start width"], rests: Tokens, ends: Int[Tensor, " prompts"]
+    clip: Any, beginning: Float[Tensor, "start width"], rests: PromptTokens, ends: Int[Tensor, " prompts"]
 ) -> Texts:
     """Text features of prompts that begin alike, (K, D): as `encode_whole` of beginning + rest.
 
@@ -62,20 +62,20 @@ def encode_shared(
         parts = project_in(block, x)
         seen, own = parts.split([start, len(rows)])
         attended = attend_groups(block, own[:, : x.shape[1]], own[:, x.shape[1] :], seen[:, x.shape[1] :], groups)
-        x = finish(block, x, torch.cat([attend_alone(block, seen), attended]))
+        x = finish_block(block, x, torch.cat([attend_alone(block, seen), attended]))
     x_end = x[start - 1 + (ends[order] + 1).cumsum(0)]  # nothing looks at other tokens after the last block
     seen, own = project_in(last, x, 1).split([start, len(rows)])
-    x_end = finish(last, x_end, attend_groups(last, project_in(last, x_end, 0, 1), own, seen, groups))
+    x_end = finish_block(last, x_end, attend_groups(last, project_in(last, x_end, 0, 1), own, seen, groups))
     return project(clip, x_end)[torch.argsort(order)]
 
 
-def attend_alone(block: Any, parts: Rows) -> Rows:
+def attend_alone(block: Any, parts: PromptRows) -> PromptRows:
     """Causal attention of the beginning's tokens among themselves; ``parts``: their q, k and v."""
     q, k, v = (split_heads(part[None], block.attn.num_heads) for part in parts.chunk(3, dim=-1))
     return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)[0]
 
 
-def attend_groups(block: Any, q: Rows, own: Rows, seen: Rows, groups: Groups) -> Rows:
+def attend_groups(block: Any, q: PromptRows, own: PromptRows, seen: PromptRows, groups: Groups) -> PromptRows:
     """Prompts' tokens attend to the beginning and to their own prompt's tokens up to themselves.
 
     Args:
@@ -92,11 +92,11 @@ def attend_groups(block: Any, q: Rows, own: Rows, seen: Rows, groups: Groups) ->
     found = []
     for (count, _), mine, rows in zip(groups, asking, own.split(sizes), strict=True):
         q_, k, v = (part.view(count, -1, heads, width // heads) for part in (mine, *rows.chunk(2, dim=-1)))
-        found.append(attend(q_, k, v, far_k, far_v).flatten(0, 1).flatten(1))
+        found.append(attend_with_prefix(q_, k, v, far_k, far_v).flatten(0, 1).flatten(1))
     return torch.cat(found)
 
 
-def attend(q: Heads, k: Heads, v: Heads, far_k: Far, far_v: Far) -> Heads:
+def attend_with_prefix(q: Heads, k: Heads, v: Heads, far_k: Far, far_v: Far) -> Heads:
     """Attention of prompts' last tokens q to all of the beginning's keys, and to their own ones up to themselves."""
     asked, length = q.shape[1], k.shape[1]
     later = torch.ones(length, length, dtype=torch.bool, device=q.device).triu(1)[-asked:]

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .image_sets import FolderSet, Picture
+from .image_sets import FolderSet, LabelledPicture
 
 Box = tuple[float, float, float, float]
-COLUMNS = ["path", "x0", "y0", "x1", "y1"]
+BOX_COLUMNS = ["path", "x0", "y0", "x1", "y1"]
 
 
 class BoxedSet(FolderSet):
@@ -27,10 +27,10 @@ class BoxedSet(FolderSet):
         super().__init__(plain.name, plain.root, plain.keys, plain.labels)
         self.boxes, self.has_masks = boxes, True
 
-    def read(self, position: int) -> Picture:
+    def read(self, position: int) -> LabelledPicture:
         """The image, and its boxes filled."""
         image = super().read(position).image
-        return Picture(image, fill(self.boxes.get(self.keys[position], ()), image.width, image.height))
+        return LabelledPicture(image, fill(self.boxes.get(self.keys[position], ()), image.width, image.height))
 
 
 def fill(boxes: Sequence[Box], width: int, height: int) -> NDArray[np.float32]:
@@ -58,10 +58,10 @@ def read_boxes(path: Path, keys: set[str]) -> dict[str, list[Box]]:
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             rows = csv.DictReader(file)
-            if rows.fieldnames != COLUMNS:
-                raise InputError(f"{path}: its first line must be {','.join(COLUMNS)}")
+            if rows.fieldnames != BOX_COLUMNS:
+                raise InputError(f"{path}: its first line must be {','.join(BOX_COLUMNS)}")
             for row in rows:
-                x0, y0, x1, y1 = (float(row[name]) for name in COLUMNS[1:])
+                x0, y0, x1, y1 = (float(row[name]) for name in BOX_COLUMNS[1:])
                 if not all(map(math.isfinite, (x0, y0, x1, y1))):
                     raise InputError(f"{path}, line {rows.line_num}: x0, y0, x1 and y1 are pixels")
                 if row["path"] not in keys and (path.parent / row["path"]).is_file():
@@ -72,5 +72,5 @@ def read_boxes(path: Path, keys: set[str]) -> dict[str, list[Box]]:
                     raise InputError(f"{path}, line {rows.line_num}: the box is empty; it takes x0 < x1 and y0 < y1")
                 found.setdefault(row["path"], []).append((x0, y0, x1, y1))
     except (OSError, ValueError, TypeError, csv.Error) as error:
-        raise InputError(f"{path}: not a table of {','.join(COLUMNS)} with numbers: {error}") from error
+        raise InputError(f"{path}: not a table of {','.join(BOX_COLUMNS)} with numbers: {error}") from error
     return found

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..utils.files import whole
+from ..utils.files import atomic_write
 from .arrays import Arrays
 from .image_sets import ArraySet, FolderSet, ImageSet
 
@@ -115,7 +115,7 @@ def keep(root: Path, key: str, rows: NDArray[Any]) -> NDArray[Any]:
     """Write the records, whole or not at all, and map them; the given ones where the root cannot be written."""
     with suppress(OSError):
         (root / FOLDER).mkdir(exist_ok=True)
-        with whole(root / FOLDER / f"{key}.npy") as partial, open(partial, "wb") as file:
+        with atomic_write(root / FOLDER / f"{key}.npy") as partial, open(partial, "wb") as file:
             np.save(file, rows, allow_pickle=False)
     kept = load(root, key)
     return rows if kept is None else kept

@@ -71,6 +71,6 @@ def check_texts(texts: Any, where: str, template: bool) -> None:
         raise InputError(f"--data.class_names: {where}: each template holds {{}} once, where the class name stands")
 
 
-def is_plain(wordings: Sequence[Wording]) -> bool:
+def one_name_each(wordings: Sequence[Wording]) -> bool:
     """Whether one name a class says it all."""
     return all(len(wording["names"]) == 1 and "templates" not in wording for wording in wordings)

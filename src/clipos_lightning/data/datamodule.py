@@ -1,7 +1,7 @@
 """The LightningDataModule: few-shot ID images for training, the ID test set and every OOD set for testing."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from ..errors import InputError
 from .benchmarks import BENCHMARKS, kind_of, open_every_ood, open_id, parse_ood_specs
 from .cache import cached_folder
-from .class_prompts import Wording, is_plain, read_wordings
+from .class_prompts import Wording, one_name_each, read_wordings
 from .classnames import read_class_list
 from .image_sets import FolderSet, ImageSet, ModelSizeImages
 from .resolution import ReducedSet, native_side
@@ -130,7 +130,7 @@ class FewShotOOD(LightningDataModule):
         names = self.id_set.class_names
         wordings = read_wordings(class_names, self.id_set.class_keys, names) if class_names else []
         self.class_names: list[str] = [wording["names"][0] for wording in wordings] or names
-        self.class_wordings: list[Wording] | None = None if is_plain(wordings) else wordings
+        self.class_wordings: list[Wording] | None = None if one_name_each(wordings) else wordings
         self.tests: dict[str, tuple[ImageSet, list[int]]] = {}
         self.drawn: list[int] = []
         self.image_size = 0
@@ -211,19 +211,6 @@ class FewShotOOD(LightningDataModule):
         assert train.labels is not None
         name = self.id_set.class_keys[train.labels[position]]
         return view(image, self.image_size, view_rng(self.seed, name, train.shot_key(position), number))
-
-    def shot_views(self, views: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """These views of every drawn image, whatever ``--data.views`` is.
-
-        Args:
-            views: V of them; 0 is the image as it is.
-
-        Returns:
-            Images, uint8 (V N, 3, H, W), and labels (V N,), view after view.
-        """
-        count = len(self.drawn)
-        rows = torch.tensor([v * count + i for v in views for i in range(count)], dtype=torch.long)
-        return self.shot_images(rows), self.shot_labels[:count].repeat(len(views))
 
     def global_batch(self, step: int) -> dict[str, Any]:
         """The batch of a step over all processes, a pure function of (seed, step): ``step``, ``index``, ``label``.

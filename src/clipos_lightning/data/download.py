@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from ..errors import InputError
 
-CHUNK = 1 << 18
+BLOCK_BYTES = 1 << 18
 TRIES = 4  # that bring no byte more, before giving up
 PAUSE = 1.0  # seconds before the second try; twice as long before each further one
 TIMEOUT = 60.0  # seconds without a byte
@@ -162,7 +162,7 @@ def connect(url: str, path: Path, start: int) -> http.client.HTTPResponse | None
 def read_piece(response: http.client.HTTPResponse) -> bytes:
     """What has arrived, at most a chunk; empty at the end."""
     try:
-        return response.read1(CHUNK)
+        return response.read1(BLOCK_BYTES)
     except (OSError, http.client.HTTPException) as error:
         raise Dropped(f"the connection was lost ({error})") from error
 
@@ -183,7 +183,7 @@ def file_md5(path: Path, progress: bool = True) -> str:
     """A file's md5."""
     digest = hashlib.md5(usedforsecurity=False)
     with open(path, "rb") as file, bar(f"checking {path.name}", size_of(path), 0, progress) as shown:
-        while piece := file.read(CHUNK):
+        while piece := file.read(BLOCK_BYTES):
             digest.update(piece)
             shown.update(len(piece))
     return digest.hexdigest()

@@ -92,15 +92,15 @@ def id_scenes(asked: Request) -> IdSet:
 
 def id_cifar10(asked: Request) -> IdSet:
     """CIFAR-10 as its own python batches, in ``cifar-10-batches-py`` below the root (or ``cifar10/``)."""
-    return cifar("cifar10", CIFAR10, asked)
+    return id_cifar("cifar10", CIFAR10, asked)
 
 
 def id_cifar100(asked: Request) -> IdSet:
     """CIFAR-100's fine labels, as its own python batches, in ``cifar-100-python`` below the root."""
-    return cifar("cifar100", CIFAR100, asked)
+    return id_cifar("cifar100", CIFAR100, asked)
 
 
-def cifar(name: str, names: Sequence[str], asked: Request) -> IdSet:
+def id_cifar(name: str, names: Sequence[str], asked: Request) -> IdSet:
     """Either, training and test split."""
     return arrays(name, names, read_cifar_split(name, asked, "train"), read_cifar_split(name, asked, "test"))
 

@@ -20,7 +20,7 @@ from .transforms import as_rgb, batch_to_model_size, mask_to_model_size, to_mode
 
 
 @dataclass
-class Picture:
+class LabelledPicture:
     """One image, and where the set has them the true object mask, (H, W) in [0, 1]."""
 
     image: Image.Image
@@ -49,7 +49,7 @@ class ImageSet(ABC):
         return len(self.keys)
 
     @abstractmethod
-    def read(self, position: int) -> Picture:
+    def read(self, position: int) -> LabelledPicture:
         """The image at this position; an unreadable one is an InputError that names it."""
 
     def size(self, position: int) -> tuple[int, int]:
@@ -79,9 +79,9 @@ class FolderSet(ImageSet):
         super().__init__(name, keys, labels)
         self.root = root
 
-    def read(self, position: int) -> Picture:
+    def read(self, position: int) -> LabelledPicture:
         """Decode the file."""
-        return Picture(open_image(self.root / self.keys[position]))
+        return LabelledPicture(open_image(self.root / self.keys[position]))
 
     def size(self, position: int) -> tuple[int, int]:
         """From the file's head, without decoding it."""
@@ -112,9 +112,9 @@ class ArraySet(ImageSet):
         super().__init__(name, [str(i) for i in range(len(images))] if keys is None else keys, labels)
         self.images = images
 
-    def read(self, position: int) -> Picture:
+    def read(self, position: int) -> LabelledPicture:
         """One row of the array."""
-        return Picture(Image.fromarray(self.images[position]))
+        return LabelledPicture(Image.fromarray(self.images[position]))
 
 
 class SceneSet(ImageSet):
@@ -134,10 +134,10 @@ class SceneSet(ImageSet):
         super().__init__(kind, [str(i) for i in range(count)], labels, has_masks=kind == "id")
         self.kind, self.stream, self.seed = kind, stream, seed
 
-    def read(self, position: int) -> Picture:
+    def read(self, position: int) -> LabelledPicture:
         """Render it."""
         scene = scenes.render(self.kind, self.stream, self.seed, position)
-        return Picture(Image.fromarray(scene.image), scene.mask if self.has_masks else None)
+        return LabelledPicture(Image.fromarray(scene.image), scene.mask if self.has_masks else None)
 
 
 class TorchvisionSet(ImageSet):
@@ -147,11 +147,11 @@ class TorchvisionSet(ImageSet):
         super().__init__(name, keys, None)
         self.items = [(part, i) for part in parts for i in range(len(part))]
 
-    def read(self, position: int) -> Picture:
+    def read(self, position: int) -> LabelledPicture:
         """torchvision's own reader."""
         part, i = self.items[position]
         try:
-            return Picture(part[i][0])
+            return LabelledPicture(part[i][0])
         except OSError as error:
             raise unreadable(self.keys[position], error) from error
 

@@ -1,7 +1,7 @@
 """OOD images at the ID set's resolution: first down to the ID images' own size, then up with everything else."""
 
 from ..errors import InputError
-from .image_sets import ImageSet, Picture
+from .image_sets import ImageSet, LabelledPicture
 from .transforms import as_rgb, to_side
 
 
@@ -15,10 +15,10 @@ class ReducedSet(ImageSet):
         super().__init__(images.name, images.keys, images.labels)
         self.images, self.side = images, side
 
-    def read(self, position: int) -> Picture:
+    def read(self, position: int) -> LabelledPicture:
         """The image, scaled down."""
         image = as_rgb(self.images.read(position).image)
-        return Picture(to_side(image, self.side) if min(image.size) > self.side else image)
+        return LabelledPicture(to_side(image, self.side) if min(image.size) > self.side else image)
 
 
 def native_side(images: ImageSet) -> int:

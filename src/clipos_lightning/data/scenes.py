@@ -29,7 +29,7 @@ from PIL import Image, ImageDraw, ImageFont
 from .shapes import SHAPES, Part
 
 Plane = NDArray[np.floating]
-Picture = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 
 KINDS = ("id", "seen_shapes", "new_shapes", "texture", "noise", "letters")
 STREAMS = {"train": 1, "tune": 2, "report": 3}
@@ -70,7 +70,7 @@ class Scene:
         background: the name of the pattern behind the object, one of `BACKGROUNDS`, "" without an object.
     """
 
-    image: Picture
+    image: Pixels
     mask: NDArray[np.float32]
     shape: str
     color: str
@@ -166,13 +166,13 @@ def render_scene(rng: Generator, shape: str | None = None, *, size: int = 32, su
     return Scene(image, _reduce(cover, size), shape, color, background)
 
 
-def render_texture(rng: Generator, size: int = 32) -> Picture:
+def render_texture(rng: Generator, size: int = 32) -> Pixels:
     """A background without an object, of `BACKGROUNDS` or `NEW_TEXTURES`: (size, size, 3) uint8."""
     pattern = _pattern(rng, _pick(rng, BACKGROUNDS + NEW_TEXTURES), SUPERSAMPLE * size)
     return _compose(rng, pattern, np.zeros_like(pattern), "white", size)
 
 
-def render_noise(rng: Generator, size: int = 32) -> Picture:
+def render_noise(rng: Generator, size: int = 32) -> Pixels:
     """A random mixture of per-pixel noise and smooth noise, coloured or grey: (size, size, 3) uint8."""
     channels = 3 if rng.random() < 0.7 else 1
     cells = int(rng.integers(2, max(3, size // 2)))
@@ -183,7 +183,7 @@ def render_noise(rng: Generator, size: int = 32) -> Picture:
     return _to_uint8(np.broadcast_to(image, (size, size, 3)))
 
 
-def render_letters(rng: Generator, size: int = 32) -> Picture:
+def render_letters(rng: Generator, size: int = 32) -> Pixels:
     """One to three large letters of one colour on a background: (size, size, 3) uint8."""
     color, n = _pick(rng, tuple(COLORS)), SUPERSAMPLE * size
     return _compose(rng, _pattern(rng, _pick(rng, BACKGROUNDS), n), _draw_letters(rng, n), color, size)
@@ -256,7 +256,7 @@ def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
     return ImageFont.load_default(size)
 
 
-def _compose(rng: Generator, pattern: Plane, cover: Plane, color: str, size: int) -> Picture:
+def _compose(rng: Generator, pattern: Plane, cover: Plane, color: str, size: int) -> Pixels:
     """Lay the object over a background of two random colours, shade it and add noise: (size, size, 3) uint8.
 
     Colours are affine in `pattern` and `cover` (n, n each), so these are averaged down first: one plane, not three.
@@ -277,5 +277,5 @@ def _reduce(plane: Plane, size: int) -> NDArray[np.float32]:
     return np.asarray(plane.reshape(size, k, size, k).mean((1, 3)), dtype=np.float32)
 
 
-def _to_uint8(picture: NDArray[np.floating]) -> Picture:
+def _to_uint8(picture: NDArray[np.floating]) -> Pixels:
     return np.asarray(np.clip(picture, 0, 255), dtype=np.uint8)

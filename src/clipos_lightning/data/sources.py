@@ -91,7 +91,7 @@ RESEARCH = "non-commercial research and education only (its terms of access)"
 ID_LIKE = "Contains ID-like images: objects of ImageNet's classes (Bitterwolf et al. 2023, arXiv:2306.00826)."
 
 
-def cifar(classes: int, md5: str, size: int, folder: str, batches: tuple[str, ...], note: str) -> Source:
+def cifar_source(classes: int, md5: str, size: int, folder: str, batches: tuple[str, ...], note: str) -> Source:
     """CIFAR-10 or CIFAR-100, as its authors' python batches."""
     file = f"cifar-{classes}-python.tar.gz"
     return Source(
@@ -139,7 +139,7 @@ def mos(title: str, name: str, md5: str, licence: str, note: str) -> Source:
 
 
 SOURCES: dict[str, Source] = {
-    "cifar10": cifar(
+    "cifar10": cifar_source(
         classes=10,
         md5="c58f30108f718f92721af3b95e74349a",
         size=170_498_071,
@@ -147,7 +147,7 @@ SOURCES: dict[str, Source] = {
         batches=("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"),
         note="As OOD set of CIFAR-100: near.",
     ),
-    "cifar100": cifar(
+    "cifar100": cifar_source(
         classes=100,
         md5="eb9058c3a382ffc7106e4002c42a8d85",
         size=169_001_437,

@@ -19,7 +19,7 @@ from ..evaluation.heads import Head
 from ..evaluation.results import MAP_PATHS
 from ..evaluation.scores import ScoreOptions, find_score
 from ..method.mask import MaskOptions
-from ..training.checkpoint import brief, known_options, read_checkpoint, refuse_imports
+from ..training.checkpoint import known_options, read_checkpoint, refuse_imports, shorten_value
 from ..types import Explanation, ImageFeatures, Images
 from .file import read_artefact, write_artefact
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 UNKNOWN = "unknown"  # the decision below the threshold
 BATCH = 128
 
-Picture = Image.Image | str | Path | Tensor
+ImageInput = Image.Image | str | Path | Tensor
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Decision:
 
 
 @dataclass
-class Judgement:
+class Prediction:
     """What a detector says of a batch: ``predicted`` class indices, their ``probability``, ``score``; each (B,).
 
     ``shares`` are all classes' probabilities, (B, C).
@@ -199,27 +199,27 @@ class Detector:
         return self.head.scores[0]
 
     @torch.inference_mode()
-    def judge(self, images: Images) -> Judgement:
+    def predict(self, images: Images) -> Prediction:
         """Class, probability and score of uint8 images at the model's size, (B, 3, S, S)."""
-        return self.judge_features(self.backbone.encode_image(images.to(self.backbone.device), self.head.paths))
+        return self.predict_features(self.backbone.encode_image(images.to(self.backbone.device), self.head.paths))
 
-    def judge_features(self, features: ImageFeatures) -> Judgement:
+    def predict_features(self, features: ImageFeatures) -> Prediction:
         """Class, probability and score of features that hold the paths of ``head.paths``."""
-        scores, cosine = self.head.judge(features)
+        scores, cosine = self.head.score(features)
         shares = (self.head.scale * cosine / self.temperature).softmax(1)
         best = shares.max(1)
-        return Judgement(best.indices, best.values, scores[self.score], shares)
+        return Prediction(best.indices, best.values, scores[self.score], shares)
 
     @torch.inference_mode()
-    def maps(self, images: Images, label: int | None = None) -> tuple[Judgement, Explanation]:
-        """As :meth:`judge`, and S, S_clip and the mask for the predicted or a given class, by one forward."""
+    def maps(self, images: Images, label: int | None = None) -> tuple[Prediction, Explanation]:
+        """As :meth:`predict`, and S, S_clip and the mask for the predicted or a given class, by one forward."""
         paths = self.head.paths | MAP_PATHS | self.head.mask.paths
         features = self.backbone.encode_image(images.to(self.backbone.device), paths)
-        seen = self.judge_features(features)
+        seen = self.predict_features(features)
         labels = seen.predicted if label is None else torch.full_like(seen.predicted, label)
         return seen, Explanation(seen.predicted, seen.probability, *self.head.maps(features, labels))
 
-    def decide(self, seen: Judgement) -> list[Decision]:
+    def decide(self, seen: Prediction) -> list[Decision]:
         """A judgement in words."""
         rows = zip(seen.predicted.tolist(), seen.probability.tolist(), seen.score.tolist(), strict=True)
         return [self.decision(self.class_names[c], probability, score) for c, probability, score in rows]
@@ -229,7 +229,7 @@ class Detector:
         inside = self.threshold is None or score >= self.threshold
         return Decision(class_name if inside else UNKNOWN, class_name, probability, score, self.threshold)
 
-    def prepare(self, images: Picture | Iterable[Picture]) -> Images:
+    def prepare(self, images: ImageInput | Iterable[ImageInput]) -> Images:
         """Pictures of any size as uint8 at the model's size, (B, 3, S, S).
 
         Raises:
@@ -241,10 +241,10 @@ class Detector:
     @overload
     def __call__(self, images: Image.Image | str | Path) -> Decision: ...  # type: ignore[overload-overlap]
     @overload
-    def __call__(self, images: Iterable[Picture]) -> list[Decision]: ...
+    def __call__(self, images: Iterable[ImageInput]) -> list[Decision]: ...
     @overload
     def __call__(self, images: Tensor) -> Decision | list[Decision]: ...
-    def __call__(self, images: Picture | Iterable[Picture]) -> Decision | list[Decision]:
+    def __call__(self, images: ImageInput | Iterable[ImageInput]) -> Decision | list[Decision]:
         """Decide.
 
         Args:
@@ -261,17 +261,17 @@ class Detector:
         for start in range(0, len(items), BATCH):
             pixels = self.prepare(items[start : start + BATCH])
             for batch in pixels.split(BATCH):
-                found += self.decide(self.judge(batch))
+                found += self.decide(self.predict(batch))
         one = isinstance(images, Image.Image | str | Path) or (isinstance(images, Tensor) and images.ndim == 3)
         return found[0] if one else found
 
 
-def as_list(images: Picture | Iterable[Picture]) -> list[Picture]:
+def as_list(images: ImageInput | Iterable[ImageInput]) -> list[ImageInput]:
     """One picture, or a tensor of several, as a list of one; a column of paths, say, as a list."""
     return [images] if isinstance(images, Image.Image | str | Path | Tensor) else list(images)
 
 
-def open_pictures(image: Picture) -> Iterator[Image.Image]:
+def open_pictures(image: ImageInput) -> Iterator[Image.Image]:
     """The picture behind a path or a tensor; those of a batch, one by one."""
     if isinstance(image, str | Path):
         yield open_image(Path(image))
@@ -302,6 +302,6 @@ def check_backbone(path: str | Path, backbone: FrozenClip, record: dict[str, Any
         ours = getattr(backbone, key)
         if ours != record[key]:
             raise InputError(
-                f"{path} was made with other {what} of {backbone.name}: {brief(record[key])}, here {brief(ours)}; give "
-                "those weights (pretrained)"
+                f"{path} was made with other {what} of {backbone.name}: {shorten_value(record[key])}, here "
+                f"{shorten_value(ours)}; give those weights (pretrained)"
             )

@@ -10,7 +10,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import InputError
-from ..utils.files import check_parent, whole
+from ..utils.files import atomic_write, check_parent
 
 FORMAT = 1
 KEY = "clipos"  # of the JSON among the file's metadata
@@ -44,7 +44,7 @@ def write_artefact(path: str | Path, tensors: Mapping[str, Tensor], record: Mapp
         raise InputError(f"{path} exists: give another name, or remove it")
     check_parent(path)
     plain = {name: tensor.detach().float().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_bytes(save(plain, {KEY: json.dumps({"format": FORMAT, **record}, ensure_ascii=False)}))
 
 

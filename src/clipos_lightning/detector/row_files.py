@@ -16,38 +16,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..utils.files import check_parent, whole
+from ..utils.files import atomic_write, check_parent
 
-COLUMNS = ("path", "class", "probability", "score", "error", "decision", "threshold")
+ROW_COLUMNS = ("path", "class", "probability", "score", "error", "decision", "threshold")
 DIGITS = {"probability": ".6g", "score": ".9g", "threshold": ".9g"}
 JUDGED_AGAIN = 8  # rows that must be what the detector says now, before a run goes on
-Row = dict[str, Any]  # by column; None: nothing to say
+PredictionRow = dict[str, Any]  # by column; None: nothing to say
 
 
-def cell(column: str, value: Any) -> str:
+def format_value(column: str, value: Any) -> str:
     """A value as it stands in the CSV; nothing as an empty cell."""
     return "" if value is None else value if isinstance(value, str) else format(value, DIGITS[column])
 
 
-def csv_line(row: Row | None) -> str:
+def csv_line(row: PredictionRow | None) -> str:
     """A row as CSV; None: the header."""
     line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(COLUMNS if row is None else [cell(c, row[c]) for c in COLUMNS])
+    csv.writer(line, lineterminator="\n").writerow(
+        ROW_COLUMNS if row is None else [format_value(c, row[c]) for c in ROW_COLUMNS]
+    )
     return line.getvalue()
 
 
-def json_line(row: Row | None) -> str:
+def json_line(row: PredictionRow | None) -> str:
     """A row as a JSON object with the digits of the CSV; None: no header."""
     if row is None:
         return ""
-    plain = {c: v if v is None or isinstance(v, str) else float(cell(c, v)) for c, v in row.items()}
+    plain = {c: v if v is None or isinstance(v, str) else float(format_value(c, v)) for c, v in row.items()}
     return json.dumps(plain, ensure_ascii=False) + "\n"
 
 
-def table_line(width: int, color: bool) -> Callable[[Row | None], str]:
+def table_line(width: int, color: bool) -> Callable[[PredictionRow | None], str]:
     """Rows aligned for a terminal: decision and class ``width`` wide, the path last, where it may be long."""
 
-    def line(row: Row | None) -> str:
+    def line(row: PredictionRow | None) -> str:
         if row is None:
             return f"{'decision':<{width}}  {'class':<{width}}  {'prob.':>7}  {'score':>9}  path\n"
         if row["error"]:
@@ -61,25 +63,25 @@ def table_line(width: int, color: bool) -> Callable[[Row | None], str]:
     return line
 
 
-LINES: dict[str, Callable[[Row | None], str]] = {"csv": csv_line, "jsonl": json_line}
+LINES: dict[str, Callable[[PredictionRow | None], str]] = {"csv": csv_line, "jsonl": json_line}
 
 
 # ---- what an earlier run wrote
 
 
-def read_csv(lines: Iterator[str], path: Path) -> Iterator[Row]:
+def read_csv(lines: Iterator[str], path: Path) -> Iterator[PredictionRow]:
     """Rows of a CSV of ours.
 
     Raises:
         InputError: other columns.
     """
     reader = csv.DictReader(lines)
-    if reader.fieldnames is not None and tuple(reader.fieldnames) != COLUMNS:
-        raise InputError(f"--resume: {path} has other columns than {','.join(COLUMNS)}: give another --out")
+    if reader.fieldnames is not None and tuple(reader.fieldnames) != ROW_COLUMNS:
+        raise InputError(f"--resume: {path} has other columns than {','.join(ROW_COLUMNS)}: give another --out")
     yield from reader
 
 
-def read_jsonl(lines: Iterator[str], path: Path) -> Iterator[Row]:
+def read_jsonl(lines: Iterator[str], path: Path) -> Iterator[PredictionRow]:
     """Rows of JSON lines of ours.
 
     Raises:
@@ -90,12 +92,15 @@ def read_jsonl(lines: Iterator[str], path: Path) -> Iterator[Row]:
             row = json.loads(line)
         except ValueError:
             row = None
-        if not isinstance(row, dict) or tuple(row) != COLUMNS:
+        if not isinstance(row, dict) or tuple(row) != ROW_COLUMNS:
             raise InputError(f"--resume: line {number} of {path} is not a row of clipos: give another --out")
         yield row
 
 
-READERS: dict[str, Callable[[Iterator[str], Path], Iterator[Row]]] = {"csv": read_csv, "jsonl": read_jsonl}
+ROW_READERS: dict[str, Callable[[Iterator[str], Path], Iterator[PredictionRow]]] = {
+    "csv": read_csv,
+    "jsonl": read_jsonl,
+}
 
 
 def whole_part(path: Path, form: str) -> int:
@@ -162,7 +167,7 @@ class RowFile:
         """Where rows are until the file is finished."""
         return partial_of(self.path)
 
-    def write(self, batches: Iterator[Sequence[Row]]) -> None:
+    def write(self, batches: Iterator[Sequence[PredictionRow]]) -> None:
         """Append rows, a batch at a time, then put the file in its place."""
         line, first = LINES[self.form], next(batches, [])  # nothing is left of a run that fails before it has a row
         with open(self.partial, "a", encoding="utf-8", errors="surrogateescape", newline="") as file:
@@ -192,7 +197,9 @@ def check_out(path: Path, resume: bool) -> None:
         raise InputError(f"predict: {partial_of(path)} is of a run that was stopped: add --resume, or remove it")
 
 
-def open_rows(path: Path, form: str, threshold: float | None, same: Callable[[Sequence[Row]], bool]) -> RowFile:
+def open_rows(
+    path: Path, form: str, threshold: float | None, same: Callable[[Sequence[PredictionRow]], bool]
+) -> RowFile:
     """The output, with what an earlier run left in it; half a row at its end is dropped.
 
     Args:
@@ -209,23 +216,23 @@ def open_rows(path: Path, form: str, threshold: float | None, same: Callable[[Se
     if not source.exists():
         return RowFile(path, form, Done(iter(())))
     end = whole_part(source, form)
-    rows = READERS[form](lines_until(source, end), source)
-    first: list[Row] = []
-    done = Done(paths_of(rows, source, cell("threshold", threshold), first))
+    rows = ROW_READERS[form](lines_until(source, end), source)
+    first: list[PredictionRow] = []
+    done = Done(paths_of(rows, source, format_value("threshold", threshold), first))
     if not same(first):
         raise another_detector(source)
     if source == path:
-        with whole(partial) as copy:
+        with atomic_write(partial) as copy:
             shutil.copyfile(path, copy)
     os.truncate(partial, end)
     return RowFile(path, form, done)
 
 
-def paths_of(rows: Iterator[Row], path: Path, threshold: str, first: list[Row]) -> Iterator[str]:
+def paths_of(rows: Iterator[PredictionRow], path: Path, threshold: str, first: list[PredictionRow]) -> Iterator[str]:
     """The rows' paths; ``first`` gets the first rows with a decision, which must all have this threshold."""
     for row in rows:
         if not row["error"]:
-            if cell("threshold", row["threshold"]) != threshold:
+            if format_value("threshold", row["threshold"]) != threshold:
                 raise another_detector(path)
             if len(first) < JUDGED_AGAIN:
                 first.append(row)

@@ -54,7 +54,7 @@ class Head:
         """The same on a device."""
         return replace(self, text=self.text.to(device), class_text=self.class_text.to(device))
 
-    def judge(self, features: ImageFeatures) -> tuple[dict[str, Tensor], Float[Tensor, "batch classes"]]:
+    def score(self, features: ImageFeatures) -> tuple[dict[str, Tensor], Float[Tensor, "batch classes"]]:
         """Scores of a batch, and the class token's cosines, whose argmax is the predicted class."""
         return compute_scores(self.scores, features, self.text, self.class_text, self.scale, self.mask, self.scoring)
 
@@ -66,7 +66,7 @@ class Head:
 
     def values(self, features: ImageFeatures) -> Float[Tensor, "batch columns"]:
         """What ``columns`` names."""
-        scores, cosine = self.judge(features)
+        scores, cosine = self.score(features)
         return torch.stack([column.float() for column in (cosine.argmax(1), *scores.values())], 1)
 
 
@@ -81,7 +81,7 @@ def all_surgeries(heads: Sequence[Head]) -> list[SurgeryOptions]:
     return asked or [heads[0].surgery]
 
 
-def judge_all(
+def score_all(
     heads: Sequence[Head], features: Mapping[SurgeryOptions, ImageFeatures]
 ) -> Float[Tensor, "batch columns"]:
     """Every head's values beside each other."""

@@ -11,12 +11,12 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from ..errors import InputError
+from ..types import FloatArray
 
-Scores = NDArray[np.floating]
 OOD_METRICS = ("auroc", "fpr95", "fpr95_ood_pos", "aupr_in", "aupr_out")
 
 
-def steps(positive: Scores, negative: Scores) -> tuple[Scores, Scores]:
+def counts_at_thresholds(positive: FloatArray, negative: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Counts of positives and negatives at or above each distinct score, from the highest down; (K,), (K,)."""
     values = np.concatenate([positive, negative])
     is_positive = np.concatenate([np.ones(len(positive)), np.zeros(len(negative))])
@@ -26,7 +26,7 @@ def steps(positive: Scores, negative: Scores) -> tuple[Scores, Scores]:
     return true, last + 1 - true
 
 
-def auroc(id_scores: Scores, ood_scores: Scores) -> float:
+def auroc(id_scores: FloatArray, ood_scores: FloatArray) -> float:
     """P(s_id > s_ood) + P(s_id = s_ood) / 2, in percent, from ranks: exact with ties.
 
     Example:
@@ -38,19 +38,19 @@ def auroc(id_scores: Scores, ood_scores: Scores) -> float:
     return float(100 * wins / 2 / (len(id_scores) * len(ood_scores)))
 
 
-def average_precision(positive: Scores, negative: Scores) -> float:
+def average_precision(positive: FloatArray, negative: FloatArray) -> float:
     """sum_k (R_k - R_{k-1}) P_k over the distinct thresholds, in percent (scikit-learn's definition)."""
-    true, false = steps(positive, negative)
+    true, false = counts_at_thresholds(positive, negative)
     recall = np.concatenate([[0.0], true / len(positive)])
     return float(100 * np.sum(np.diff(recall) * true / (true + false)))
 
 
-def fpr_at_recall(id_scores: Scores, ood_scores: Scores, recall: float = 0.95) -> float:
+def fpr_at_recall(id_scores: FloatArray, ood_scores: FloatArray, recall: float = 0.95) -> float:
     """Share of OOD accepted where the ID recall is closest to ``recall``, ID positive, in percent.
 
     Two recalls equally close: the higher; several thresholds with that recall: the lowest, as in MCM's code.
     """
-    true, false = steps(id_scores, ood_scores)
+    true, false = counts_at_thresholds(id_scores, ood_scores)
     distance = np.round(np.abs(true / len(id_scores) - recall), 12)
     chosen = np.flatnonzero(distance == distance.min())
     if true[chosen].max() == len(id_scores):  # full recall: at the first threshold that has it
@@ -58,14 +58,14 @@ def fpr_at_recall(id_scores: Scores, ood_scores: Scores, recall: float = 0.95) -
     return float(100 * false[chosen[-1]] / len(ood_scores))
 
 
-def fpr_at_tpr(positive: Scores, negative: Scores, tpr: float = 0.95) -> float:
+def fpr_at_tpr(positive: FloatArray, negative: FloatArray, tpr: float = 0.95) -> float:
     """Share of negatives at or above the highest threshold with at least ``tpr`` of the positives, in percent."""
-    true, false = steps(positive, negative)
+    true, false = counts_at_thresholds(positive, negative)
     first = np.flatnonzero(true / len(positive) >= tpr)[0]
     return float(100 * false[first] / len(negative))
 
 
-def ood_metrics(id_scores: Scores, ood_scores: Scores, what: str = "a score") -> dict[str, float]:
+def ood_metrics(id_scores: FloatArray, ood_scores: FloatArray, what: str = "a score") -> dict[str, float]:
     """All of ``OOD_METRICS`` in percent, for scores where higher = more in-distribution.
 
     Raises:
@@ -116,7 +116,7 @@ class OODMetrics(Metric):
         return ood_metrics(inside, outside)
 
 
-class Rows(Metric):
+class RowBuffer(Metric):
     """A table that grows batch by batch, (N, K) with a row's index first, gathered over processes without repeats."""
 
     full_state_update = False

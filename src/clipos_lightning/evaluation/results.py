@@ -1,6 +1,6 @@
 """Test tables: rows of images, columns of predictions, scores, and maps where there is a truth."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -12,13 +12,15 @@ from torch import Tensor
 from ..method.mask import similarity_map
 from ..types import Features, ImageFeatures, PathName
 from .heads import Head
-from .metrics import Rows
+from .metrics import RowBuffer
 
+Columns = Mapping[str, NDArray[np.float64]]  # column name to one value an image
+Results = Mapping[str, Columns]  # test set to its columns; the ID set is called "id"
 MAP_PATHS: frozenset[PathName] = frozenset({"clip", "vv"})
-MAPS = ("clip", "s", "truth")
+MAP_COLUMNS = ("clip", "s", "truth")
 
 
-class Table:
+class TestTable:
     """One test set's rows while it is tested.
 
     Args:
@@ -27,7 +29,7 @@ class Table:
     """
 
     def __init__(self, name: str, columns: list[str]) -> None:
-        self.name, self.columns, self.rows = name, columns, Rows(len(columns))
+        self.name, self.columns, self.rows = name, columns, RowBuffer(len(columns))
         self.rows.update(torch.empty(0), torch.empty(0, len(columns)))  # a process may have no image of a small set
 
     def gather(self) -> dict[str, NDArray[np.float64]]:
@@ -39,7 +41,7 @@ def column_names(heads: Sequence[Head], grid: tuple[int, int], masked: bool) -> 
     """Predicted class and scores of each head, then the maps patch by patch where the set has true masks."""
     patches = range(grid[0] * grid[1] if masked else 0)
     names = [column for head in heads for column in head.columns]
-    return names + [f"map/{kind}/{p}" for kind in MAPS for p in patches]
+    return names + [f"map/{kind}/{p}" for kind in MAP_COLUMNS for p in patches]
 
 
 def map_values(

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..method.mask import MaskOptions, region_feature, relevant_patches
 from ..types import Features, ImageFeatures, Patches, PathName, Texts
-from ..utils.chunks import by_parts
+from ..utils.chunks import by_chunks
 from ..utils.imports import load_object
 
 
@@ -44,7 +44,7 @@ class ScoreOptions:
 
 
 @dataclass
-class Evidence:
+class Logits:
     """One feature (or each of several, in leading dimensions) against one detector's prompts.
 
     Attributes:
@@ -71,18 +71,20 @@ class Evidence:
         return self.scale * self.unknown
 
 
-def evidence(feature: Float[Tensor, "*items dim"], text: Texts, classes: int, scale: float, t: float = 1.0) -> Evidence:
+def prompt_logits(
+    feature: Float[Tensor, "*items dim"], text: Texts, classes: int, scale: float, t: float = 1.0
+) -> Logits:
     """Cosines of features to C class prompts and, where ``text`` has a row more, to "unknown"."""
     cosine = feature @ text.T
-    return Evidence(cosine[..., :classes], cosine[..., classes] if len(text) > classes else None, scale, t)
+    return Logits(cosine[..., :classes], cosine[..., classes] if len(text) > classes else None, scale, t)
 
 
-def msp(e: Evidence) -> Tensor:
+def msp(e: Logits) -> Tensor:
     """log max_c softmax(l)_c as -log(1 + sum over the others of exp(l_c - l_max)), which does not saturate."""
     return log_share(e.logits, e.logits)
 
 
-def msp_unknown(e: Evidence) -> Tensor:
+def msp_unknown(e: Logits) -> Tensor:
     """msp with "unknown" in the denominator."""
     return log_share(e.logits, torch.cat([e.logits, e.unknown_logit[..., None]], -1))
 
@@ -94,46 +96,46 @@ def log_share(logits: Tensor, denominator: Tensor) -> Tensor:
     return -F.softplus(torch.logsumexp(others, -1))
 
 
-def mcm(e: Evidence) -> Tensor:
+def mcm(e: Logits) -> Tensor:
     """max_c softmax(cos / T)_c (MCM, Ming et al. 2022)."""
     return (e.cosine / e.temperature).softmax(-1).amax(-1)
 
 
-def mcm_unknown(e: Evidence) -> Tensor:
+def mcm_unknown(e: Logits) -> Tensor:
     """mcm with "unknown" in the denominator."""
     assert e.unknown is not None, "this detector has no unknown prompt"
     both = torch.cat([e.cosine, e.unknown[..., None]], -1) / e.temperature
     return both.softmax(-1)[..., :-1].amax(-1)
 
 
-def max_logit(e: Evidence) -> Tensor:
+def max_logit(e: Logits) -> Tensor:
     """max_c l_c (Hendrycks et al. 2022)."""
     return e.logits.amax(-1)
 
 
-def energy(e: Evidence) -> Tensor:
+def energy(e: Logits) -> Tensor:
     """logsumexp_c l_c (negative free energy, Liu et al. 2020)."""
     return torch.logsumexp(e.logits, -1)
 
 
-def entropy(e: Evidence) -> Tensor:
+def entropy(e: Logits) -> Tensor:
     """-H(softmax(l)) over the classes."""
     log_p = e.logits.log_softmax(-1)
     return (log_p.exp() * log_p).sum(-1)
 
 
-def unknown(e: Evidence) -> Tensor:
+def unknown(e: Logits) -> Tensor:
     """logsumexp_c l_c - l_u: the order of 1 - p(unknown) without the ties that fp32 makes of it."""
     return energy(e) - e.unknown_logit
 
 
-def energy_unknown(e: Evidence) -> Tensor:
+def energy_unknown(e: Logits) -> Tensor:
     """e + logsigmoid(e - l_u) with e the energy: e + log(1 - p(unknown)); keeps the evidence's size (our own)."""
     size = energy(e)
     return size + F.logsigmoid(size - e.unknown_logit)
 
 
-BaseScore = Callable[[Evidence], Tensor]
+BaseScore = Callable[[Logits], Tensor]
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ def try_score(name: str, score: Score) -> None:
     """
     for items in ((2,), (2, 4)):
         unknown = torch.linspace(0.1, 0.2, 8)[: math.prod(items)].reshape(items)
-        example = Evidence(torch.linspace(-0.2, 0.5, 3).expand(*items, 3), unknown if score.unknown else None, 20.0)
+        example = Logits(torch.linspace(-0.2, 0.5, 3).expand(*items, 3), unknown if score.unknown else None, 20.0)
         try:
             values = score.base(example)
         except Exception as error:  # whatever a function of the user's does
@@ -257,8 +259,8 @@ def compute_scores(
     """
     classes = len(class_text)
 
-    def weigh(feature: Tensor) -> Evidence:
-        return evidence(feature, text, classes, scale, options.temperature)
+    def weigh(feature: Tensor) -> Logits:
+        return prompt_logits(feature, text, classes, scale, options.temperature)
 
     chosen = {name: find_score(name) for name in names}
     on = {score.on for score in chosen.values()}
@@ -277,7 +279,7 @@ def compute_scores(
 
 
 def best_local(
-    bases: dict[str, BaseScore], patches: Patches, weigh: Callable[[Tensor], Evidence], prompts: int
+    bases: dict[str, BaseScore], patches: Patches, weigh: Callable[[Tensor], Logits], prompts: int
 ) -> dict[str, Float[Tensor, " batch"]]:
     """Each base score of the best local patch, images a part at a time."""
 
@@ -285,7 +287,7 @@ def best_local(
         seen = weigh(part)
         return torch.stack([base(seen).amax(-1) for base in bases.values()], 1)
 
-    values = by_parts(best, (patches,), 4 * prompts * patches.shape[1])
+    values = by_chunks(best, (patches,), 4 * prompts * patches.shape[1])
     return dict(zip(bases, values.unbind(1), strict=True))
 
 

@@ -3,22 +3,20 @@
 One convention everywhere: an image is accepted when its score >= the threshold, and "unknown" below it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .metrics import Scores
+from ..types import CountArray, FloatArray
+from .results import Results
 
 RECALL = 0.95
 MATRIX_LIMIT = 20  # with more classes a matrix of all against all is not readable
-Counts = NDArray[np.int64]
-Results = Mapping[str, Mapping[str, NDArray[np.float64]]]
 
 
-def threshold_at_recall(id_scores: Scores, recall: float = RECALL) -> float:
+def threshold_at_recall(id_scores: FloatArray, recall: float = RECALL) -> float:
     """The highest threshold that accepts at least ``recall`` of the ID scores; itself one of them.
 
     With ties at the threshold all of them are accepted, so the recall reached may be higher. (FPR95 follows MCM's rule,
@@ -39,13 +37,13 @@ def threshold_at_recall(id_scores: Scores, recall: float = RECALL) -> float:
     return float(at_shares(id_scores, recall))
 
 
-def at_shares(scores: Scores, shares: Any) -> Any:
+def at_shares(scores: FloatArray, shares: Any) -> Any:
     """For each share the highest score that at least this share of all scores reach."""
     reached = np.arange(1, len(scores) + 1) / len(scores)  # by the best, the two best, …
     return np.sort(scores)[::-1][np.searchsorted(reached, shares)]
 
 
-def threshold_grid(id_scores: Scores, ood_scores: Scores) -> Scores:
+def threshold_grid(id_scores: FloatArray, ood_scores: FloatArray) -> FloatArray:
     """Thresholds worth looking at, ascending: every whole percent of ID and of OOD images accepted; at most 200.
 
     Example:
@@ -56,7 +54,7 @@ def threshold_grid(id_scores: Scores, ood_scores: Scores) -> Scores:
     return np.unique([at_shares(scores, shares) for scores in (id_scores, ood_scores) if len(scores)])
 
 
-def count_accepted(scores: Scores, cells: Counts, size: int, thresholds: Scores) -> Counts:
+def count_accepted(scores: FloatArray, cells: CountArray, size: int, thresholds: FloatArray) -> CountArray:
     """Images accepted at each of K ascending thresholds in each of ``size`` cells, (K, size).
 
     Args:
@@ -94,18 +92,18 @@ class Confusion:
     """
 
     score: str
-    thresholds: Scores
+    thresholds: FloatArray
     default: int
     rows: list[str]
     matrix: bool
     columns: list[str]
-    right: Counts
-    totals: Counts
-    accepted: Counts
+    right: CountArray
+    totals: CountArray
+    accepted: CountArray
     taken_for: list[str]
 
     @property
-    def unknown(self) -> Counts:
+    def unknown(self) -> CountArray:
         """Images below the threshold, (K, R)."""
         return self.totals - self.accepted.sum(-1)
 
@@ -115,7 +113,7 @@ class Confusion:
         return int(np.flatnonzero(ids / self.totals[: len(self.right)].sum() >= recall)[-1])
 
 
-def confusion(results: Results, labels: Counts, class_names: Sequence[str], score: str) -> Confusion:
+def confusion(results: Results, labels: CountArray, class_names: Sequence[str], score: str) -> Confusion:
     """True classes and OOD sets against predicted classes and "unknown", at every threshold of the grid.
 
     Args:
@@ -149,7 +147,7 @@ def confusion(results: Results, labels: Counts, class_names: Sequence[str], scor
     )
 
 
-def taken_for(row: Counts, predicted: Counts, rows: int, class_names: Sequence[str]) -> list[str]:
+def taken_for(row: CountArray, predicted: CountArray, rows: int, class_names: Sequence[str]) -> list[str]:
     """For each row the class, other than its own, that most of its images are predicted as."""
     names = []
     order = np.argsort(row, kind="stable")
@@ -160,7 +158,7 @@ def taken_for(row: Counts, predicted: Counts, rows: int, class_names: Sequence[s
     return names
 
 
-def operating_point(results: Results, labels: Counts, score: str, recall: float = RECALL) -> dict[str, Any]:
+def operating_point(results: Results, labels: CountArray, score: str, recall: float = RECALL) -> dict[str, Any]:
     """The threshold at an ID recall and what it accepts, in percent: plain data for report.json."""
     ours = results["id"]
     threshold = threshold_at_recall(ours[score], recall)

@@ -6,7 +6,7 @@ from torchmetrics import MeanMetric
 
 from ..types import Features, Labels, Texts
 from .metrics import OODMetrics
-from .scores import evidence, find_score
+from .scores import find_score, prompt_logits
 
 
 class Validation:
@@ -28,7 +28,9 @@ class Validation:
 
     def base(self, features: Features) -> Tensor:
         """The base of the score, (B,)."""
-        return find_score(self.score).base(evidence(features, self.text, self.classes, self.scale, self.temperature))
+        return find_score(self.score).base(
+            prompt_logits(features, self.text, self.classes, self.scale, self.temperature)
+        )
 
     def add_outliers(self, features: Features) -> None:
         """Synthesised outliers, (M, D)."""

@@ -5,14 +5,14 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.floating]
-Counts = NDArray[np.integer]
+from ..types import CountArray, FloatArray
+
 REPEATS = 1000
-BUDGET = 8_000_000  # numbers held at once
+RESAMPLE_BUDGET = 8_000_000  # numbers held at once
 
 
 @lru_cache(maxsize=16)
-def resample(n: int, repeats: int = REPEATS, seed: int = 0) -> Counts:
+def resample(n: int, repeats: int = REPEATS, seed: int = 0) -> CountArray:
     """How often each of n images is drawn in each repeat, with replacement, (repeats, n).
 
     A function of (n, repeats, seed) alone: every detector that is judged on these images sees the same draws.
@@ -23,7 +23,9 @@ def resample(n: int, repeats: int = REPEATS, seed: int = 0) -> Counts:
     return counts
 
 
-def resampled_auroc(inside: Array, outside: Array, id_counts: Counts, ood_counts: Counts) -> NDArray[np.float64]:
+def resampled_auroc(
+    inside: FloatArray, outside: FloatArray, id_counts: CountArray, ood_counts: CountArray
+) -> NDArray[np.float64]:
     """AUROC in percent of images that count as often as drawn, one for each repeat; exact with ties.
 
     sum_i w_i (OOD weight below s_i + half of that at s_i) / (n_id n_ood): scores are sorted once for all repeats.
@@ -40,7 +42,7 @@ def resampled_auroc(inside: Array, outside: Array, id_counts: Counts, ood_counts
     inside = inside[across]
     left, right = np.searchsorted(ordered, inside, "left"), np.searchsorted(ordered, inside, "right")
     found = np.empty(len(id_counts))
-    step = max(1, BUDGET // (len(inside) + len(outside)))
+    step = max(1, RESAMPLE_BUDGET // (len(inside) + len(outside)))
     for start in range(0, len(id_counts), step):
         ours, theirs = id_counts[start : start + step][:, across], ood_counts[start : start + step]
         below = np.concatenate([np.zeros((len(ours), 1), np.int64), theirs[:, order].cumsum(1, dtype=np.int64)], 1)
@@ -49,7 +51,7 @@ def resampled_auroc(inside: Array, outside: Array, id_counts: Counts, ood_counts
     return found
 
 
-def interval(a: Array, b: Array) -> tuple[float, float]:
+def interval(a: FloatArray, b: FloatArray) -> tuple[float, float]:
     """95 % percentile interval of a - b over repeats (Efron and Tibshirani 1993, chapter 13)."""
     low, high = np.percentile(a - b, [2.5, 97.5])
     return float(low), float(high)

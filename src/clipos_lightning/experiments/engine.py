@@ -29,126 +29,126 @@ from ..detector.detector import Detector
 from ..errors import InputError
 from ..evaluation.heads import Head, all_paths, all_surgeries
 from ..training.module import ClipOS
-from ..utils.files import whole, write_json
+from ..utils.files import atomic_write, write_json
 from ..utils.progress import track
-from .places import file_name, find_cell
-from .plan import UNTRAINED, Cell, make_parser
+from .grid import file_name, find_run
+from .plan import UNTRAINED, GridRun, grid_parser
 
-Scores = dict[str, NDArray[Any]]
+NamedArrays = dict[str, NDArray[Any]]
 QUIET: dict[str, Any] = dict.fromkeys(
     ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
 )
 
 
 class Bench:
-    """A folder of cells: ``cells/<id>/detector.safetensors``, ``cell.json`` and ``<set>.npz`` of each.
+    """A folder of runs: ``runs/<id>/detector.safetensors``, ``run.json`` and ``<set>.npz`` of each.
 
     Args:
         folder: where they are, and are written.
-        cells: those to see to.
+        runs: those to see to.
     """
 
-    def __init__(self, folder: Path, cells: Sequence[Cell]) -> None:
-        self.folder, self.cells = folder, cells
-        self.parser = make_parser()
+    def __init__(self, folder: Path, runs: Sequence[GridRun]) -> None:
+        self.folder, self.runs = folder, runs
+        self.parser = grid_parser()
         self.seconds: dict[str, float] = {"training": 0.0, "features": 0.0, "judging": 0.0}
         self.images = 0
         self.origins: dict[str, dict[str, Any]] = {}
 
     def run(self) -> None:
         """Train what is not trained, then score what is not scored."""
-        for accelerator in {str(cell.config.trainer.accelerator) for cell in self.cells}:
+        for accelerator in {str(run.config.trainer.accelerator) for run in self.runs}:
             device_of(accelerator)  # said before anything is trained
         with shared_weights():
-            for cell in track([c for c in self.cells if not self.trained(c)], "training detectors"):
-                self.train(cell)
+            for run in track([c for c in self.runs if not self.trained(c)], "training detectors"):
+                self.train(run)
             for group in self.groups():
                 self.score(group)
 
     # ---- training
 
-    def place(self, cell: Cell) -> Path:
-        """The cell's folder."""
-        return find_cell(self.folder, cell.id) or self.folder / "cells" / cell.id
+    def place(self, run: GridRun) -> Path:
+        """The run's folder."""
+        return find_run(self.folder, run.id) or self.folder / "runs" / run.id
 
-    def trained(self, cell: Cell) -> bool:
-        """Its detector is there, of these very classes and images: ``cell.json`` is written last.
+    def trained(self, run: GridRun) -> bool:
+        """Its detector is there, of these very classes and images: ``run.json`` is written last.
 
         Raises:
             InputError: it is of others.
         """
-        path = self.place(cell) / "cell.json"
+        path = self.place(run) / "run.json"
         if not path.exists():
             return False
         origin = json.loads(path.read_text(encoding="utf-8")).get("origin")
-        if origin is not None and origin != self.origin(cell):
+        if origin is not None and origin != self.origin(run):
             raise InputError(
                 f"benchmark: {path.parent} was trained on other classes or images of the same names: give another --out"
             )
         return origin is not None
 
-    def origin(self, cell: Cell) -> dict[str, Any]:
-        """Which classes and few-shot images a cell's options mean here and now."""
-        key = json.dumps([cell.draws, cell.config.data.as_dict()], default=str)
+    def origin(self, run: GridRun) -> dict[str, Any]:
+        """Which classes and few-shot images a run's options mean here and now."""
+        key = json.dumps([run.draws, run.config.data.as_dict()], default=str)
         if key not in self.origins:
-            data = FewShotOOD(**vars(self.parser.instantiate_classes(cell.config).data))
-            if cell.draws:
+            data = FewShotOOD(**vars(self.parser.instantiate_classes(run.config).data))
+            if run.draws:
                 data.setup("fit")
             self.origins[key] = origin_of(data)
         return self.origins[key]
 
-    def train(self, cell: Cell) -> None:
-        """Train a cell's detector (or take the zero-shot prompts), and write it.
+    def train(self, run: GridRun) -> None:
+        """Train a run's detector (or take the zero-shot prompts), and write it.
 
         Raises:
-            InputError: what is wrong with its data or options, and which cell it is.
+            InputError: what is wrong with its data or options, and which run it is.
         """
         start = time.perf_counter()
         try:
-            data, module, trainer = self.build(cell)
-            if cell.train:
+            data, module, trainer = self.build(run)
+            if run.train:
                 trainer.fit(module, data)
             else:
                 module.learn_images(data)
         except (InputError, MisconfigurationException) as error:
-            raise InputError(f"benchmark: cell {cell.id}: {' '.join(str(error).split())}") from error
-        place = self.place(cell)
+            raise InputError(f"benchmark: run {run.id}: {' '.join(str(error).split())}") from error
+        place = self.place(run)
         place.mkdir(parents=True, exist_ok=True)
         Detector.of(module).save(place / "detector.safetensors", overwrite=True)
-        record = {"id": cell.id, "train": cell.train, "options": cell.plain, "score": module.score}
+        record = {"id": run.id, "train": run.train, "options": run.plain, "score": module.score}
         record |= {"scores": module.tested_scores, "fingerprint": module.backbone.fingerprint}
-        write_json(place / "cell.json", record | {"origin": origin_of(data)})
+        write_json(place / "run.json", record | {"origin": origin_of(data)})
         self.seconds["training"] += time.perf_counter() - start
 
-    def build(self, cell: Cell) -> tuple[FewShotOOD, ClipOS, Trainer]:
-        """The parts that a `clipos fit` of this cell would have."""
-        seed_everything(cell.config.model.seed, verbose=False)  # for objectives of one's own that draw by torch
-        options = self.parser.instantiate_classes(cell.config)
+    def build(self, run: GridRun) -> tuple[FewShotOOD, ClipOS, Trainer]:
+        """The parts that a `clipos fit` of this run would have."""
+        seed_everything(run.config.model.seed, verbose=False)  # for objectives of one's own that draw by torch
+        options = self.parser.instantiate_classes(run.config)
         data = FewShotOOD(**vars(options.data))
         module = ClipOS(data.class_names, class_wordings=data.class_wordings, **vars(options.model))
         data.image_size = module.backbone.image_size
-        if cell.draws:
+        if run.draws:
             data.setup("fit")
         return data, module, Trainer(**{**vars(options.trainer), **QUIET, "devices": 1, "callbacks": []})
 
     # ---- testing
 
-    def groups(self) -> Iterator[list[Cell]]:
-        """Cells that one pass can serve: the same backbone and the same test images."""
-        found: dict[str, list[Cell]] = {}
-        for cell in self.cells:
-            model, data = cell.config.model, cell.config.data
-            parts = [model.backbone, model.pretrained, model.image_size, cell.config.trainer.precision]
+    def groups(self) -> Iterator[list[GridRun]]:
+        """Runs that one pass can serve: the same backbone and the same test images."""
+        found: dict[str, list[GridRun]] = {}
+        for run in self.runs:
+            model, data = run.config.model, run.config.data
+            parts = [model.backbone, model.pretrained, model.image_size, run.config.trainer.precision]
             parts += [data.get(name) for name in ("root", *UNTRAINED["data"])]
-            found.setdefault(json.dumps(parts, default=str), []).append(cell)
+            found.setdefault(json.dumps(parts, default=str), []).append(run)
         yield from found.values()
 
-    def score(self, cells: Sequence[Cell]) -> None:
-        """Every test set of these cells, each once, for the cells that lack it."""
-        options = self.parser.instantiate_classes(cells[0].config)
+    def score(self, runs: Sequence[GridRun]) -> None:
+        """Every test set of these runs, each once, for the runs that lack it."""
+        options = self.parser.instantiate_classes(runs[0].config)
         data = FewShotOOD(**vars(options.data))
         device = device_of(options.trainer.accelerator)
-        detectors = {cell.id: self.load(cell) for cell in cells}
+        detectors = {run.id: self.load(run) for run in runs}
         backbone = next(iter(detectors.values()))[0].backbone.to(device)
         data.image_size = backbone.image_size
         data.setup("test")
@@ -156,7 +156,7 @@ class Bench:
         for k, (name, (images, positions)) in enumerate(data.tests.items()):
             rows = sorted(positions)
             keys = which(images, rows)
-            asked = [heads[cell.id] for cell in cells if not self.scored(cell, name, keys)]
+            asked = [heads[run.id] for run in runs if not self.scored(run, name, keys)]
             if asked:
                 label = f"{len(asked)} detectors on {name} ({k + 1} of {len(data.tests)})"
                 batches = track(data.loader(data.test_images(name)), label)
@@ -166,19 +166,19 @@ class Bench:
                     self.write(head, name, values, keys, labels)
         tests = {"id": {"name": data.id_set.name, "n": len(data.tests[ID][1])}, "ood": data.ood_kinds}
         tests |= {"limit_per_set": data.limit_per_set, "ood_resolution": data.ood_resolution}
-        for cell in cells:
-            write_json(self.place(cell) / "tests.json", tests)
+        for run in runs:
+            write_json(self.place(run) / "tests.json", tests)
 
-    def load(self, cell: Cell) -> tuple[Detector, Head]:
-        """A cell's detector, and its head with all the scores that are reported."""
-        place = self.place(cell)
-        detector = Detector.load(place / "detector.safetensors", "cpu", cell.config.model.pretrained, trust=True)
-        record = json.loads((place / "cell.json").read_text(encoding="utf-8"))
+    def load(self, run: GridRun) -> tuple[Detector, Head]:
+        """A run's detector, and its head with all the scores that are reported."""
+        place = self.place(run)
+        detector = Detector.load(place / "detector.safetensors", "cpu", run.config.model.pretrained, trust=True)
+        record = json.loads((place / "run.json").read_text(encoding="utf-8"))
         return detector, replace(detector.head, scores=record["scores"])
 
-    def scored(self, cell: Cell, name: str, keys: str) -> bool:
+    def scored(self, run: GridRun, name: str, keys: str) -> bool:
         """This set's scores are there, of these very images."""
-        path = self.place(cell) / file_name(name)
+        path = self.place(run) / file_name(name)
         return path.exists() and str(np.load(path)["keys"]) == keys
 
     @torch.inference_mode()
@@ -210,13 +210,13 @@ class Bench:
         return time.perf_counter()
 
     def write(self, head: Head, name: str, values: NDArray[np.float32], keys: str, labels: Any) -> None:
-        """One cell's scores of one set."""
+        """One run's scores of one set."""
         arrays = dict(zip(("predicted", *head.scores), values.T, strict=True))
         arrays["predicted"] = arrays["predicted"].astype(np.int32)
         arrays |= {"keys": np.array(keys)} | ({} if labels is None else {"labels": labels.astype(np.int32)})
-        place = find_cell(self.folder, head.prefix.rstrip("/"))
+        place = find_run(self.folder, head.prefix.rstrip("/"))
         assert place is not None  # its detector was loaded from there
-        with whole(place / file_name(name)) as path, open(path, "wb") as file:
+        with atomic_write(place / file_name(name)) as path, open(path, "wb") as file:
             write_npz(file, arrays)
 
 
@@ -253,7 +253,7 @@ def autocast(device: torch.device, precision: str) -> Any:
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
 
 
-def write_npz(file: Any, arrays: Scores) -> None:
+def write_npz(file: Any, arrays: NamedArrays) -> None:
     """As numpy's savez_compressed, but the same bytes for the same arrays: no time of day inside."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, array in arrays.items():

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 
@@ -17,7 +18,7 @@ ROW_KEYS = {"configs", "micro", "options", "train", "baseline", "headlines", "on
 
 
 @dataclass(frozen=True)
-class Row:
+class GridRow:
     """A method, or one setting of it.
 
     Attributes:
@@ -65,9 +66,9 @@ class Grid:
     seeds: tuple[int, ...]
     axes: Mapping[str, tuple[Any, ...]]
     reference: str
-    rows: tuple[Row, ...]
+    rows: tuple[GridRow, ...]
 
-    def points(self) -> list[dict[str, Any]]:
+    def grid_points(self) -> list[dict[str, Any]]:
         """Every combination of the axes' values."""
         return [dict(zip(self.axes, values, strict=True)) for values in itertools.product(*self.axes.values())]
 
@@ -123,7 +124,7 @@ def check_keys(given: Any, allowed: set[str], what: str) -> None:
         raise InputError(f"benchmark: {what} has no {strange[0]!r}: take {', '.join(sorted(allowed))}")
 
 
-def fixed_rows(rows: Any, path: Path, backbone: str | None) -> Iterator[Row]:
+def fixed_rows(rows: Any, path: Path, backbone: str | None) -> Iterator[GridRow]:
     """The named rows."""
     if not isinstance(rows, dict):
         raise InputError(f"benchmark: grid {path}: rows map a name to its options, like CLIP-OS: {{}}")
@@ -139,7 +140,7 @@ def fixed_rows(rows: Any, path: Path, backbone: str | None) -> Iterator[Row]:
             continue
         configs = names(given, "micro" if backbone == EMBEDDED and "micro" in given else "configs", what)
         headlines = tuple(names(given, "headlines", what))
-        yield Row(str(name), tuple(configs), mapping(given, what), train, baseline, headlines)
+        yield GridRow(str(name), tuple(configs), mapping(given, what), train, baseline, headlines)
 
 
 def names(given: dict[str, Any], key: str, what: str) -> list[str]:
@@ -158,7 +159,7 @@ def mapping(given: dict[str, Any], what: str) -> dict[str, Any]:
     return found
 
 
-def varied_rows(vary: Any, path: Path) -> Iterator[Row]:
+def varied_rows(vary: Any, path: Path) -> Iterator[GridRow]:
     """A row for each value of each option, all else as the grid's configs have it.
 
     A value may be a mapping of several options that belong together.
@@ -171,7 +172,7 @@ def varied_rows(vary: Any, path: Path) -> Iterator[Row]:
             first = option if option in options else next(iter(options))
             text = str(options[first])
             more = "".join(f", {k.split('.')[-1]} {v}" for k, v in options.items() if k != first and v is not None)
-            yield Row(f"{option.removeprefix('model.')} = {text}{more}", options=options, group=option, value=text)
+            yield GridRow(f"{option.removeprefix('model.')} = {text}{more}", options=options, group=option, value=text)
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -186,6 +187,26 @@ def parse_shard(text: str) -> tuple[int, int]:
     return int(part), int(whole)
 
 
-def share(items: Sequence[Any], shard: tuple[int, int]) -> list[Any]:
+def take_shard(items: Sequence[Any], shard: tuple[int, int]) -> list[Any]:
     """Every ``whole``-th item."""
     return list(items[shard[0] - 1 :: shard[1]])
+
+
+def digest_of(run: str) -> str:
+    """The digest of all its options: the last part of a run's name."""
+    return run.rpartition("-")[2]
+
+
+def find_run(folder: Path, run: str) -> Path | None:
+    """The folder of a run by its digest, whatever it is called in this plan; None: none."""
+    return next(iter(sorted((folder / "runs").glob(f"*-{digest_of(run)}"))), None)
+
+
+def file_name(name: str) -> str:
+    """The file of a set's scores; a set's name may hold a slash."""
+    return f"{quote(name, safe=' ')}.npz"
+
+
+def slug(text: str) -> str:
+    """For file names."""
+    return "".join(c if c.isalnum() or c in "._" else "-" for c in text.lower()).strip("-")

@@ -8,8 +8,8 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from ..reporting.plots import ID_COLOR, OOD_COLOR, new_figure, panels
-from .tables import by_point
+from ..reporting.plots import ID_COLOR, OOD_COLOR, axes_grid, new_figure
+from .tables import by_grid_point
 
 Row = Mapping[str, Any]
 
@@ -17,9 +17,9 @@ Row = Mapping[str, Any]
 def draw_outcome(outcome: Mapping[str, Any]) -> dict[str, Figure]:
     """Caption to figure."""
     figures: dict[str, Figure] = {}
-    for point, rows in by_point(outcome).items():
+    for grid_point, rows in by_grid_point(outcome).items():
         judged = [row for row in rows if "average" in row["mean"]]
-        where = f" ({point})" if point else ""
+        where = f" ({grid_point})" if grid_point else ""
         if judged:
             figures[f"Average AUROC over OOD sets: mean, and every seed{where}"] = dots(judged)
         varied = [row for row in judged if row["group"]]
@@ -59,7 +59,7 @@ def lines(rows: Sequence[Row]) -> Figure:
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(row["group"], []).append(row)
-    figure, axes = panels(len(groups), 2.3)
+    figure, axes = axes_grid(len(groups), 2.3)
     for axis, (group, members) in zip(axes, groups.items(), strict=True):
         for name, color in (("auroc", ID_COLOR), ("accuracy", OOD_COLOR)):
             spreads = [m["mean"]["accuracy"] if name == "accuracy" else m["mean"]["average"][name] for m in members]

@@ -22,13 +22,13 @@ from ..evaluation.results import MAP_PATHS
 from ..method.mask import min_max, similarity_map
 from ..types import ImageFeatures, Labels, PatchMap, Texts
 
-MAPS = ("clip", "s", "delta")
+MAP_KINDS = ("clip", "s", "delta")
 THRESHOLDS = {"clip": 0.5, "s": 0.5, "delta": 0.0}
-COLUMNS = ("iou", "boundary_f", "pointing", "patch_accuracy")
+MASK_METRICS = ("iou", "boundary_f", "pointing", "patch_accuracy")
 
 
 @dataclass
-class Tally:
+class MaskFigures:
     """Figures of one map, an entry for each image (``patches``: right and all patches inside the object)."""
 
     iou: list[float] = field(default_factory=list)
@@ -42,7 +42,7 @@ class Tally:
             return {}
         right, total = np.sum(self.patches, axis=0)
         means = [float(np.mean(values)) for values in (self.iou, self.boundary_f, self.pointing)]
-        return dict(zip(COLUMNS, [*means, float(right / total)], strict=True))
+        return dict(zip(MASK_METRICS, [*means, float(right / total)], strict=True))
 
 
 def maps_of(features: ImageFeatures, own: Tensor) -> dict[str, PatchMap]:
@@ -60,7 +60,7 @@ def patch_classes(features: ImageFeatures, text: Texts) -> dict[str, Tensor]:
     return {"clip": clip.argmax(-1), "s": s.argmax(-1), "delta": delta.argmax(-1)}
 
 
-def count(tally: dict[str, Tally], features: ImageFeatures, text: Texts, labels: Labels, truth: Tensor) -> None:
+def count(tally: dict[str, MaskFigures], features: ImageFeatures, text: Texts, labels: Labels, truth: Tensor) -> None:
     """Add a batch.
 
     Args:
@@ -101,7 +101,7 @@ def study(
         surgeries: options of the surgery path.
         batches: of ``image``, ``label`` and ``mask``.
     """
-    tallies = [{name: Tally() for name in MAPS} for _ in surgeries]
+    tallies = [{name: MaskFigures() for name in MAP_KINDS} for _ in surgeries]
     for batch in batches:
         features = backbone.encode_surgeries(batch["image"].to(backbone.device), MAP_PATHS, surgeries)
         truth, labels = on_grid(batch["mask"], backbone.grid), batch["label"].to(backbone.device)

@@ -1,4 +1,4 @@
-"""From a grid to cells: every detector to train, with its options in full, and the table entries that it stands for."""
+"""From a grid to runs: every detector to train, with its options in full, and the table entries that it stands for."""
 
 import hashlib
 import json
@@ -14,12 +14,11 @@ from ..data.datamodule import FewShotOOD
 from ..errors import InputError
 from ..evaluation.scores import SCORES, check_scores, defined_scores
 from ..method.objectives import make_objective
-from ..options.parser import PackagedConfig, Parser, check_precision
+from ..options.parser import PackagedConfig, TrainerParser, check_precision
 from ..training.module import ClipOS
-from .grid import Grid, Row, read_grid
-from .places import digest_of, slug
+from .grid import Grid, GridRow, digest_of, read_grid, slug
 
-# What differs between machines, or changes nothing in the result: not part of a cell's name.
+# What differs between machines, or changes nothing in the result: not part of a run's name.
 APART = {
     "model": ("feature_budget_mb", "compile"),
     "data": ("root", "num_workers", "eval_batch_size", "cache"),
@@ -42,7 +41,7 @@ IMAGES = ("seed", "shots", "views", "shots_file")  # ... and what its images dep
 
 
 @dataclass(frozen=True)
-class Cell:
+class GridRun:
     """One detector.
 
     Attributes:
@@ -70,9 +69,9 @@ class Entry:
     Attributes:
         row: the grid's row.
         name: as it stands in the tables: the row, with the score where it has several.
-        point: the axes' values.
+        grid_point: the axes' values.
         seed: of draw and training.
-        cell: the detector's id.
+        run: the detector's id.
         score: that it is judged by.
         baseline: one of the rivals.
         group: the option that is varied, or "".
@@ -81,18 +80,18 @@ class Entry:
 
     row: str
     name: str
-    point: dict[str, Any]
+    grid_point: dict[str, Any]
     seed: int
-    cell: str
+    run: str
     score: str
     baseline: bool
     group: str = ""
     value: str = ""
 
 
-def make_parser() -> ArgumentParser:
+def grid_parser() -> ArgumentParser:
     """The options of model, data and trainer, as `clipos fit` has them."""
-    parser = Parser(prog="clipos benchmark")
+    parser = TrainerParser(prog="clipos benchmark")
     parser.add_argument("-c", "--config", action=PackagedConfig)
     parser.add_argument("--seed_everything", type=int, default=1)
     for kind, group, skipped in (
@@ -106,8 +105,8 @@ def make_parser() -> ArgumentParser:
 
 def make_plan(
     path: Path, configs: Sequence[str], flags: Sequence[str], seeds: Sequence[int] = ()
-) -> tuple[Grid, list[Cell], list[Entry]]:
-    """A grid's cells, each once, and its entries.
+) -> tuple[Grid, list[GridRun], list[Entry]]:
+    """A grid's runs, each once, and its entries.
 
     Args:
         path: the grid's file.
@@ -118,25 +117,25 @@ def make_plan(
     Raises:
         InputError: whatever is wrong with grid or options.
     """
-    parser = make_parser()
+    parser = grid_parser()
     first = read_grid(path, None)
     base = [*config_words(configs or first.configs), *words(first.options), *flags]
-    common = parse(parser, base)
+    common = parse_options(parser, base)
     grid = read_grid(path, common.model.backbone)
     check_axes(grid, flags)
-    cells: dict[str, Cell] = {}  # by digest: equal detectors under different names are one
+    runs: dict[str, GridRun] = {}  # by digest: equal detectors under different names are one
     entries: list[Entry] = []
-    for point in grid.points():
+    for grid_point in grid.grid_points():
         for row in grid.rows:
-            parsed = parse(parser, [*base, *config_words(row.configs), *words(row.options), *words(point)])
+            parsed = parse_options(parser, [*base, *config_words(row.configs), *words(row.options), *words(grid_point)])
             for seed in (seeds or grid.seeds) if grid.kind == "detectors" else (0,):
-                made = make_cell(parsed.clone(), row, seed)
-                cell = cells.setdefault(digest_of(made.id), made)
-                entries += entries_of(row, point, seed, cell, parsed)
-    return grid, list(cells.values()), entries
+                made = make_run(parsed.clone(), row, seed)
+                run = runs.setdefault(digest_of(made.id), made)
+                entries += entries_of(row, grid_point, seed, run, parsed)
+    return grid, list(runs.values()), entries
 
 
-def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
+def parse_options(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
     """Options in full.
 
     Raises:
@@ -159,13 +158,13 @@ def check_axes(grid: Grid, flags: Sequence[str]) -> None:
 
 def kept_by_rows(path: Path, configs: Sequence[str], flags: Sequence[str]) -> list[str]:
     """What a flag does not reach: rows that set its option themselves, a line each."""
-    parser = make_parser()
+    parser = grid_parser()
     first = read_grid(path, None)
     base = [*config_words(configs or first.configs), *words(first.options), *flags]
-    common = parse(parser, base)
+    common = parse_options(parser, base)
     lines = []
     for row in read_grid(path, common.model.backbone).rows:
-        parsed = parse(parser, [*base, *config_words(row.configs), *words(row.options)])
+        parsed = parse_options(parser, [*base, *config_words(row.configs), *words(row.options)])
         for name in (flag.split("=")[0].removeprefix("--") for flag in flags):
             if parsed.get(name) != common.get(name):
                 lines.append(f"note: row {row.name!r} keeps its own {name} {parsed.get(name)}")
@@ -182,7 +181,7 @@ def words(options: Any) -> list[str]:
     return [f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in options.items()]
 
 
-def make_cell(config: Namespace, row: Row, seed: int) -> Cell:
+def make_run(config: Namespace, row: GridRow, seed: int) -> GridRun:
     """A row under one seed; untrained ones differ only where their result does."""
     for part in (config.model, config.data):
         part.seed = seed if part.seed is None else part.seed
@@ -199,7 +198,7 @@ def make_cell(config: Namespace, row: Row, seed: int) -> Cell:
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     drawn = [f"shots{plain['data'].get('shots')}", f"seed{seed}"] if "seed" in plain["data"] else []
     label = "-".join(slug(str(part)) for part in (row.name, *drawn))
-    return Cell(f"{label[:60]}-{digest}", row.train, config, json.loads(text))
+    return GridRun(f"{label[:60]}-{digest}", row.train, config, json.loads(text))
 
 
 def content(name: str, value: Any) -> Any:
@@ -209,7 +208,9 @@ def content(name: str, value: Any) -> Any:
     return value
 
 
-def entries_of(row: Row, point: dict[str, Any], seed: int, cell: Cell, options: Namespace) -> Iterator[Entry]:
+def entries_of(
+    row: GridRow, grid_point: dict[str, Any], seed: int, run: GridRun, options: Namespace
+) -> Iterator[Entry]:
     """A row's entry, one for each score that it is judged by.
 
     Raises:
@@ -224,4 +225,4 @@ def entries_of(row: Row, point: dict[str, Any], seed: int, cell: Cell, options: 
         if score not in reported:
             raise InputError(f"benchmark: row {row.name!r} is judged by {score!r}, which its model.scores leave out")
         name = f"{row.name} ({score})" if len(scores) > 1 else row.name
-        yield Entry(row.name, name, point, seed, cell.id, score, row.baseline, row.group, row.value)
+        yield Entry(row.name, name, grid_point, seed, run.id, score, row.baseline, row.group, row.value)

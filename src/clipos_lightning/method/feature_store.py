@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..types import Features, Patches, PatchMask
+from ..types import Features, Patches, PatchMask, concatenate
 
-CHUNK = 256
+ENCODE_BATCH = 256
 
 
 @dataclass
@@ -60,7 +60,7 @@ class FeatureStore:
         self._encode = encode
         self.step: tuple[Tensor, ShotFeatures] | None = None
         self.kept: ShotFeatures | None = None
-        chunks = list(torch.arange(count).split(CHUNK))
+        chunks = list(torch.arange(count).split(ENCODE_BATCH))
         first = encode(chunks[0])
         if first.nbytes / len(chunks[0]) * count <= budget:
             self.kept = concatenate([first, *(encode(c) for c in progress(chunks[1:]))])
@@ -80,11 +80,5 @@ class FeatureStore:
         if self.kept is None:
             unique = index.cpu().unique()
             some = unique if len(unique) else torch.zeros(1, dtype=torch.long)  # an encoder refuses no images at all
-            found = concatenate([self._encode(chunk) for chunk in some.split(CHUNK)])
+            found = concatenate([self._encode(chunk) for chunk in some.split(ENCODE_BATCH)])
             self.step = unique, found[torch.arange(len(unique))]
-
-
-def concatenate(parts: list[ShotFeatures]) -> ShotFeatures:
-    """Batches of features, one after another."""
-    names = [f.name for f in fields(ShotFeatures) if getattr(parts[0], f.name) is not None]
-    return ShotFeatures(**{n: torch.cat([getattr(p, n) for p in parts]) for n in names})

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..types import Features, ImageFeatures, Labels, Patches, PatchMap, PatchMask, PathName, Texts
-from ..utils.chunks import by_parts
+from ..utils.chunks import by_chunks
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def label_rank(patches: Patches, text: Texts, labels: Labels) -> Float[Tensor, "
         own = logits.gather(2, labels[:, None, None].expand(-1, logits.shape[1], 1))
         return (logits > own).sum(2).to(logits.dtype)
 
-    return by_parts(rank, (patches, labels), 4 * len(text) * patches.shape[1])
+    return by_chunks(rank, (patches, labels), 4 * len(text) * patches.shape[1])
 
 
 def region_feature(patches: Patches, mask: PatchMask) -> Features:

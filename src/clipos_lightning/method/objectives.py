@@ -17,44 +17,44 @@ from ..types import Labels, OutlierSource, Patches, Texts
 from ..utils.imports import load_object
 from .mask import label_rank, top_k_count
 
-Logits = Float[Tensor, "items prompts"]
-Values = Float[Tensor, " items"]
+ItemLogits = Float[Tensor, "items prompts"]
+ItemLosses = Float[Tensor, " items"]
 
 
-def id_loss(logits: Logits, labels: Labels) -> Values:
+def id_loss(logits: ItemLogits, labels: Labels) -> ItemLosses:
     """CE(s <f_global, t>, y) of each image over the prompts there are: C + 1 with "unknown", else C (CLIP-OS, CoOp)."""
     return F.cross_entropy(logits, labels, reduction="none")
 
 
-def unknown_loss(logits: Logits) -> Values:
+def unknown_loss(logits: ItemLogits) -> ItemLosses:
     """CE(s <f_outlier, t>, unknown) over C + 1 prompts, "unknown" last (CLIP-OS's second term)."""
     return torch.logsumexp(logits, 1) - logits[:, -1]
 
 
-def focal_loss(logits: Logits, gamma: float = 2.0) -> Values:
+def focal_loss(logits: ItemLogits, gamma: float = 2.0) -> ItemLosses:
     """(1 - p_u)^gamma times the cross-entropy to "unknown", p_u its probability (Lin et al. 2017)."""
     cross_entropy = unknown_loss(logits)
     return (1 - torch.exp(-cross_entropy)) ** gamma * cross_entropy
 
 
-def uniform_loss(logits: Logits) -> Values:
+def uniform_loss(logits: ItemLogits) -> ItemLosses:
     """KL(uniform || p) over the C classes = logsumexp(l) - mean(l) - log C (Hendrycks et al. 2019)."""
     classes = torch.tensor(float(logits.shape[1]))
     return torch.logsumexp(logits, 1) - logits.mean(1) - torch.log(classes).to(logits.device)
 
 
-def entropy_loss(logits: Logits) -> Values:
+def entropy_loss(logits: ItemLogits) -> ItemLosses:
     """-H(softmax(l)) over the C classes: minimising it maximises the entropy (LoCoOp, Miyai et al. 2023)."""
     log_p = logits.log_softmax(1)
     return (log_p.exp() * log_p).sum(1)
 
 
-def energy_id_loss(logits: Logits, margin: float) -> Values:
+def energy_id_loss(logits: ItemLogits, margin: float) -> ItemLosses:
     """max(0, E - m_in)^2 with E = -logsumexp(l), for ID images (Liu et al. 2020, eq. 8)."""
     return F.relu(-torch.logsumexp(logits, 1) - margin) ** 2
 
 
-def energy_outlier_loss(logits: Logits, margin: float) -> Values:
+def energy_outlier_loss(logits: ItemLogits, margin: float) -> ItemLosses:
     """max(0, m_out - E)^2 with E = -logsumexp(l), for outliers (Liu et al. 2020, eq. 8)."""
     return F.relu(margin + torch.logsumexp(logits, 1)) ** 2
 
@@ -66,7 +66,7 @@ def irrelevant_locals(
     return label_rank(patches_local, text, labels) >= top_k_count(len(text), top_k)
 
 
-def confidence(logits: Logits, labels: Labels) -> Values:
+def confidence(logits: ItemLogits, labels: Labels) -> ItemLosses:
     """p_y, the probability of each image's own class; gradients flow through it, as in SCT's code."""
     return logits.softmax(1).gather(1, labels[:, None])[:, 0]
 
@@ -86,25 +86,25 @@ class Objective:
     unknown: bool = False
     outliers: OutlierSource = "none"
 
-    def prepare(self, inside: Logits, outside: Float[Tensor, "outliers prompts"]) -> None:
+    def prepare(self, inside: ItemLogits, outside: Float[Tensor, "outliers prompts"]) -> None:
         """Called before training with the zero-shot logits (over C) of the few-shot images and of their outliers.
 
         Of 1,000 outliers, or of none where ``outliers`` is not ``synthesis``.
         """
 
-    def id_loss(self, logits: Logits, labels: Labels) -> Values:
+    def id_loss(self, logits: ItemLogits, labels: Labels) -> ItemLosses:
         """The ID term of each image, (B,)."""
         return id_loss(logits, labels)
 
-    def id_penalty(self, logits: Logits) -> Values:
+    def id_penalty(self, logits: ItemLogits) -> ItemLosses:
         """A part of the outlier term that runs over the ID images, (B,); 0 for most."""
         return torch.zeros_like(logits[:, 0])
 
-    def outlier_loss(self, logits: Logits) -> Values:
+    def outlier_loss(self, logits: ItemLogits) -> ItemLosses:
         """The outlier term of each outlier or patch, (M,)."""
         raise NotImplementedError(f"{type(self).__name__} has no outlier term")
 
-    def patch_weight(self, logits: Logits, labels: Labels) -> Values:
+    def patch_weight(self, logits: ItemLogits, labels: Labels) -> ItemLosses:
         """Weight of each image's local patches in the outlier term, (B,)."""
         return torch.ones_like(logits[:, 0])
 
@@ -114,7 +114,7 @@ class Unknown(Objective):
 
     unknown, outliers = True, "synthesis"
 
-    def outlier_loss(self, logits: Logits) -> Values:
+    def outlier_loss(self, logits: ItemLogits) -> ItemLosses:
         """CE to "unknown"."""
         return unknown_loss(logits)
 
@@ -122,7 +122,7 @@ class Unknown(Objective):
 class Focal(Unknown):
     """As ``Unknown``, focal (gamma = 2): easy outliers weigh little."""
 
-    def outlier_loss(self, logits: Logits) -> Values:
+    def outlier_loss(self, logits: ItemLogits) -> ItemLosses:
         """Focal loss to "unknown"."""
         return focal_loss(logits)
 
@@ -132,7 +132,7 @@ class UniformKL(Objective):
 
     outliers = "synthesis"
 
-    def outlier_loss(self, logits: Logits) -> Values:
+    def outlier_loss(self, logits: ItemLogits) -> ItemLosses:
         """KL(uniform || p)."""
         return uniform_loss(logits)
 
@@ -149,19 +149,19 @@ class EnergyMargin(Objective):
     def __init__(self, margins: tuple[float, float] | None = None) -> None:
         self.margins = margins
 
-    def prepare(self, inside: Logits, outside: Float[Tensor, "outliers prompts"]) -> None:
+    def prepare(self, inside: ItemLogits, outside: Float[Tensor, "outliers prompts"]) -> None:
         """The medians, where no margins were given."""
         if self.margins is None:
             sides = (inside, outside if len(outside) else inside)
             m_in, m_out = (float((-torch.logsumexp(logits, 1)).median()) for logits in sides)
             self.margins = (m_in, m_out)
 
-    def id_penalty(self, logits: Logits) -> Values:
+    def id_penalty(self, logits: ItemLogits) -> ItemLosses:
         """The ID hinge."""
         assert self.margins is not None
         return energy_id_loss(logits, self.margins[0])
 
-    def outlier_loss(self, logits: Logits) -> Values:
+    def outlier_loss(self, logits: ItemLogits) -> ItemLosses:
         """The outliers' hinge."""
         assert self.margins is not None
         return energy_outlier_loss(logits, self.margins[1])
@@ -172,7 +172,7 @@ class LoCoOp(Objective):
 
     outliers = "local_patches"
 
-    def outlier_loss(self, logits: Logits) -> Values:
+    def outlier_loss(self, logits: ItemLogits) -> ItemLosses:
         """Minus the entropy."""
         return entropy_loss(logits)
 
@@ -180,11 +180,11 @@ class LoCoOp(Objective):
 class SCT(LoCoOp):
     """Self-calibrated tuning (Yu et al. 2024, arXiv:2411.03359): LoCoOp with CE x (1 - p_y) and the patches x p_y."""
 
-    def id_loss(self, logits: Logits, labels: Labels) -> Values:
+    def id_loss(self, logits: ItemLogits, labels: Labels) -> ItemLosses:
         """(1 - p_y) CE: sure images teach little about classes."""
         return (1 - confidence(logits, labels)) * id_loss(logits, labels)
 
-    def patch_weight(self, logits: Logits, labels: Labels) -> Values:
+    def patch_weight(self, logits: ItemLogits, labels: Labels) -> ItemLosses:
         """p_y: sure images teach more about what is outside."""
         return confidence(logits, labels)
 

@@ -4,6 +4,8 @@ The mean image feature of a class in place of its text is the prototype of Snell
 blend with text follows Tip-Adapter (Zhang et al. 2022, arXiv:2207.09519), without its training.
 """
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -35,35 +37,58 @@ def blend(text: Texts, images: Float[Tensor, "classes dim"], weight: float) -> T
     return torch.cat([F.normalize((1 - weight) * text[:classes] + weight * images, dim=-1), text[classes:]])
 
 
-# ---- how much the images should count
+# ---- the image weight
+
+
+@dataclass(frozen=True)
+class WeightChoice:
+    """The image weight that :func:`choose_weight` found.
+
+    Attributes:
+        weight: w of :func:`blend`, one of :data:`WEIGHTS`.
+        text_quality: mean quality with text alone (w = 0), in [0, 1].
+        image_quality: mean quality with images alone (w = 1), in [0, 1].
+    """
+
+    weight: float
+    text_quality: float
+    image_quality: float
 
 
 def choose_weight(
     views: Float[Tensor, "images views dim"], labels: Labels, text: Float[Tensor, "classes dim"], scale: float
-) -> float:
-    """The weight of :data:`WEIGHTS` for these few-shot images and these class texts.
+) -> WeightChoice:
+    """Choose the weight of :data:`WEIGHTS` for these few-shot images and these class prompts.
 
     Args:
-        views: features of V views of each few-shot image, the image as it is first, (N, V, D).
+        views: features of V views of each few-shot image, the unchanged image first, (N, V, D).
         labels: of the images, (N,); every class has at least one.
         text: the frozen class prompts, (C, D).
         scale: s of the model.
+
+    Example:
+        >>> views = F.normalize(torch.eye(3) + 0.1, dim=-1)[:, None].expand(3, 2, 3)  # 3 classes, 1 image, 2 views
+        >>> right, wrong = torch.eye(3), torch.eye(3).roll(1, 0)
+        >>> labels = torch.arange(3)
+        >>> choose_weight(views, labels, right, 10.0).weight, choose_weight(views, labels, wrong, 10.0).weight
+        (0.0, 1.0)
     """
-    return best_weight(judge_weights(views, labels, text, scale))
+    quality = weight_quality(views, labels, text, scale)
+    return WeightChoice(best_weight(quality), float(quality[0].mean()), float(quality[-1].mean()))
 
 
-def judge_weights(
+def weight_quality(
     views: Float[Tensor, "images views dim"], labels: Labels, text: Float[Tensor, "classes dim"], scale: float
 ) -> Float[Tensor, "weights images"]:
-    """What each weight is worth on each image, 0-1: the mean of what a detector is for, right classes and strangers.
+    """Quality of each weight on each few-shot image, in [0, 1]: the mean of accuracy and of an AUROC.
 
-    A view counts half where its own class wins, and half by the share of strangers whose energy lies below its own.
-    The strangers are all views, each with its own class taken away: leaving one class out makes every image an unknown.
+    Accuracy: whether a view's own class has the highest logit. AUROC: of the views' energies against pseudo-OOD, which
+    is every view scored with its own class removed from the prompts (leave-one-class-out).
 
-    Text never saw the images, so its worth is what it seems. The images' own worth is not: views of an image are easier
-    than new images of its class. So an image is judged twice, by class means with and without itself, and of a class
-    of k images the first counts 1 and the second k times, as in the .632 bootstrap (Efron 1983). Of a single image
-    nothing is left without itself: the second is chance then, whatever the weight above 0.
+    The quality of text is unbiased. That of the images is optimistic, because views of an image are easier than new
+    images of its class. So each image is scored twice, against class means with and without itself. For a class of k
+    images the first counts 1 and the second k times, as in the .632 bootstrap (Efron 1983). For a class of one image
+    nothing is left without it: the second is then chance level, for every weight above 0.
 
     Args:
         views: as for :func:`choose_weight`; the class means are of the first views.
@@ -77,40 +102,46 @@ def judge_weights(
     classes, first = len(text), views[:, 0]
     means, count = class_means(first, labels, classes), labels.bincount(minlength=classes)[labels]
     total = torch.zeros_like(text).index_add(0, labels, first)[labels]
-    new = F.normalize(total - first * (count > 1)[:, None], dim=-1)  # each image's class mean without itself, (N, D)
+    without_self = F.normalize(total - first * (count > 1)[:, None], dim=-1)  # (N, D)
     share, chance = 1 / (count + 1), (1 / classes + 1 / 2) / 2
-    worths = []
+    quality = []
     for weight in WEIGHTS:
         others = scale * views @ blend(text, means, weight).T
         others = others.masked_fill(F.one_hot(labels, classes).bool()[:, None], -torch.inf)  # (N, V, C)
-        seen, unseen = (
-            worth_of(others, scale * torch.einsum("nvd,nd->nv", views, blend(text[labels], own, weight)))
-            for own in (means[labels], new)
+        seen, held_out = (
+            view_quality(others, scale * torch.einsum("nvd,nd->nv", views, blend(text[labels], own, weight)))
+            for own in (means[labels], without_self)
         )
-        unseen = torch.where((count == 1) & (weight > 0), chance, unseen)
-        worths.append(share * seen + (1 - share) * unseen)
-    return torch.stack(worths)
+        held_out = torch.where((count == 1) & (weight > 0), chance, held_out)
+        quality.append(share * seen + (1 - share) * held_out)
+    return torch.stack(quality)
 
 
-def worth_of(
+def view_quality(
     others: Float[Tensor, "images views classes"], own: Float[Tensor, "images views"]
 ) -> Float[Tensor, " images"]:
-    """Half for the right class, half for the strangers below; ``others`` has -inf in the own class's place."""
-    without = others.logsumexp(-1)
-    strangers, energy = without.flatten().sort().values, torch.logaddexp(without, own).contiguous()
-    below = torch.searchsorted(strangers, energy) + torch.searchsorted(strangers, energy, right=True)
-    return ((own > others.amax(-1)).float() + below / (2 * len(strangers))).mean(1) / 2
+    """Mean over views of (accuracy + AUROC against pseudo-OOD) / 2, for each image.
 
-
-def best_weight(worths: Float[Tensor, "weights images"]) -> float:
-    """From the better of the two pure ends (text where they are equal) the nearest weight that is as good as the best.
-
-    As good: within two standard errors, over images, of the difference to the best. A blend must earn its place: on few
-    images the best of eleven weights is mostly luck, and half of a name that means nothing spoils the evidence's size.
+    Args:
+        others: logits of the other classes, with -inf in the place of the own class.
+        own: logit of the own class.
     """
-    best = worths.mean(1).argmax()
-    behind = worths[best] - worths
-    error = behind.std(1, correction=0) / worths.shape[1] ** 0.5
+    without = others.logsumexp(-1)
+    pseudo_ood, energy = without.flatten().sort().values, torch.logaddexp(without, own).contiguous()
+    below = torch.searchsorted(pseudo_ood, energy) + torch.searchsorted(pseudo_ood, energy, right=True)
+    return ((own > others.amax(-1)).float() + below / (2 * len(pseudo_ood))).mean(1) / 2
+
+
+def best_weight(quality: Float[Tensor, "weights images"]) -> float:
+    """Start from w = 0 or w = 1, whichever scores higher (text on a tie); take the nearest weight that is good enough.
+
+    Good enough: within two standard errors (over images) of the best weight's mean quality. On few images the best of
+    eleven weights is mostly luck, and half of a meaningless name distorts the cosines' size, so a blend must be
+    clearly better than both ends.
+    """
+    best = quality.mean(1).argmax()
+    behind = quality[best] - quality
+    error = behind.std(1, correction=0) / quality.shape[1] ** 0.5
     good = (behind.mean(1) <= 2 * error + 1e-6).nonzero().flatten()
-    text_first = worths[0].mean() >= worths[-1].mean()
+    text_first = quality[0].mean() >= quality[-1].mean()
     return WEIGHTS[int(good.min() if text_first else good.max())]

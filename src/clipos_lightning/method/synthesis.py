@@ -64,7 +64,7 @@ class Draw:
     mix: NDArray[np.float64]
     patch: NDArray[np.float64]
 
-    def share(self, rank: int, world: int) -> "Draw":
+    def shard(self, rank: int, world: int) -> "Draw":
         """One process's slice: every ``world``-th outlier from ``rank`` on."""
         return Draw(self.pairs[rank::world], self.mix[rank::world], self.patch[rank::world])
 

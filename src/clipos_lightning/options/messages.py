@@ -9,7 +9,7 @@ from ..errors import InputError
 TRUST = "import the score or objective that FILE names by its dotted path: code that is not of clipos"
 
 
-class Parser(argparse.ArgumentParser):
+class CommandParser(argparse.ArgumentParser):
     """Errors in one line."""
 
     def error(self, message: str) -> NoReturn:

@@ -9,42 +9,44 @@ from typing import Any
 
 import yaml
 from jsonargparse import ActionConfigFile
+from jsonargparse.typing import Path_fr
 from lightning.pytorch.cli import LightningArgumentParser
 
 from ..errors import InputError
-from .configs import find_config
+from .configs import find_config, with_bases
 from .messages import reword
 
 LINKED = ("class_names", "class_wordings")  # flow from the data to the model
 
 
 class PackagedConfig(ActionConfigFile):
-    """``--config`` by path or by the bare name of a shipped config."""
+    """``--config`` by path or by the bare name of a shipped config, on top of the configs its ``base`` refers to."""
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
-        """Swap in the packaged path; refuse values that come from elsewhere."""
-        if isinstance(values, str) and "\n" not in values:
-            values = str(find_config(values))
-            if not refuse_linked(Path(values)):  # a file of comments alone
-                return
-        super().__call__(parser, cfg, values, option_string)
+        """Apply the bases, then the config itself; refuse options that follow the data."""
+        if not isinstance(values, str) or "\n" in values:  # a checkpoint's options, as YAML text
+            super().__call__(parser, cfg, values, option_string)
+            return
+        for path, options in with_bases(find_config(values)):
+            refuse_linked(path, options)
+            if options:
+                with Path_fr(str(path)).relative_path_context():  # files named in a config are relative to it
+                    super().__call__(parser, cfg, yaml.safe_dump(options, sort_keys=False), option_string)
 
 
-def refuse_linked(path: Path) -> bool:
-    """Class names follow the data: set in a config they are ignored in silence. Returns whether it holds any option."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"cannot read config {path}: {' '.join(str(error).split())}") from error
-    if content is not None and not isinstance(content, dict):
-        raise InputError(f"config {path} is not a mapping of options")
+def refuse_linked(path: Path, options: dict[str, Any]) -> None:
+    """Class names follow the data: jsonargparse silently ignores those in a config.
+
+    Raises:
+        InputError: the config has some.
+    """
+    model = options.get("model")
     for name in LINKED:
-        if name in ((content or {}).get("model") or {}):
+        if isinstance(model, dict) and name in model:
             raise InputError(f"{path}: model.{name} follows the data; set data.class_names to a YAML file instead")
-    return content is not None
 
 
-class Parser(LightningArgumentParser):
+class TrainerParser(LightningArgumentParser):
     """Errors in one line, without the usage in front."""
 
     def error(self, message: str, ex: Exception | None = None) -> Any:

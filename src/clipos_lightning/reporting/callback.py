@@ -16,11 +16,20 @@ from rich.table import Table as RichTable
 from ..data.datamodule import FewShotOOD
 from ..evaluation.heads import SIDES, ZERO_SHOT
 from ..training.module import ClipOS
-from ..utils.files import whole, write_json, write_text
+from ..utils.files import atomic_write, write_json, write_text
 from .gallery import draw_pictures, labels_of
-from .html import to_html
+from .html import report_html
 from .plots import dashboard_figures
-from .report import HEADERS, build_report, cell, is_trained, set_tables, summary_lines, title, to_markdown
+from .report import (
+    HEADERS,
+    build_report,
+    format_metric,
+    is_trained,
+    report_markdown,
+    report_title,
+    set_tables,
+    summary_lines,
+)
 
 PACKAGES = ("clipos-lightning", "torch", "torchvision", "lightning", "open_clip_torch", "torchmetrics", "numpy")
 
@@ -43,7 +52,10 @@ class TestReport(Callback):
         module, data = pl_module, trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(module, ClipOS) and isinstance(data, FewShotOOD)
         self.folder.mkdir(parents=True, exist_ok=True)
-        with whole(self.folder / "scores.npz") as path, open(path, "wb") as file:  # first: nothing below may lose them
+        with (
+            atomic_write(self.folder / "scores.npz") as path,
+            open(path, "wb") as file,
+        ):  # first: nothing below may lose them
             np.savez_compressed(file, **score_arrays(module, data))
         labels = labels_of(data)
         run = self.run_record(module, data)
@@ -51,8 +63,8 @@ class TestReport(Callback):
         report = build_report(module.results, labels, *args)
         pictures = draw_pictures(module, data)
         write_json(self.folder / "report.json", report)
-        write_text(self.folder / "report.md", to_markdown(report))
-        page = to_html(report, module.results, labels, data.class_names, pictures)
+        write_text(self.folder / "report.md", report_markdown(report))
+        page = report_html(report, module.results, labels, data.class_names, pictures)
         write_text(self.folder / "report.html", page)
         print_report(report)
         for logger in trainer.loggers:
@@ -110,10 +122,10 @@ def print_report(report: dict[str, Any]) -> None:
         for header in [*HEADERS.values(), *(["zero-shot AUROC ↑", "FPR95 ↓", "AUPR-in ↑"] if trained else [])]:
             view.add_column(header, justify="right")
         for score, ours, theirs in table["rows"]:
-            cells = [cell(ours, m) for m in HEADERS]
-            cells += [cell(theirs, m) for m in ("auroc", "fpr95", "aupr_in")] if trained else []
+            cells = [format_metric(ours, m) for m in HEADERS]
+            cells += [format_metric(theirs, m) for m in ("auroc", "fpr95", "aupr_in")] if trained else []
             view.add_row(score, *cells, style="bold" if score == report["headline"] else None)
         console.print(view)
-    console.print(title(report), style="bold")
+    console.print(report_title(report), style="bold")
     for line in summary_lines(report):
         console.print(f"  {line}", highlight=False, markup=False)

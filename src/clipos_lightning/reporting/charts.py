@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..evaluation.metrics import auroc, steps
+from ..evaluation.metrics import auroc, counts_at_thresholds
+from ..types import FloatArray
 
 WIDTH, HEIGHT, BINS = 1000, 40, 80  # of a strip
-Array = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -38,13 +37,13 @@ class Axis:
         return [(self.share(i * step), f"{i * step:g}") for i in range(first, last + 1)]
 
 
-def common_axis(sets: Sequence[Array]) -> Axis:
+def common_axis(sets: Sequence[FloatArray]) -> Axis:
     """From the lowest 0.5 % to the highest score of any set, all sets together."""
     low, high = min(np.percentile(s, 0.5) for s in sets), max(s.max() for s in sets)
     return Axis(float(low), float(high if high > low else low + 1))
 
 
-def strip(scores: Array, axis: Axis) -> str:
+def histogram_path(scores: FloatArray, axis: Axis) -> str:
     """A histogram as a closed SVG path, WIDTH x HEIGHT, scaled to its highest bin; outliers lie in the edge bins."""
     edges = np.linspace(axis.low, axis.high, BINS + 1)
     counts, _ = np.histogram(np.clip(scores, axis.low, axis.high), edges)
@@ -53,16 +52,16 @@ def strip(scores: Array, axis: Axis) -> str:
     return f"M0 {HEIGHT}" + "".join(f"V{top:g}h{width:g}" for top in tops) + f"V{HEIGHT}Z"
 
 
-def roc_path(inside: Array, outside: Array) -> str:
+def roc_path(inside: FloatArray, outside: FloatArray) -> str:
     """A ROC curve, ID positive, on 100 x 100 with the origin at the lower left; steps below 0.2 points are merged."""
-    true, false = steps(inside, outside)
+    true, false = counts_at_thresholds(inside, outside)
     x, y = np.append(0, false / len(outside)), np.append(0, true / len(inside))
     points = np.round(np.stack([100 * x, 100 - 100 * y], 1) * 5) / 5
     keep = np.append(True, (np.diff(points, axis=0) != 0).any(1))
     return "M" + "L".join(f"{a:g} {b:g}" for a, b in points[keep])
 
 
-def roc_panels(curves: Mapping[str, Mapping[str, tuple[Array, Array]]]) -> list[dict[str, Any]]:
+def roc_panels(curves: Mapping[str, Mapping[str, tuple[FloatArray, FloatArray]]]) -> list[dict[str, Any]]:
     """Set -> detector -> (ID scores, OOD scores) as panels: name, and (detector, path, AUROC) for each curve."""
     return [
         {"name": name, "curves": [(label, roc_path(a, b), auroc(a, b)) for label, (a, b) in detectors.items()]}

@@ -12,8 +12,8 @@ from ..evaluation.thresholds import threshold_at_recall
 from ..training.module import ClipOS
 from .plots import Example
 
-MOST = 12  # pictures in a gallery
-Rows = NDArray[np.intp]
+MAX_PICTURES = 12  # pictures in a gallery
+Indices = NDArray[np.intp]
 
 
 def draw_pictures(module: ClipOS, data: FewShotOOD) -> dict[str, list[Example]]:
@@ -44,7 +44,7 @@ def labels_of(data: FewShotOOD) -> NDArray[np.int64]:
     return images.labels[sorted(positions)]
 
 
-def extremes(values: NDArray[np.float64], chosen: NDArray[np.bool_], most: int = MOST) -> Rows:
+def extremes(values: NDArray[np.float64], chosen: NDArray[np.bool_], most: int = MAX_PICTURES) -> Indices:
     """The ``chosen`` rows with the lowest values, in ascending order; at most so many.
 
     Example:
@@ -57,14 +57,14 @@ def extremes(values: NDArray[np.float64], chosen: NDArray[np.bool_], most: int =
 
 def highest_outliers(module: ClipOS, data: FewShotOOD, outside: Sequence[str]) -> list[Example]:
     """The OOD images with the highest scores, as many from each set (two at least), accepted or not."""
-    each, found = max(2, MOST // len(outside)), []
-    for name in outside[:MOST]:
+    each, found = max(2, MAX_PICTURES // len(outside)), []
+    for name in outside[:MAX_PICTURES]:
         score = module.results[name][module.score]
         found += examples(module, data, name, np.argsort(-score, kind="stable")[:each])
     return sorted(found, key=lambda e: -e.score)
 
 
-def examples(module: ClipOS, data: FewShotOOD, name: str, rows: Rows) -> list[Example]:
+def examples(module: ClipOS, data: FewShotOOD, name: str, rows: Indices) -> list[Example]:
     """These rows of a test set as pictures, with the maps for the predicted class."""
     if not len(rows):
         return []

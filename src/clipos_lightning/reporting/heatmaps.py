@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..types import Explanation, Images
-from ..utils.files import whole
+from ..utils.files import atomic_write
 from .plots import colored, shade
 
-SIDE = 224  # pixels of a panel, at the least
+MIN_PANEL_SIDE = 224  # pixels of a panel, at the least
 GAP = 4
 
 
@@ -34,7 +34,7 @@ def write_heatmaps(
         target = folder / heatmap_name(paths[i])
         target.parent.mkdir(parents=True, exist_ok=True)
         picture = Image.fromarray(panels(images[i].permute(1, 2, 0).numpy(), delta[i], mask[i]))
-        with whole(target) as partial:
+        with atomic_write(target) as partial:
             picture.save(partial, "png")
 
 
@@ -57,7 +57,7 @@ def panels(image: NDArray[np.uint8], delta: NDArray[np.floating], mask: NDArray[
         delta: (g, g), in [-1, 1].
         mask: (g, g).
     """
-    side = -(-SIDE // len(image)) * len(image)
+    side = -(-MIN_PANEL_SIDE // len(image)) * len(image)
     parts = [image, colored(delta, "RdBu_r", -1, 1), shade(image, mask)]
     large = [np.asarray(Image.fromarray(part).resize((side, side), Image.Resampling.NEAREST)) for part in parts]
     gap = np.full((side, GAP, 3), 255, dtype=np.uint8)

@@ -16,16 +16,17 @@ import numpy as np
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
+from ..evaluation.results import Results
 from ..evaluation.thresholds import Confusion, confusion
-from .charts import Axis, common_axis, roc_panels, strip
+from .charts import Axis, common_axis, histogram_path, roc_panels
 from .plots import Example, colored, embed, shade
-from .report import HEADERS, Results, cell, is_trained, paired_scores, set_tables, summary_lines, title
+from .report import HEADERS, format_metric, is_trained, paired_scores, report_title, set_tables, summary_lines
 
 RECALLS = (0.8, 0.9, 0.95, 0.99)  # buttons beside the slider
 BESIDE = ("auroc", "fpr95", "aupr_in")  # the zero-shot detector's columns
 
 
-def to_html(
+def report_html(
     report: Mapping[str, Any],
     results: Results,
     labels: NDArray[np.int64],
@@ -45,11 +46,11 @@ def to_html(
     table = confusion(results, labels, class_names, score)
     axis = common_axis([columns[score] for columns in results.values()])
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"code": code, "percent": percent, "unbroken": unbroken}
+    environment.filters |= {"code": code, "percent": format_percent, "unbroken": unbroken}
     return environment.from_string(asset("report.html.j2")).render(
         css=Markup(asset("report.css")),
         js=Markup(asset("report.js")),
-        title=title(report),
+        title=report_title(report),
         summary=summary_lines(report),
         tiles=tiles(report),
         report=report,
@@ -58,13 +59,13 @@ def to_html(
         tables=set_tables(report),
         headers=HEADERS,
         beside=BESIDE,
-        cell=cell,
+        cell=format_metric,
         table=table,
         now=snapshot(table),
         payload=Markup(json.dumps(payload(table, axis), separators=(",", ":"))),
         presets=[(f"{recall:.0%}".replace("%", " %"), table.place(recall)) for recall in RECALLS],
         axis=axis,
-        strips=[(name, strip(columns[score], axis)) for name, columns in results.items()],
+        strips=[(name, histogram_path(columns[score], axis)) for name, columns in results.items()],
         rocs=roc_panels(paired_scores(results, score, is_trained(report))),
         mistakes={name: [tile(e) for e in found] for name, found in pictures.items() if name != "classes"},
         heat=[heat_maps(e) for e in pictures.get("classes", [])],
@@ -86,7 +87,7 @@ def unbroken(text: str) -> str:
     return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
-def percent(count: float, total: float) -> str:
+def format_percent(count: float, total: float) -> str:
     """A share with one decimal, or a dash where there is nothing to take a share of."""
     return f"{100 * count / total:.1f}" if total else "–"
 

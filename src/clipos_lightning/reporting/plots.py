@@ -13,12 +13,13 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..evaluation.metrics import auroc, steps
-from .report import Results, paired_scores
+from ..evaluation.metrics import auroc, counts_at_thresholds
+from ..evaluation.results import Results
+from ..types import FloatArray
+from .report import paired_scores
 
 ID_COLOR, OOD_COLOR = "#0b6e8f", "#d1603d"
-LARGEST = 160  # pixels of an embedded image
-Array = NDArray[np.floating]
+MAX_EMBEDDED_SIDE = 160  # pixels of an embedded image
 
 
 @dataclass
@@ -39,15 +40,15 @@ class Example:
     """
 
     image: NDArray[np.uint8]
-    surgery: Array
-    clip: Array
+    surgery: FloatArray
+    clip: FloatArray
     mask: NDArray[np.bool_]
     origin: str
     key: str
     predicted: str
     probability: float
     score: float
-    truth: Array | None = None
+    truth: FloatArray | None = None
 
     @property
     def caption(self) -> str:
@@ -66,18 +67,18 @@ def embed(pixels: NDArray[np.uint8]) -> str:
     """An image (H, W, 3) as a data URI: exact PNG when it is small, else a JPEG of at most LARGEST pixels."""
     picture, buffer = Image.fromarray(pixels), io.BytesIO()
     kind = "png" if max(picture.size) <= 64 else "jpeg"
-    picture.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
+    picture.thumbnail((MAX_EMBEDDED_SIDE, MAX_EMBEDDED_SIDE), Image.Resampling.LANCZOS)
     picture.save(buffer, kind, quality=85, optimize=True)
     return f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def colored(values: Array, colors: str, low: float = 0, high: float = 1) -> NDArray[np.uint8]:
+def colored(values: FloatArray, colors: str, low: float = 0, high: float = 1) -> NDArray[np.uint8]:
     """A map (g, g) in the colours of a matplotlib map, (g, g, 3)."""
     scaled = np.clip((values - low) / (high - low), 0, 1)
     return matplotlib.colormaps[colors](scaled, bytes=True)[..., :3]
 
 
-def panels(count: int, height: float = 2.6) -> tuple[Figure, list[Any]]:
+def axes_grid(count: int, height: float = 2.6) -> tuple[Figure, list[Any]]:
     """A figure with ``count`` panels, four a row."""
     columns = max(1, min(4, count))
     rows = -(-count // columns)
@@ -86,13 +87,13 @@ def panels(count: int, height: float = 2.6) -> tuple[Figure, list[Any]]:
     return figure, axes
 
 
-def roc_curves(curves: Mapping[str, Mapping[str, tuple[Array, Array]]]) -> Figure:
+def roc_curves(curves: Mapping[str, Mapping[str, tuple[FloatArray, FloatArray]]]) -> Figure:
     """ROC curves, ID positive: set -> detector -> (ID scores, OOD scores)."""
-    figure, axes = panels(len(curves))
+    figure, axes = axes_grid(len(curves))
     colors = [ID_COLOR, OOD_COLOR]
     for axis, (name, detectors) in zip(axes, curves.items(), strict=True):
         for color, (label, (inside, outside)) in zip(colors, detectors.items(), strict=False):
-            true, false = steps(inside, outside)
+            true, false = counts_at_thresholds(inside, outside)
             x, y = np.append(0, false / len(outside)), np.append(0, true / len(inside))
             style = "--" if label == "zero-shot" and len(detectors) > 1 else "-"
             axis.plot(x, y, style, color=color, label=f"{label} {auroc(inside, outside):.1f}")
@@ -102,9 +103,9 @@ def roc_curves(curves: Mapping[str, Mapping[str, tuple[Array, Array]]]) -> Figur
     return figure
 
 
-def histograms(inside: Array, outside: Mapping[str, Array], score: str) -> Figure:
+def histograms(inside: FloatArray, outside: Mapping[str, FloatArray], score: str) -> Figure:
     """Histograms of one score: ID against each OOD set."""
-    figure, axes = panels(len(outside), 2.2)
+    figure, axes = axes_grid(len(outside), 2.2)
     for axis, (name, values) in zip(axes, outside.items(), strict=True):
         both = np.concatenate([inside, values])
         low, high = np.percentile(both, [0.5, 99.5])
@@ -116,7 +117,7 @@ def histograms(inside: Array, outside: Mapping[str, Array], score: str) -> Figur
     return figure
 
 
-def gallery(examples: Sequence[Example]) -> Figure:
+def draw_gallery(examples: Sequence[Example]) -> Figure:
     """A row for each image: image, plain CLIP's map, the surgery path's, their difference, the ID-relevant mask."""
     masked = any(e.truth is not None for e in examples)
     titles = ["image", "plain CLIP  S_clip", "surgery  S", "Δ = S − S_clip", "ID-relevant"]
@@ -155,7 +156,7 @@ def shade(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8
     return np.where(keep, image, faded).astype(np.uint8)
 
 
-def strip(examples: Sequence[Example]) -> Figure:
+def image_strip(examples: Sequence[Example]) -> Figure:
     """Images in a row, each over its ID-relevant patches: the most convincing mistakes."""
     figure = new_figure(1.45 * max(1, len(examples)), 3.2)
     for i, example in enumerate(examples):
@@ -178,10 +179,10 @@ def dashboard_figures(
         found[f"{score} on ID and OOD images (higher = more ID)"] = histograms(results["id"][score], outside, score)
     if galleries.get("classes"):
         caption = "ID test images: what the method thought belonged to the predicted class"
-        found[caption] = gallery(galleries["classes"])
+        found[caption] = draw_gallery(galleries["classes"])
     if galleries.get("outside"):
         caption = f"OOD images with the highest {score}: the most convincing mistakes, and their ID-relevant patches"
-        found[caption] = strip(galleries["outside"])
+        found[caption] = image_strip(galleries["outside"])
     return found
 
 
@@ -207,8 +208,8 @@ class Verdict:
 
     name: str
     image: NDArray[np.uint8]
-    clip: Array
-    surgery: Array
+    clip: FloatArray
+    surgery: FloatArray
     mask: NDArray[np.bool_]
     shown: str
     classes: Sequence[tuple[str, float]]
@@ -306,7 +307,7 @@ def draw_bars(axis: Any, verdict: Verdict) -> None:
     colors = [ID_COLOR if name == verdict.shown else "#b8c2cc" for name in names]
     axis.barh(places, shares, 0.62, color=colors)
     for place, share in zip(places, shares, strict=True):
-        axis.text(share + 0.03, place, percent(share), va="center", fontsize=6)
+        axis.text(share + 0.03, place, format_probability(share), va="center", fontsize=6)
     axis.set(ylim=(max(len(names), 3) - 0.4, -0.6), xlim=(0, 1.5), xticks=[])
     axis.set_yticks(places, [shorten(name, 16) for name in names], fontsize=6)
     axis.tick_params(axis="y", length=0, pad=2)
@@ -317,7 +318,7 @@ def draw_bars(axis: Any, verdict: Verdict) -> None:
                   va="top", fontsize=6, color=color, linespacing=1.25)  # fmt: skip
 
 
-def percent(share: float) -> str:
+def format_probability(share: float) -> str:
     """Whole percent; what rounds to nothing or to everything is neither."""
     return "< 1 %" if share < 0.005 else "> 99 %" if share > 0.995 else f"{100 * share:.0f} %"
 

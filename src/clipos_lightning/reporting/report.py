@@ -8,11 +8,10 @@ from numpy.typing import NDArray
 
 from ..evaluation.heads import SIDES, ZERO_SHOT
 from ..evaluation.metrics import OOD_METRICS, boundary_f, mask_iou, ood_metrics
+from ..evaluation.results import Columns, Results
 from ..evaluation.scores import in_order
 from ..evaluation.thresholds import operating_point
 
-Table = Mapping[str, NDArray[np.float64]]
-Results = Mapping[str, Table]
 Metrics = dict[str, Any]
 
 HEADERS = {"auroc": "AUROC ↑", "fpr95": "FPR95 ↓", "aupr_in": "AUPR-in ↑", "aupr_out": "AUPR-out ↑"}
@@ -51,7 +50,7 @@ def average(ood: Mapping[str, Mapping[str, Metrics]]) -> dict[str, Metrics]:
     return {s: {m: float(np.mean([ood[name][s][m] for name in ood])) for m in OOD_METRICS} for s in scores}
 
 
-def judge_masks(table: Table, grid: tuple[int, int]) -> dict[str, dict[str, float]]:
+def mask_metrics(table: Columns, grid: tuple[int, int]) -> dict[str, dict[str, float]]:
     """Delta > 0, S > 0.5 and S_clip > 0.5 against the true mask: mean IoU and boundary F over images, by patches.
 
     A patch is truth when the object covers at least half of it; an image whose truth covers no patch is left out.
@@ -91,7 +90,11 @@ def build_report(
     main = {**main, "id": {"name": id_name, **main["id"]}}
     zero_shot = {**zero_shot, "id": {"name": id_name, **zero_shot["id"]}}
     sides = {n: summarise(results, labels, kinds, p) for n, p in SIDES.items() if f"{p}predicted" in results["id"]}
-    more = {**sides, "masks": judge_masks(results["id"], grid), "operating": operating_point(results, labels, headline)}
+    more = {
+        **sides,
+        "masks": mask_metrics(results["id"], grid),
+        "operating": operating_point(results, labels, headline),
+    }
     return {"schema": 1, "headline": headline, **main, "zero_shot": zero_shot, **more, "run": dict(run)}
 
 
@@ -111,7 +114,7 @@ def is_trained(report: Mapping[str, Any]) -> bool:
     return bool(report["run"].get("trained", True))
 
 
-def title(report: Mapping[str, Any]) -> str:
+def report_title(report: Mapping[str, Any]) -> str:
     """What was tested; a limited run says so, so that nobody mistakes it for a full one."""
     limit = report["run"].get("limit_per_set")
     what = "OOD report" if is_trained(report) else "OOD report of the zero-shot detector (no training)"
@@ -133,9 +136,9 @@ def set_tables(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     return tables
 
 
-def to_markdown(report: Mapping[str, Any]) -> str:
+def report_markdown(report: Mapping[str, Any]) -> str:
     """The report as Markdown: a summary, then a table for each set, trained beside zero-shot."""
-    lines = [f"# {title(report)}", "", *(f"- {line}" for line in summary_lines(report)), ""]
+    lines = [f"# {report_title(report)}", "", *(f"- {line}" for line in summary_lines(report)), ""]
     trained = is_trained(report)
     zero = [f"zero-shot {h}" for h in ("AUROC ↑", "FPR95 ↓", "AUPR-in ↑")] if trained else []
     header = ["score", *HEADERS.values(), *zero]
@@ -143,15 +146,15 @@ def to_markdown(report: Mapping[str, Any]) -> str:
         lines += [f"## {table['heading']}", "", f"| {' | '.join(header)} |", "|---" + "|---:" * (len(header) - 1) + "|"]
         for score, ours, theirs in table["rows"]:
             name = f"**{score}**" if score == report["headline"] else score
-            cells = [cell(ours, m) for m in HEADERS]
-            cells += [cell(theirs, m) for m in ("auroc", "fpr95", "aupr_in")] if trained else []
+            cells = [format_metric(ours, m) for m in HEADERS]
+            cells += [format_metric(theirs, m) for m in ("auroc", "fpr95", "aupr_in")] if trained else []
             lines.append(f"| {' | '.join([name, *cells])} |")
         lines.append("")
     lines += [f"Command: `{report['run'].get('command', '')}`", ""]
     return "\n".join(lines)
 
 
-def cell(metrics: Mapping[str, float] | None, name: str) -> str:
+def format_metric(metrics: Mapping[str, float] | None, name: str) -> str:
     """A figure with one decimal, or a dash where the detector has no such score."""
     return "–" if metrics is None else f"{metrics[name]:.1f}"
 

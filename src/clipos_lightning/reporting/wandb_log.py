@@ -14,11 +14,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from ..evaluation.metrics import OOD_METRICS, steps
-from ..utils.progress import say
-from .report import Results
+from ..evaluation.metrics import OOD_METRICS, counts_at_thresholds
+from ..evaluation.results import Results
+from ..utils.progress import print_once
 
-COLUMNS = ["detector", "set", "score", *OOD_METRICS, "n_id", "n_ood"]
+RESULT_COLUMNS = ["detector", "set", "score", *OOD_METRICS, "n_id", "n_ood"]
 
 
 class Dashboard(Callback):
@@ -50,7 +50,7 @@ def log_report(run: Any, report: Mapping[str, Any], results: Results, pictures: 
         pictures: caption to matplotlib figure.
     """
     headline, trained = report["headline"], bool(report["run"]["trained"])
-    run.log({"results": wandb.Table(columns=COLUMNS, data=table_rows(report, trained))})
+    run.log({"results": wandb.Table(columns=RESULT_COLUMNS, data=table_rows(report, trained))})
     run.summary["id/accuracy"] = report["id"]["accuracy"]
     for score, metrics in report["average"].items():
         run.summary.update({f"average/{score}/{name}": value for name, value in metrics.items()})
@@ -76,7 +76,7 @@ def table_rows(report: Mapping[str, Any], trained: bool) -> list[list[Any]]:
 
 def roc_plot(inside: np.ndarray, outside: np.ndarray, title: str, points: int = 200) -> Any:
     """An interactive ROC curve, ID positive, thinned to ``points``."""
-    true, false = steps(inside, outside)
+    true, false = counts_at_thresholds(inside, outside)
     x, y = np.append(0, false / len(outside)), np.append(0, true / len(inside))
     keep = np.unique(np.linspace(0, len(x) - 1, points).astype(int))
     table = wandb.Table(columns=["OOD accepted", "ID accepted"], data=np.stack([x[keep], y[keep]], 1).tolist())
@@ -100,4 +100,6 @@ def place_wandb(logger: Logger, folder: Path) -> None:
     logger._save_dir = logger._wandb_init["dir"] = str(folder)
     if not os.environ.get("WANDB_MODE") and not logger._offline and not has_wandb_key():
         logger._offline, logger._wandb_init["mode"] = True, "offline"
-        say(f"W&B: no credentials, recorded offline; later: wandb login; wandb sync {folder}/wandb/offline-run-*")
+        print_once(
+            f"W&B: no credentials, recorded offline; later: wandb login; wandb sync {folder}/wandb/offline-run-*"
+        )

@@ -18,7 +18,7 @@ RENAMED = {  # beginnings of dotted paths in checkpoints of version 0.1.0
     "clipos_lightning.schedule.WarmupCosine": "clipos_lightning.WarmupCosine",
     "clipos_lightning.scores.": "clipos_lightning.evaluation.scores.",
 }
-NAMES = {
+IDENTITY_NAMES = {
     "fingerprint": "weights (their fingerprint)",
     "class_names": "class names",
     "class_wordings": "wordings of the classes",
@@ -121,10 +121,10 @@ def check_identity(given: dict[str, Any] | None, ours: dict[str, Any]) -> None:
         raise InputError("the checkpoint was not written by clipos: give a last.ckpt of `clipos fit`")
     for key, value in ours.items():
         if given.get(key) != value:
-            name = NAMES.get(key, key)
+            name = IDENTITY_NAMES.get(key, key)
             raise InputError(
-                f"the checkpoint was trained with other {name}: {brief(given.get(key))}, here {brief(value)}; test it "
-                "with those, or train again"
+                f"the checkpoint was trained with other {name}: {shorten_value(given.get(key))}, here "
+                f"{shorten_value(value)}; test it with those, or train again"
             )
 
 
@@ -136,7 +136,7 @@ def check_state(given: dict[str, Any], ours: dict[str, Any]) -> None:
         raise InputError(f"the checkpoint does not fit the model's options: {', '.join(wrong)} differ")
 
 
-def brief(value: Any) -> str:
+def shorten_value(value: Any) -> str:
     """A value for an error message, cut to 60 characters."""
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return text if len(text) <= 60 else text[:57] + "..."

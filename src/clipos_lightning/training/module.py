@@ -19,17 +19,17 @@ from ..clip.surgery import SurgeryOptions
 from ..errors import InputError
 from ..evaluation.heads import SIDES, ZERO_SHOT, Head, all_paths
 from ..evaluation.metrics import OOD_METRICS, ood_metrics
-from ..evaluation.results import MAP_PATHS, Table, column_names, map_values
+from ..evaluation.results import MAP_PATHS, TestTable, column_names, map_values
 from ..evaluation.scores import ScoreOptions, check_scores, defined_scores
 from ..evaluation.validation import Validation
 from ..method.feature_store import FeatureStore, ShotFeatures
 from ..method.mask import MaskOptions
 from ..method.objectives import Objective, irrelevant_locals, make_objective
 from ..method.prompts import ContextOptions, PromptLearner, Wordings, check_names, encode_prompts
-from ..method.prototypes import blend
+from ..method.prototypes import VIEWS, blend
 from ..method.synthesis import Draw, SynthesisOptions, as_tensors, draw_step, mix_shots
 from ..types import Explanation, Features, Images, Labels, OutlierSource, Texts, as_options
-from ..utils.chunks import by_parts
+from ..utils.chunks import by_chunks
 from .checkpoint import check_identity, check_state
 from .schedule import WarmupCosine
 from .shots import Shots
@@ -183,9 +183,13 @@ class ClipOS(LightningModule):
             shots = Shots(self.backbone, data)
             self.image_text.copy_(shots.means(len(self.class_names)))
             if self.hparams["image_weight"] == "auto":
-                weight, how = shots.image_weight(self.plain_text[:-1], self.scale)
+                chosen = shots.image_weight(self.plain_text[:-1], self.scale)
+                weight = chosen.weight
                 self.image_weight = weight if self._trainer is None else self.trainer.strategy.broadcast(weight)
-                self.notes.append(how)
+                self.notes.append(
+                    f"image weight {weight}, chosen on {VIEWS} views of {len(data.drawn)} few-shot images "
+                    f"(quality: text alone {chosen.text_quality:.2f}, images alone {chosen.image_quality:.2f})"
+                )
 
     # ---- training
 
@@ -203,20 +207,22 @@ class ClipOS(LightningModule):
         rank, world = self.global_rank, self.trainer.world_size
         index, labels = batch["index"][rank::world], batch["label"][rank::world]
         draw = self.draw(batch)
-        self.store.prepare(torch.cat([index, batch["index"][draw.share(rank, world).pairs].flatten()]))
+        self.store.prepare(torch.cat([index, batch["index"][draw.shard(rank, world).pairs].flatten()]))
         text = self.blend(self.prompts())  # (C + 1, D)
         with self.exact():
             shots = self.store[index]
             logits = self.scale * shots.cls @ text.T
-            id_term = self.share(self.objective.id_loss(logits, labels), len(batch["index"]))
+            id_term = self.scale_for_ddp(self.objective.id_loss(logits, labels), len(batch["index"]))
             outlier_term = torch.zeros_like(id_term)
             if self.outlier_weight and self.objective.outliers == "synthesis":
-                outliers = self.mix_pairs(batch["index"], draw.share(rank, world))  # (M, D)
-                outlier_term = self.share(self.objective.outlier_loss(self.scale * outliers @ text.T), len(draw.pairs))
+                outliers = self.mix_pairs(batch["index"], draw.shard(rank, world))  # (M, D)
+                outlier_term = self.scale_for_ddp(
+                    self.objective.outlier_loss(self.scale * outliers @ text.T), len(draw.pairs)
+                )
             if self.outlier_weight and self.objective.outliers == "local_patches":
                 outlier_term = self.local_term(shots, logits, labels, text)
             if self.outlier_weight:
-                outlier_term = outlier_term + self.share(self.objective.id_penalty(logits), len(batch["index"]))
+                outlier_term = outlier_term + self.scale_for_ddp(self.objective.id_penalty(logits), len(batch["index"]))
             loss = id_term + self.outlier_weight * outlier_term
         terms = {"train/id_loss": id_term.detach(), "train/outlier_loss": outlier_term.detach()}
         self.log_dict(terms, sync_dist=True, batch_size=1)
@@ -227,7 +233,7 @@ class ClipOS(LightningModule):
         """Fp32 whatever the Trainer's precision: only the two encoders run in mixed precision."""
         return torch.autocast(self.device.type, enabled=False)
 
-    def share(self, values: Tensor, count: int | Tensor) -> Tensor:
+    def scale_for_ddp(self, values: Tensor, count: int | Tensor) -> Tensor:
         """This process's part of a mean over ``count`` items of all processes, for DDP, which averages gradients."""
         return values.sum() * self.trainer.world_size / max(int(count), 1)
 
@@ -257,7 +263,7 @@ class ClipOS(LightningModule):
         def losses(patches: Tensor) -> Tensor:
             return self.objective.outlier_loss(self.scale * (patches @ text.T))
 
-        return self.share(weight * by_parts(losses, (shots.patches[chosen],), 4 * len(text)), count)
+        return self.scale_for_ddp(weight * by_chunks(losses, (shots.patches[chosen],), 4 * len(text)), count)
 
     def configure_optimizers(self) -> Any:
         """The configured optimizer on the prompt parameters; the schedule is stepped once an epoch."""
@@ -343,11 +349,12 @@ class ClipOS(LightningModule):
         self.failure = None
         if not self.trained:
             self.learn_images(self.trainer.datamodule)  # type: ignore[attr-defined]
-        self.judges = self.heads()
-        self.test_paths = all_paths(self.judges)
+        self.test_heads = self.heads()
+        self.test_paths = all_paths(self.test_heads)
         tests = self.trainer.datamodule.tests  # type: ignore[attr-defined]
         grid = self.backbone.grid
-        self.tables = [Table(name, column_names(self.judges, grid, s.has_masks)) for name, (s, _) in tests.items()]
+        columns = {name: column_names(self.test_heads, grid, images.has_masks) for name, (images, _) in tests.items()}
+        self.tables = [TestTable(name, names) for name, names in columns.items()]
         for table in self.tables:
             table.rows.to(self.device)
 
@@ -356,7 +363,7 @@ class ClipOS(LightningModule):
         paths = self.test_paths | (MAP_PATHS if "mask" in batch else frozenset())
         features = self.backbone.encode_image(batch["image"], paths)
         with self.exact():
-            values = [head.values(features) for head in self.judges]
+            values = [head.values(features) for head in self.test_heads]
             if "mask" in batch:
                 values.append(map_values(features, self.class_text[batch["label"]], batch["mask"], self.backbone.grid))
         self.tables[dataloader_idx].rows.update(batch["index"], torch.cat(values, 1))

@@ -6,9 +6,9 @@ import torch
 
 from ..clip.backbone import FrozenClip
 from ..data.datamodule import FewShotOOD
-from ..method.feature_store import CHUNK, FeatureStore, ShotFeatures
+from ..method.feature_store import ENCODE_BATCH, FeatureStore, ShotFeatures
 from ..method.mask import MaskOptions
-from ..method.prototypes import VIEWS, best_weight, class_means, judge_weights
+from ..method.prototypes import VIEWS, WeightChoice, choose_weight, class_means
 from ..method.synthesis import SynthesisOptions, shot_features
 from ..types import Features, Images, Labels, OutlierSource, Texts
 from ..utils.progress import track
@@ -37,7 +37,7 @@ class Shots:
 
     def encode(self, count: int) -> Features:
         """Global features of the first ``count`` views, (count, D)."""
-        parts = torch.arange(count).split(CHUNK)
+        parts = torch.arange(count).split(ENCODE_BATCH)
         return torch.cat([self.backbone.encode_image(self.images(part)).cls for part in parts])
 
     def means(self, classes: int) -> Texts:
@@ -46,23 +46,17 @@ class Shots:
         return class_means(self.encode(len(labels)), labels, classes)
 
     @torch.no_grad()
-    def image_weight(self, text: Texts, scale: float) -> tuple[float, str]:
-        """How much the images should count beside the frozen class prompts, by :func:`prototypes.best_weight`.
+    def image_weight(self, text: Texts, scale: float) -> WeightChoice:
+        """How much the images should count beside the frozen class prompts, by :func:`prototypes.choose_weight`.
 
         Args:
             text: the class prompts, (C, D).
             scale: s of the model.
-
-        Returns:
-            The weight, and a line that says what it was chosen on.
         """
         count = len(self.data.drawn)
         views = self.encode(VIEWS * count).view(VIEWS, count, -1).transpose(0, 1)
         with torch.autocast(text.device.type, enabled=False):  # fp32 whatever the encoder ran in
-            worths = judge_weights(views, self.labels[:count], text, scale)
-        weight, alone, images = best_weight(worths), float(worths[0].mean()), float(worths[-1].mean())
-        worth = f"worth: text alone {alone:.2f}, images alone {images:.2f}"
-        return weight, f"image weight {weight}, chosen on {VIEWS} views of {count} few-shot images ({worth})"
+            return choose_weight(views, self.labels[:count], text, scale)
 
     def store(
         self, class_text: Texts, outliers: OutlierSource, mask: MaskOptions, synthesis: SynthesisOptions, budget: int

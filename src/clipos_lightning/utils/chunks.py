@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-BUDGET = 64 * 2**20  # bytes of one such tensor; one row alone may be larger
+CHUNK_BYTES = 64 * 2**20  # bytes of one such tensor; one row alone may be larger
 
 
-def by_parts(function: Callable[..., Tensor], tensors: tuple[Tensor, ...], row_bytes: int) -> Tensor:
+def by_chunks(function: Callable[..., Tensor], tensors: tuple[Tensor, ...], row_bytes: int) -> Tensor:
     """``function(*tensors)``, some rows at a time.
 
     Where gradients are taken, a part's tensors are computed anew for them, so that they are never there all at once.
@@ -19,7 +19,7 @@ def by_parts(function: Callable[..., Tensor], tensors: tuple[Tensor, ...], row_b
         tensors: of N rows each.
         row_bytes: what one row takes inside the function.
     """
-    rows = max(1, BUDGET // row_bytes)
+    rows = max(1, CHUNK_BYTES // row_bytes)
     if torch.compiler.is_compiling() or len(tensors[0]) <= rows:  # an exported graph takes any batch
         return function(*tensors)
     found = []

@@ -13,7 +13,7 @@ from ..errors import InputError
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A path beside ``path`` to write to, moved into place when the block ends without an error."""
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.partial")  # others may write the same
     try:
@@ -25,7 +25,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all; bytes of file names that are not UTF-8 as JSON escapes them."""
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 

@@ -109,7 +109,7 @@ class Progress(ProgressBar):
         self.close()
 
 
-def hush() -> None:
+def silence_libraries() -> None:
     """No banners and tips: stderr is for what is wrong."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -136,6 +136,6 @@ def counter(total: int | None, done: int, description: str, shown: bool) -> Iter
 
 
 @rank_zero_only
-def say(line: str, file: TextIO | None = None) -> None:
+def print_once(line: str, file: TextIO | None = None) -> None:
     """A line on stdout (or elsewhere), by the first process."""
     print(line, file=file, flush=True)

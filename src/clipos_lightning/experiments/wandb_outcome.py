@@ -8,7 +8,7 @@ from typing import Any
 import wandb
 
 from ..reporting.wandb_log import has_wandb_key
-from .tables import body, by_point, header
+from .tables import body, by_grid_point, header
 
 
 def log_outcome(project: str, outcome: Mapping[str, Any], folder: Path) -> None:
@@ -23,17 +23,19 @@ def log_outcome(project: str, outcome: Mapping[str, Any], folder: Path) -> None:
     common |= {"reinit": "finish_previous", "settings": wandb.Settings(silent=True)}
     if not os.environ.get("WANDB_MODE") and not has_wandb_key():
         common["mode"] = "offline"
-    for row in (row for point in outcome["points"] for row in point["rows"]):
+    for row in (row for grid_point in outcome["grid_points"] for row in grid_point["rows"]):
         for seed in row["seeds"]:
             config = (
-                {k: row[k] for k in ("row", "name", "score")} | {k: seed[k] for k in ("seed", "cell")} | row["point"]
+                {k: row[k] for k in ("row", "name", "score")}
+                | {k: seed[k] for k in ("seed", "run")}
+                | row["grid_point"]
             )
             name = f"{row['name']}, seed {seed['seed']}"
-            with wandb.init(**common, name=name, job_type="cell", config=config) as run:
+            with wandb.init(**common, name=name, job_type="run", config=config) as run:
                 run.summary["id/accuracy"] = seed["accuracy"]
                 for place, metrics in {**seed["ood"], "average": seed.get("average", {})}.items():
                     run.summary.update({f"{place}/{metric}": value for metric, value in metrics.items()})
     with wandb.init(**common, name="tables", job_type="tables") as run:
-        for point, rows in by_point(outcome).items():
+        for grid_point, rows in by_grid_point(outcome).items():
             columns = [column.replace("`", "") for column in header(rows)]
-            run.log({f"results {point}".strip(): wandb.Table(columns=columns, data=list(body(rows)))})
+            run.log({f"results {grid_point}".strip(): wandb.Table(columns=columns, data=list(body(rows)))})
