@@ -58,7 +58,7 @@ class Watch(Callback):
 def make(root: Path, weights: str, budget_mb: int) -> tuple[ClipOS, FewShotOOD]:
     """LoCoOp by our module, on 32 of the images."""
     data = FewShotOOD(id=f"folder:{root}", ood_sets=[], shots="all", batch_size=BATCH, num_workers=0)
-    data.drawn = list(range(0, len(data.id_set.train), max(1, len(data.id_set.train) // BATCH)))[:BATCH]
+    data.shot_positions = list(range(0, len(data.id_set.train), max(1, len(data.id_set.train) // BATCH)))[:BATCH]
     model = ClipOS(
         data.class_names, VIT, weights, objective="entropy", outlier_weight=0.25, feature_budget_mb=budget_mb
     )

@@ -160,7 +160,7 @@ def train(trial: Trial, task: Task, seed: int) -> tuple[ClipOS, FewShotOOD]:
 
 def judge(module: ClipOS, data: FewShotOOD, task: Task) -> tuple[float, dict[str, dict[str, float]]]:
     """ID accuracy without the few-shot images, and AUROC by score and OOD set; region scores with each weight."""
-    drawn = {data.id_set.train.keys[i] for i in data.drawn} if task.keys[0] else set()
+    drawn = {data.id_set.train.keys[i] for i in data.shot_positions} if task.keys[0] else set()
     kept = torch.tensor([i for i, key in enumerate(task.keys) if key not in drawn])
     inside, accuracy = scores_of(module, task.inside[kept], task.labels[kept])
     table: dict[str, dict[str, float]] = {name: {} for name in inside}

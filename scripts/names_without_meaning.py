@@ -62,7 +62,7 @@ def open_task(backbone: FrozenClip, name: str, options: dict[str, Any]) -> Task:
     data = FewShotOOD(**options, num_workers=0)
     features: dict[str, Tensor] = {}
     labels: np.ndarray[Any, Any] = np.empty(0)
-    for key, (images, positions) in data.open_tests().items():
+    for key, (images, positions) in data.open_test_sets().items():
         sized, parts = ModelSizeImages(images, positions, backbone.image_size), []
         for chunk in torch.arange(len(sized)).split(250):
             parts.append(encode(backbone, torch.stack([sized[int(i)]["image"] for i in chunk])))
@@ -111,7 +111,7 @@ def draw_views(backbone: FrozenClip, task: Task, shots: int, seed: int) -> tuple
     data = FewShotOOD(**task.data, shots=shots, seed=seed, num_workers=0)
     data.image_size = backbone.image_size
     data.setup("fit")
-    count = len(data.drawn)
+    count = len(data.shot_positions)
     images = data.shot_images(torch.arange(VIEWS * count))
     return encode(backbone, images).view(VIEWS, count, -1).transpose(0, 1), data.shot_labels[:count]
 

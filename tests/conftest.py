@@ -1,4 +1,4 @@
-"""Shared fixtures. Array shapes and types of the pure modules are checked while the tests run."""
+"""Shared fixtures. While the tests run, every call into the package is checked against its types and array shapes."""
 
 import os
 import sys
@@ -13,11 +13,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-CHECKED = (
-    *("types", "clip.surgery", "clip.backbone", "method.mask", "method.prompts", "method.synthesis"),
-    *("method.objectives", "method.feature_store", "training.schedule", "evaluation.metrics", "evaluation.scores"),
-)
-jaxtyping.install_import_hook([f"clipos_lightning.{name}" for name in CHECKED], "runtime_types.checked")
+jaxtyping.install_import_hook("clipos_lightning", "runtime_types.checked")
 torch.set_num_threads(1)
 
 TEXT = {"context_length": 16, "vocab_size": 49408, "width": 24, "heads": 2, "layers": 2}
@@ -36,6 +32,12 @@ def own_wandb_service():
     yield
     if "wandb" in sys.modules and sys.modules["wandb"].sdk.wandb_setup._singleton is not None:
         sys.modules["wandb"].teardown()
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No checks at run time: for a test that passes what the annotations exclude."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture(scope="session")

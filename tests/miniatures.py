@@ -9,10 +9,10 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-import pytest
 from file_server import Server
 from PIL import Image
 from running import write_cifar_batch
+from scipy.io import savemat
 
 from clipos_lightning.data.classnames import EUROSAT, imagenet100_classes, imagenet_classes
 from clipos_lightning.data.sources import SOURCES, File, Source
@@ -55,7 +55,7 @@ def make_set(name: str, root: Path) -> int:
     for seed, key in enumerate(FOLDERS.get(name, ())):
         write(root / key, picture(seed % 8, key.endswith(".png")))
     for key, text in TEXTS.items():
-        if any(key.startswith(f"{path.split('/')[0]}/") for path in SOURCES[name].holds):
+        if any(key.startswith(f"{path.split('/')[0]}/") for path in SOURCES[name].image_paths):
             write(root / key, text.encode())
     maker = {"cifar10": make_cifar, "cifar100": make_cifar, "svhn": make_svhn, "medmnist": make_medmnist}.get(name)
     return maker(name, root) if maker else len(FOLDERS[name])
@@ -72,7 +72,7 @@ def picture(seed: int, png: bool = False) -> bytes:
 
 def make_cifar(name: str, root: Path) -> int:
     """CIFAR-10's or CIFAR-100's batches: each class twice in training, once in testing."""
-    rng, holds = np.random.default_rng(0), SOURCES[name].holds
+    rng, holds = np.random.default_rng(0), SOURCES[name].image_paths
     labels = np.arange(10) if name == "cifar10" else np.arange(200) % 100
     for path in holds:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
@@ -83,9 +83,9 @@ def make_cifar(name: str, root: Path) -> int:
 def make_svhn(name: str, root: Path) -> int:
     """SVHN's MATLAB file: pixels first, images last; a zero is labelled 10."""
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3, 6), dtype=np.uint8)
-    write(root / SOURCES[name].holds[0], b"")
+    write(root / SOURCES[name].image_paths[0], b"")
     labels = np.array([[10], [1], [2], [3], [4], [5]], dtype=np.uint8)
-    pytest.importorskip("scipy.io").savemat(root / SOURCES[name].holds[0], {"X": pixels, "y": labels})
+    savemat(root / SOURCES[name].image_paths[0], {"X": pixels, "y": labels})
     return 6
 
 
@@ -95,8 +95,8 @@ def make_medmnist(name: str, root: Path) -> int:
     for split, each in (("train", 2), ("val", 1), ("test", 1)):
         arrays[f"{split}_images"] = rng.integers(0, 256, (8 * each, 28, 28, 3), dtype=np.uint8)
         arrays[f"{split}_labels"] = (np.arange(8 * each, dtype=np.uint8) % 8)[:, None]
-    write(root / SOURCES[name].holds[0], b"")
-    np.savez_compressed(root / SOURCES[name].holds[0], **arrays)
+    write(root / SOURCES[name].image_paths[0], b"")
+    np.savez_compressed(root / SOURCES[name].image_paths[0], **arrays)
     return 32
 
 

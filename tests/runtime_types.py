@@ -1,5 +1,17 @@
 """The type checker that jaxtyping's import hook applies to the package: beartype, an int counting as a float."""
 
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
 from beartype import BeartypeConf, beartype
 
-checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
+FROM_CHECKPOINTS = "ClipOS.__init__"  # gets its options as plain dicts from a checkpoint, as dataclasses otherwise
+
+
+def checked(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
+    """The function with its parameters and its result checked at every call."""
+    if function.__qualname__ == FROM_CHECKPOINTS:
+        for name, hint in function.__annotations__.items():
+            function.__annotations__[name] = hint | dict[str, Any] if dataclasses.is_dataclass(hint) else hint
+    return beartype(function, *arguments, conf=BeartypeConf(is_pep484_tower=True))

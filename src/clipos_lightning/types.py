@@ -1,7 +1,7 @@
-"""What travels between the parts: array types whose shape is their documentation, and image features.
+"""Shared types: arrays with named dimensions, the features of a batch of images, and explanations.
 
-Dimension names used throughout: ``batch`` images, ``patches`` P of the g x g grid, ``classes`` C, ``dim`` D of the
-joint embedding space. All features are L2-normalised.
+Dimension names: ``batch`` images (B), ``patches`` of the g x g grid (P), ``classes`` (C), ``prompts`` (C, or C + 1 with
+"unknown" last), ``dim`` of the joint embedding space (D). All features are L2-normalised.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,24 +21,31 @@ PatchMap = Float[Tensor, "batch patches"]
 PatchMask = Bool[Tensor, "batch patches"]
 Labels = Int[Tensor, " batch"]
 Texts = Float[Tensor, "prompts dim"]
+ClassTexts = Float[Tensor, "classes dim"]
+Pixels = NDArray[np.uint8]  # (H, W, 3), or (N, H, W, 3)
 FloatArray = NDArray[np.floating]
 CountArray = NDArray[np.integer]
 
-PathName = Literal["clip", "vv", "local"]
-OutlierSource = Literal["synthesis", "local_patches", "none"]  # what an objective learns unknowns from
+PathName = Literal["clip", "vv", "local"]  # patches of plain CLIP, of the surgery path, LoCoOp's
+OutlierSource = Literal["synthesis", "local_patches", "none"]  # input of an objective's outlier term
 OptionsT = TypeVar("OptionsT")
 FeaturesT = TypeVar("FeaturesT")
 
 
 @dataclass
 class ImageFeatures:
-    """What one forward of the frozen backbone gives for a batch of images; L2-normalised, fp32.
+    """Features of a batch of images from one forward pass of the frozen backbone; L2-normalised, fp32.
 
     Attributes:
-        cls: CLIP's own global feature, exactly as CLIP computes it, (B, D).
-        patches: CLIP's own patch features, (B, P, D); None where not asked for.
-        patches_vv: patch features of the surgery path (patch-context, v-v attention), (B, P, D) or None.
+        cls: CLIP's global feature, exactly as CLIP computes it, (B, D).
+        patches: CLIP's own patch features, (B, P, D); None where not requested.
+        patches_vv: patch features of the surgery path (patch-context and v-v attention), (B, P, D) or None.
         patches_local: LoCoOp's local features (last block without attention), (B, P, D) or None.
+
+    Example:
+        >>> features = ImageFeatures(cls=torch.eye(2), patches=torch.ones(2, 4, 2))
+        >>> features.path("clip").shape, features[:1].cls.tolist()
+        (torch.Size([2, 4, 2]), [[1.0, 0.0]])
     """
 
     cls: Features
@@ -47,7 +54,7 @@ class ImageFeatures:
     patches_local: Patches | None = None
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "ImageFeatures":
-        """The same features with ``function`` applied to each tensor that is there."""
+        """Apply ``function`` to each tensor that is not None."""
         values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         mapped: dict[str, Any] = {k: None if v is None else function(v) for k, v in values.items()}
         return ImageFeatures(**mapped)
@@ -56,10 +63,10 @@ class ImageFeatures:
         return self.map(lambda t: t[index])
 
     def path(self, name: PathName) -> Patches:
-        """The patches of one path: ``clip``, ``vv`` or ``local``.
+        """Return the patch features of one path: ``clip``, ``vv`` or ``local``.
 
         Raises:
-            ValueError: the forward was not asked for this path.
+            ValueError: the forward pass did not compute this path.
         """
         patches = {"clip": self.patches, "vv": self.patches_vv, "local": self.patches_local}[name]
         if patches is None:
@@ -68,7 +75,13 @@ class ImageFeatures:
 
 
 def concatenate(parts: Sequence[FeaturesT]) -> FeaturesT:
-    """Join batches of features (a dataclass of tensors, or None for what was not computed) along the first axis."""
+    """Concatenate dataclasses of tensors along the first axis; fields that are None stay None.
+
+    Example:
+        >>> halves = [ImageFeatures(cls=torch.zeros(2, 3)), ImageFeatures(cls=torch.ones(1, 3))]
+        >>> concatenate(halves).cls.shape
+        torch.Size([3, 3])
+    """
     joined: dict[str, Any] = {
         f.name: None if getattr(parts[0], f.name) is None else torch.cat([getattr(p, f.name) for p in parts])
         for f in fields(parts[0])  # type: ignore[arg-type]
@@ -77,24 +90,20 @@ def concatenate(parts: Sequence[FeaturesT]) -> FeaturesT:
 
 
 @dataclass
-class Explanation:
-    """What the method thought of a batch of images.
+class ClassMaps:
+    """Maps of a batch of images, each for one class, on the patch grid.
 
     Attributes:
-        predicted: the predicted class, (B,).
-        probability: softmax(l) of that class over the C classes, (B,).
-        surgery: S, (B, P).
-        clip: plain CLIP's S_clip, (B, P).
+        surgery: S, the similarity map of the surgery path, in [0, 1], (B, P).
+        clip: S_clip, plain CLIP's similarity map, in [0, 1], (B, P).
         mask: the ID-relevant patches, (B, P).
     """
 
-    predicted: Labels
-    probability: Tensor
     surgery: PatchMap
     clip: PatchMap
     mask: PatchMask
 
 
 def as_options(kind: type[OptionsT], value: OptionsT | dict[str, Any]) -> OptionsT:
-    """Options from a dataclass, or from the plain dict that a checkpoint holds."""
+    """Return options as a dataclass; ``value`` is one already, or the plain dict that a checkpoint holds."""
     return kind(**value) if isinstance(value, dict) else value

@@ -1,7 +1,6 @@
 """``clipos data`` on miniature sets in their true formats, from a server on this machine."""
 
 import dataclasses
-import importlib
 import re
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from clipos_lightning.errors import InputError
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(fetch, "PAUSE", 0.0)
+    monkeypatch.setattr(fetch, "RETRY_PAUSE", 0.0)
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "CLIPOS_DATA"):
         monkeypatch.delenv(name, raising=False)
     with serve({}) as running:
@@ -154,21 +153,9 @@ def test_verify_of_a_broken_file_of_arrays(
     name: str, damage: Callable[[bytes], bytes], minis: Callable[..., Path], tmp_path: Path
 ) -> None:
     minis(name)
-    path = tmp_path / "made" / SOURCES[name].holds[-1]
+    path = tmp_path / "made" / SOURCES[name].image_paths[-1]
     path.write_bytes(damage(path.read_bytes()))
     assert f"{name}: cannot read {path}: " in refused("verify", name, "--root", tmp_path / "made")
-
-
-def test_verify_of_svhn_without_scipy(
-    minis: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    minis("svhn")
-
-    def missing(name: str) -> None:
-        raise ModuleNotFoundError(name)
-
-    monkeypatch.setattr(importlib, "import_module", missing)
-    assert "clipos-lightning[svhn]" in refused("verify", "svhn", "--root", tmp_path / "made")
 
 
 def test_verify_of_what_is_not_there(minis: Callable[..., Path]) -> None:
@@ -214,14 +201,14 @@ def test_info_says_everything(name: str, data: Callable[..., str]) -> None:
 
 def test_the_table_is_in_order() -> None:
     for source in SOURCES.values():
-        assert source.fetchable != bool(source.by_hand)
+        assert source.fetchable != bool(source.manual_steps)
         assert source.kind in ("folder", *datasets_command.VERIFIERS)
         for file in source.files:
             assert re.fullmatch(r"[0-9a-f]{32}", file.md5 or "0" * 32)
             assert file.url is None or re.search(rf"/{re.escape(file.name)}(\?|$)", file.url)
             assert "/" not in "".join(file.parts)
-        made = source.made
-        assert all(any(path == m or path.startswith(f"{m}/") for m in made) for path in source.holds)
+        made = source.created_paths
+        assert all(any(path == m or path.startswith(f"{m}/") for m in made) for path in source.image_paths)
     paths = [file.path(Path()) for source in SOURCES.values() for file in source.files]
     assert len(set(paths)) == len(paths)
 

@@ -12,7 +12,7 @@ from clipos_lightning.detector.detector import Detector
 from clipos_lightning.evaluation.heads import Head
 from clipos_lightning.evaluation.scores import ScoreOptions
 from clipos_lightning.method.mask import MaskOptions
-from clipos_lightning.reporting.plots import Verdict, format_probability, paper_figure, shorten
+from clipos_lightning.reporting.paper_figure import Verdict, format_probability, paper_figure, shorten
 
 NAMES = ["circle", "star", "heart"]
 

@@ -34,8 +34,8 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["ift"], 2, "", "did you mean 'fit'"),
         (["fit", "--modle.score", "mcm"], 2, "", "did you mean --model.score?"),
         (["test", "--cpkt_path=x"], 2, "", "did you mean --ckpt_path?"),
-        (["completion", "bash"], 0, "complete -o filenames -F _clipos clipos", ""),
-        (["completion", "tcsh"], 2, "", "bash, zsh, fish"),
+        (["completion", "--help"], 0, "bash-completion/completions/clipos", ""),
+        (["completion", "tcsh"], 2, "", "invalid choice: 'tcsh'"),
         (["fit", "--config", "nowhere.yaml"], 2, "", "'nowhere.yaml'"),
     ],
 )

@@ -69,6 +69,13 @@ def test_kernels_that_average_nothing_are_refused(grid, size, kernel, says):
         context_matrix(grid, SurgeryOptions(kernel_size=size, kernel=kernel))
 
 
+@pytest.mark.parametrize("beta", [-0.01, 1.01, math.nan, math.inf])
+def test_a_weight_of_the_neighbourhood_outside_0_to_1_is_refused(beta):
+    with pytest.raises(InputError, match=rf"--model\.surgery\.beta is {beta}:"):
+        SurgeryOptions(beta=beta)
+    assert [SurgeryOptions(beta=limit).beta for limit in (0, 1)] == [0, 1]
+
+
 def attend_token_by_token(q, k, v, heads: int) -> torch.Tensor:
     batch, tokens, width = v.shape
     d = width // heads

@@ -1,4 +1,4 @@
-"""Prompts that share their beginning: features and gradients equal those of whole prompts, and open_clip's own."""
+"""Prompts that share their prefix: features and gradients equal those of whole prompts, and open_clip's own."""
 
 import pytest
 import torch
@@ -9,21 +9,21 @@ from clipos_lightning.clip.text import encode_shared, encode_whole
 
 @pytest.mark.parametrize("kind", ["plain", "layer_scale", "quick_gelu"])
 @pytest.mark.parametrize(("start", "length"), [(1, 1), (1, 5), (5, 3), (9, 7)])
-def test_a_shared_beginning_equals_whole_prompts_and_so_does_its_gradient(build_clip, kind, start, length):
+def test_a_shared_prefix_equals_whole_prompts_and_so_does_its_gradient(build_clip, kind, start, length):
     clip = build_clip(kind).requires_grad_(False)
     assert all(is_clip_block(block) for block in clip.transformer.resblocks)
     generator = torch.Generator().manual_seed(start)
-    beginning = torch.randn(start, 24, generator=generator, requires_grad=True)
-    rests = torch.randn(6, length, 24, generator=generator)
+    prefix = torch.randn(start, 24, generator=generator, requires_grad=True)
+    suffixes = torch.randn(6, length, 24, generator=generator)
     ends = torch.randint(0, length, (6,), generator=generator)
     weights = torch.randn(6, 20, generator=generator)
     found, gradients = [], []
     for shared in (True, False):
         if shared:
-            out = encode_shared(clip, beginning, rests, ends)
+            out = encode_shared(clip, prefix, suffixes, ends)
         else:
-            out = encode_whole(clip, torch.cat([beginning.expand(6, -1, -1), rests], 1), ends + start)
-        (gradient,) = torch.autograd.grad((weights * out).sum(), beginning)
+            out = encode_whole(clip, torch.cat([prefix.expand(6, -1, -1), suffixes], 1), ends + start)
+        (gradient,) = torch.autograd.grad((weights * out).sum(), prefix)
         found.append(out)
         gradients.append(gradient)
     torch.testing.assert_close(*found, atol=1e-5, rtol=1e-5)
@@ -31,16 +31,16 @@ def test_a_shared_beginning_equals_whole_prompts_and_so_does_its_gradient(build_
 
 
 def test_prompts_of_one_length_and_of_many_need_no_padding(build_clip):
-    """What stands behind an end token is not even read."""
+    """Tokens after the end token are not read."""
     clip = build_clip("quick_gelu").requires_grad_(False)
-    beginning, rests = torch.randn(3, 24), torch.randn(5, 4, 24)
+    prefix, suffixes = torch.randn(3, 24), torch.randn(5, 4, 24)
     ends = torch.tensor([2, 0, 3, 0, 2])
-    expected = encode_shared(clip, beginning, rests, ends)
+    expected = encode_shared(clip, prefix, suffixes, ends)
     for i, end in enumerate(ends.tolist()):
-        rests[i, end + 1 :] = torch.nan
-        alone = encode_shared(clip, beginning, rests[i : i + 1, : end + 1], ends[i : i + 1])
+        suffixes[i, end + 1 :] = torch.nan
+        alone = encode_shared(clip, prefix, suffixes[i : i + 1, : end + 1], ends[i : i + 1])
         torch.testing.assert_close(alone, expected[i : i + 1], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(encode_shared(clip, beginning, rests, ends), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(encode_shared(clip, prefix, suffixes, ends), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_whole_prompts_equal_open_clips_own_encoding(build_clip, tokenizer):

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from running import clipos, done, refused
 
-from clipos_lightning.data.boxes import BoxedSet, fill
+from clipos_lightning.data.boxes import BoxedSet, fill_boxes
 from clipos_lightning.data.datamodule import FewShotOOD
 from clipos_lightning.data.scenes import ID_SHAPES, render
 from clipos_lightning.reporting.report import mask_metrics
@@ -37,10 +37,10 @@ def boxed(tmp_path):
 
 
 def test_filled_boxes():
-    mask = fill([(1, 0, 3, 2), (2, 1, 9, 9)], 4, 3)
+    mask = fill_boxes([(1, 0, 3, 2), (2, 1, 9, 9)], 4, 3)
     assert mask.tolist() == [[0, 1, 1, 0], [0, 1, 1, 1], [0, 0, 1, 1]]
-    assert not fill([], 4, 3).any()
-    assert not fill([(-9, -9, -2, -1), (5, 0, 9, 3), (-3, 0, -1, 3)], 4, 3).any()
+    assert not fill_boxes([], 4, 3).any()
+    assert not fill_boxes([(-9, -9, -2, -1), (5, 0, 9, 3), (-3, 0, -1, 3)], 4, 3).any()
 
 
 def test_the_mask_study_reads_boxes(boxed):
@@ -66,12 +66,12 @@ def test_a_mask_study_of_boxes_that_cover_no_patch(boxed):
 @pytest.mark.parametrize(
     ("text", "piece"),
     [
-        ("path,left\n", "its first line must be path,x0,y0,x1,y1"),
+        ("path,left\n", "the first line must be path,x0,y0,x1,y1"),
         ("path,x0,y0,x1,y1\nstar/9.png,0,0,1,1\n", "line 2: no image 'star/9.png'"),
         ("path,x0,y0,x1,y1\nstar/0.png,4,0,1,1\n", "line 2: the box is empty"),
-        ("path,x0,y0,x1,y1\nstar/0.png,a,0,1,1\n", "not a table"),
-        ("path,x0,y0,x1,y1\nstar/0.png,0,0,inf,1\n", "line 2: x0, y0, x1 and y1 are pixels"),
-        ("path,x0,y0,x1,y1\nstar/0.png,1\n", "not a table"),
+        ("path,x0,y0,x1,y1\nstar/0.png,a,0,1,1\n", "not a CSV table"),
+        ("path,x0,y0,x1,y1\nstar/0.png,0,0,inf,1\n", "line 2: x0, y0, x1 and y1 must be finite numbers"),
+        ("path,x0,y0,x1,y1\nstar/0.png,1\n", "not a CSV table"),
     ],
 )
 def test_files_that_cannot_be(boxed, text, piece):

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import random
+import re
 import shutil
 from collections import Counter
 from itertools import pairwise
@@ -125,6 +126,32 @@ def test_the_manifest_and_its_digest() -> None:
     assert other["digest"] != written["digest"]
 
 
+def golden(seed: int, pools: dict[str, list[str]]) -> str:
+    """The digest of a draw of two images per class, by the published rule alone."""
+    drawn = {name: sorted(keys, key=lambda key: sha(f"{seed}/{name}/{key}"))[:2] for name, keys in pools.items()}
+    return sha(json.dumps(drawn, sort_keys=True))
+
+
+def test_the_digest_of_a_draw_from_folders_is_pinned(tmp_path: Path) -> None:
+    """Written down: a change of the rule would move every draw that was published."""
+    keys = ["a.png", "b.png", "sub/a.png", "sub/c d.png", "é.png"]
+    for name in ("bee", "émeu"):
+        for i, key in enumerate(keys):
+            save_noise(tmp_path / "mine" / name / key, i)
+    data = FewShotOOD(str(tmp_path), "folder:mine", shots=2, seed=5)
+    data.setup("fit")
+    pinned = "ff89bedb47e8a5af629e5fbeb1b35c5af16cba4e8e55d3ddf4fc2b6d15eda5f5"
+    assert data.manifest()["digest"] == golden(5, {"bee": keys, "émeu": keys}) == pinned
+
+
+def test_the_digest_of_a_draw_from_arrays_is_pinned() -> None:
+    data = FewShotOOD(id="scenes", shots=2, seed=1)
+    data.setup("fit")
+    pools = {str(label): [str(i) for i in range(label, 10_000, 10)] for label in range(10)}
+    pinned = "b84c8fd96286f5a90883bb143463dc15dc7317e2ce68a22e1a5d4ee0bcd56bdb"
+    assert data.manifest()["digest"] == golden(1, pools) == pinned
+
+
 def test_a_shots_file_takes_a_given_draw(tiny_folder: Path, tmp_path: Path) -> None:
     first = FewShotOOD(str(tiny_folder), "folder:photos", shots=2, seed=9)
     first.setup("fit")
@@ -132,7 +159,7 @@ def test_a_shots_file_takes_a_given_draw(tiny_folder: Path, tmp_path: Path) -> N
     path.write_text(json.dumps(first.manifest()))
     again = FewShotOOD(str(tiny_folder), "folder:photos", shots=1, seed=1, shots_file=str(path))
     again.setup("fit")
-    assert again.drawn == first.drawn
+    assert again.shot_positions == first.shot_positions
     assert again.manifest()["images"] == first.manifest()["images"]
     assert again.manifest()["digest"] == first.manifest()["digest"]
 
@@ -147,17 +174,34 @@ def test_a_shots_file_of_rendered_pictures_brings_its_seed(shots: int, tmp_path:
     again = FewShotOOD(str(tmp_path), "scenes", [], seed=1, shots_file=str(tmp_path / "shots.json"), num_workers=0)
     again.setup("fit")
     again.image_size = 32
-    assert again.drawn == first.drawn and again.manifest() == first.manifest()
+    assert again.shot_positions == first.shot_positions and again.manifest() == first.manifest()
     assert torch.equal(again.shot_images(torch.arange(10)), first.shot_images(torch.arange(10)))
 
 
-@pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"images": {"star": ["99.png"]}}', '{"images": {"sun": ["0.png"]}}', '{"images": {}}']
-)
-def test_a_wrong_shots_file(text: str, tiny_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"seed": 1, "shots": 1}', '{"images": {"star": ["0.png"]}}'])
+def test_a_file_that_is_no_shots_file(text: str, tiny_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "shots.json").write_text(text)
     data = FewShotOOD(str(tiny_folder), "folder:photos", shots_file=str(tmp_path / "shots.json"))
-    with pytest.raises(InputError, match=r"--data\.shots_file"):
+    with pytest.raises(InputError, match=r"--data\.shots_file: .*shots\.json is not a shots\.json of a run"):
+        data.setup("fit")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"heart": []}, "has no image of class heart"),
+        ({"heart": None}, "has no image of class heart"),
+        ({"star": ["99.png"]}, "names star/99.png, which the ID set photos does not have"),
+        ({"sun": ["0.png"]}, "names sun/0.png, which the ID set photos does not have"),
+    ],
+)
+def test_a_shots_file_of_other_images(change: dict[str, Any], message: str, tiny_folder: Path, tmp_path: Path) -> None:
+    images = {"circle": ["0.png"], "heart": ["1.png"], "star": ["2.png"]} | change
+    images = {name: members for name, members in images.items() if members is not None}
+    path = tmp_path / "shots.json"
+    write_json(path, {"seed": 1, "shots": 1, "images": images})
+    data = FewShotOOD(str(tiny_folder), "folder:photos", shots_file=str(path))
+    with pytest.raises(InputError, match=re.escape(f"--data.shots_file: {path} {message}")):
         data.setup("fit")
 
 
@@ -175,7 +219,7 @@ def test_the_limit_is_the_same_whatever_the_seed(tiny_folder: Path) -> None:
     for seed in (0, 1):
         data = FewShotOOD(str(tiny_folder), "folder:photos", ["folder:other"], seed=seed, limit_per_set=4)
         data.setup("test")
-        tests.append({name: [images.keys[i] for i in rows] for name, (images, rows) in data.tests.items()})
+        tests.append({name: [images.keys[i] for i in rows] for name, (images, rows) in data.test_sets.items()})
     assert tests[0] == tests[1]
     assert {name: len(keys) for name, keys in tests[0].items()} == {"id": 4, "other": 4}
     paths = [f"{name}/{i}.png" for name in ("circle", "heart", "star") for i in range(5)]
@@ -223,7 +267,7 @@ def test_a_folder_of_classes_alone_has_no_test_set(tiny_folder: Path) -> None:
 def test_an_absolute_folder_does_not_lie_below_the_root(tiny_folder: Path, tmp_path: Path) -> None:
     data = FewShotOOD(str(tmp_path), f"folder:{tiny_folder / 'photos'}", [f"x=folder:{tiny_folder / 'other'}"])
     data.setup("test")
-    assert len(data.tests["x"][0]) == 7
+    assert len(data.test_sets["x"][0]) == 7
 
 
 def test_images_are_found_recursively_whatever_their_suffix(tmp_path: Path) -> None:
@@ -258,11 +302,11 @@ def test_names_that_are_not_utf8(tiny_folder: Path, tmp_path: Path) -> None:
     data = FewShotOOD(str(tmp_path), "folder:photos", [], shots="all", views=2)
     data.image_size = 32
     data.setup("fit")
-    assert len(data.shot_images(torch.arange(2 * len(data.drawn)))) == 24
+    assert len(data.shot_images(torch.arange(2 * len(data.shot_positions)))) == 24
     write_json(tmp_path / "shots.json", data.manifest())
     again = FewShotOOD(str(tmp_path), "folder:photos", [], shots_file=str(tmp_path / "shots.json"))
     again.setup("fit")
-    assert again.drawn == data.drawn and "caf\udce9.png" in again.manifest()["images"]["star"]
+    assert again.shot_positions == data.shot_positions and "caf\udce9.png" in again.manifest()["images"]["star"]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -348,7 +392,7 @@ def test_streams_of_scenes_share_no_picture_and_the_report_does_not_depend_on_th
     for seed in (1, 2):
         data = FewShotOOD(id="scenes", seed=seed, limit_per_set=3)
         data.setup("test")
-        pools.append([images.read(i).image.tobytes() for images, rows in data.tests.values() for i in rows])
+        pools.append([images.read(i).image.tobytes() for images, rows in data.test_sets.values() for i in rows])
     assert pools[0] == pools[1]
     train = [SceneSet("id", "train", seed, 50).read(i).image.tobytes() for seed in (1, 2) for i in range(50)]
     assert len(set(train)) == 100
@@ -511,13 +555,13 @@ def test_shares_are_a_partition(count: int, world: int) -> None:
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-def test_validation_images_are_the_undrawn_ones(tmp_path: Path) -> None:
+def test_validation_images_are_the_held_out_ones(tmp_path: Path) -> None:
     data = FewShotOOD(str(make_photos(tmp_path)), "folder:photos", shots=1, num_workers=0)
     data.setup("validate")
     data.image_size = 32  # as the trainer's model would say
     seen = [int(i) for batch in data.val_dataloader() for i in batch["index"]]
     assert len(seen) == 9
-    assert not set(seen) & set(data.drawn)
+    assert not set(seen) & set(data.shot_positions)
     everything = FewShotOOD(str(tmp_path), "folder:photos", shots=4, num_workers=0)
     everything.setup("validate")
     with pytest.raises(InputError, match="every training image was drawn"):

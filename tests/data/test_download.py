@@ -26,7 +26,7 @@ MD5 = hashlib.md5(DATA).hexdigest()
 
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch, "PAUSE", 0.0)
+    monkeypatch.setattr(fetch, "RETRY_PAUSE", 0.0)
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
 
@@ -84,7 +84,7 @@ def test_it_gives_up_and_keeps_what_has_arrived(server: Server, tmp_path: Path) 
     server.ranges, server.drops = False, 100
     with pytest.raises(InputError, match=r"524,288 bytes that arrived are kept.*by hand and put it at") as caught:
         download(f"{server.url}/a.bin", tmp_path / "a.bin", MD5)
-    assert len(server.asked) == fetch.TRIES
+    assert len(server.asked) == fetch.MAX_TRIES
     assert "\n" not in str(caught.value)
     assert names(tmp_path) == ["a.bin.partial"]
 
@@ -104,7 +104,7 @@ def test_a_wrong_file_of_the_users_stays(server: Server, tmp_path: Path) -> None
     assert server.asked == []
 
 
-@pytest.mark.parametrize(("status", "tries"), [(404, 1), (403, 1), (503, fetch.TRIES)])
+@pytest.mark.parametrize(("status", "tries"), [(404, 1), (403, 1), (503, fetch.MAX_TRIES)])
 def test_a_server_that_refuses(server: Server, tmp_path: Path, status: int, tries: int) -> None:
     server.status = status
     url, path = f"{server.url}/a.bin", tmp_path / "a.bin"
@@ -249,7 +249,7 @@ def test_a_broken_or_another_archive(name: str, tmp_path: Path) -> None:
     noise = os.urandom(50_000)
     info, _ = member("set/1.bin")
     whole = zipped(archive, {"set/1.bin": noise}) if name.endswith("zip") else tar(archive, (info, noise))
-    with pytest.raises(InputError, match=r"holds no other: another archive\? Remove it"):
+    with pytest.raises(InputError, match=r"does not contain other: is it another archive\? Remove it"):
         extract(archive, tmp_path, ["other"])
     archive.write_bytes(whole.read_bytes()[:20_000])
     with pytest.raises(InputError, match=r"cannot unpack .*Remove it, and download it again"):

@@ -17,10 +17,10 @@ from clipos_lightning.data import cache
 from clipos_lightning.data.arrays import read_cifar
 from clipos_lightning.data.benchmarks import open_ood, parse_ood_specs
 from clipos_lightning.data.datamodule import FewShotOOD
-from clipos_lightning.data.resolution import ReducedSet, native_side
+from clipos_lightning.data.resolution import DownscaledSet, native_side
 from clipos_lightning.data.scenes import render
 from clipos_lightning.data.image_sets import ArraySet, FolderSet, ModelSizeImages, SceneSet, folder_images
-from clipos_lightning.data.transforms import as_tensor, batch_to_model_size, resize_where_it_is, to_model_size, view, view_rng
+from clipos_lightning.data.transforms import as_tensor, batch_to_model_size, resize_on_device, to_model_size, view, view_rng
 from clipos_lightning.errors import InputError
 
 DEMO = ("--config", "demo.yaml", "--trainer.max_steps", 1)
@@ -65,13 +65,13 @@ def test_known_views() -> None:
 
 def test_views_are_rows_after_the_images(tiny_folder: Path) -> None:
     plain, data = shots(tiny_folder, shots=2), shots(tiny_folder, shots=2, views=3)
-    count = len(plain.drawn)
-    assert data.drawn == plain.drawn
+    count = len(plain.shot_positions)
+    assert data.shot_positions == plain.shot_positions
     assert data.shot_labels.tolist() == plain.shot_labels.tolist() * 3
     assert data.steps_per_epoch == 1
     rows = data.shot_images(torch.arange(3 * count))
     assert torch.equal(rows[:count], plain.shot_images(torch.arange(count)))
-    for i, position in enumerate(data.drawn):
+    for i, position in enumerate(data.shot_positions):
         path = tiny_folder / "photos/train" / data.id_set.train.keys[position]
         for number in (1, 2):
             rng = view_rng(1, path.parent.name, path.name, number)
@@ -83,7 +83,7 @@ def test_views_are_rows_after_the_images(tiny_folder: Path) -> None:
 
 def test_any_view_of_the_drawn_images_can_be_asked_for(tiny_folder: Path) -> None:
     plain, data = shots(tiny_folder, shots=2), shots(tiny_folder, shots=2, views=3)
-    count = len(plain.drawn)
+    count = len(plain.shot_positions)
     assert torch.equal(plain.shot_images(torch.arange(3 * count)), data.shot_images(torch.arange(3 * count)))
     assert plain.shot_images(torch.arange(5 * count, 7 * count)).shape == (2 * count, 3, 24, 24)
     assert plain.shot_images(torch.empty(0)).shape == (0, 3, 24, 24)
@@ -91,9 +91,9 @@ def test_any_view_of_the_drawn_images_can_be_asked_for(tiny_folder: Path) -> Non
 
 def test_views_differ_by_seed_and_an_epoch_covers_them(tiny_folder: Path) -> None:
     first, other = shots(tiny_folder, shots="all", views=2), shots(tiny_folder, shots="all", views=2, seed=2)
-    row = torch.tensor([len(first.drawn) + first.drawn.index(5)])
+    row = torch.tensor([len(first.shot_positions) + first.shot_positions.index(5)])
     assert not torch.equal(
-        first.shot_images(row), other.shot_images(torch.tensor([len(other.drawn) + other.drawn.index(5)]))
+        first.shot_images(row), other.shot_images(torch.tensor([len(other.shot_positions) + other.shot_positions.index(5)]))
     )
     small = shots(tiny_folder, shots=2, views=3, batch_size=5)
     batches = [small.global_batch(i) for i in range(small.steps_per_epoch)]
@@ -122,14 +122,14 @@ def test_ood_images_go_down_to_the_id_sets_size(tmp_path: Path) -> None:
     data = FewShotOOD(str(root), "cifar10", ["folder:big", "texture"], ood_resolution="id", num_workers=0)
     data.setup("test")
     data.image_size = 48
-    images, positions = data.tests["big"]
+    images, positions = data.test_sets["big"]
     first, second = (ModelSizeImages(images, positions, 48)[i]["image"] for i in (0, 1))
     big = Image.open(root / "big/0.png")
     down = big.resize((41, 32), Image.Resampling.BICUBIC).crop((4, 0, 36, 32))
     assert torch.equal(first, to_model_size(down, 48))
     assert torch.equal(second, to_model_size(Image.open(root / "big/1.png"), 48))  # smaller already
     assert images.keys == ["0.png", "1.png"]
-    assert not isinstance(data.tests["id"][0], ReducedSet)
+    assert not isinstance(data.test_sets["id"][0], DownscaledSet)
     assert data.hparams["ood_resolution"] == "id"
 
 
@@ -141,9 +141,9 @@ def test_the_native_side(tmp_path: Path) -> None:
         save_noise(tmp_path / "mixed" / f"{i}.png", i, (24, 24 + i // 2))
         save_noise(tmp_path / "wide" / f"{i}.png", i, (24, 20))
     assert native_side(folder_images("same", tmp_path / "same")) == 24
-    with pytest.raises(InputError, match=r"no one square size .its images are 24x24 and 24x25.*take native"):
+    with pytest.raises(InputError, match=r"not squares of one size .24x24 and 24x25.*use .*native"):
         native_side(folder_images("mixed", tmp_path / "mixed"))
-    with pytest.raises(InputError, match=r"its images are 24x20.; take native"):
+    with pytest.raises(InputError, match=r"not squares of one size .24x20.; use .*native"):
         native_side(folder_images("wide", tmp_path / "wide"))
 
 
@@ -162,14 +162,14 @@ def test_the_report_says_which_resolution(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.fixture
 def many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A root with a folder of small images that count as many."""
-    monkeypatch.setattr(cache, "WORTH", 5)
+    monkeypatch.setattr(cache, "MIN_IMAGES", 5)
     for i in range(8):
         save_noise(tmp_path / "root/small" / f"{i}.png", i, (16, 12))
     return tmp_path / "root"
 
 
 def kept(root: Path) -> list[Path]:
-    return sorted((root / cache.FOLDER).glob("*")) if (root / cache.FOLDER).is_dir() else []
+    return sorted((root / cache.CACHE_FOLDER).glob("*")) if (root / cache.CACHE_FOLDER).is_dir() else []
 
 
 def pixels(images: Any) -> list[bytes]:
@@ -216,11 +216,11 @@ def test_where_there_is_no_cache(spoil: str, many: Path, monkeypatch: pytest.Mon
     if spoil == "size":
         save_noise(many / "small/5.png", 5, (12, 16))
     elif spoil == "large":
-        monkeypatch.setattr(cache, "SMALL", 15)
+        monkeypatch.setattr(cache, "MAX_SIDE", 15)
     elif spoil == "broken":
         (many / "small/7.png").write_bytes(b"not an image")
     elif spoil == "few":
-        monkeypatch.setattr(cache, "WORTH", 9)
+        monkeypatch.setattr(cache, "MIN_IMAGES", 9)
     elif spoil == "root":
         monkeypatch.setattr(os, "access", lambda *_: False)
     images = folder_images("small", many / "small")
@@ -239,11 +239,11 @@ def test_a_root_that_is_read_only(many: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_root_that_cannot_be_written(many: Path, tmp_path: Path) -> None:
-    (many / cache.FOLDER).write_text("in the way")
+    (many / cache.CACHE_FOLDER).write_text("in the way")
     images = folder_images("small", many / "small")
     assert pixels(cache.cached_folder(images, many, 8)) == pixels(images)
     root = make_benchmarks(tmp_path / "data")
-    (root / cache.FOLDER).write_text("in the way")
+    (root / cache.CACHE_FOLDER).write_text("in the way")
     assert len(open_ood(parse_ood_specs(["cifar10"])[0], root)) == 20
 
 
@@ -324,7 +324,7 @@ def test_resizing_on_the_device_is_pils_but_for_one_in_255(side: int, size: int)
     pictures = [Image.fromarray(render("id", "tune", 1, i).image).resize((side, side)) for i in range(4)]
     expected = torch.stack([to_model_size(picture, size) for picture in pictures]).int()
     pixels = torch.stack([as_tensor(picture) for picture in pictures])
-    off = (resize_where_it_is(pixels, size).int() - expected).abs()
+    off = (resize_on_device(pixels, size).int() - expected).abs()
     assert off.max() <= 1
     assert (off > 0).float().mean() < 0.01
 
@@ -335,7 +335,7 @@ def test_the_backbone_resizes_what_the_loader_left_small(microclip) -> None:
     pixels = torch.stack([item["image"] for item in raw.__getitems__([0, 3])])
     assert pixels.shape == (2, 3, 20, 20)
     found = microclip.encode_image(pixels)
-    assert torch.equal(found.cls, microclip.encode_image(resize_where_it_is(pixels, 32)).cls)
+    assert torch.equal(found.cls, microclip.encode_image(resize_on_device(pixels, 32)).cls)
     wide = ModelSizeImages(ArraySet("y", noise(2, 20, 30), None), range(2), 32, raw=True)
     assert wide.__getitems__([1])[0]["image"].shape == (3, 32, 32)  # not square: cropped as ever
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -20,10 +21,10 @@ from clipos_lightning import Decision, Detector, InputError
 from clipos_lightning.cli import calibrate
 from clipos_lightning.data.scenes import render
 from clipos_lightning.evaluation.calibration import (
-    beta_quantile,
     conformal_point,
     conformal_rank,
     fit_temperature,
+    likely_recall,
     smallest_n,
 )
 
@@ -187,6 +188,9 @@ def test_tensors_that_are_no_images(detector: Detector, image: torch.Tensor) -> 
 def test_images_that_cannot_be_read(detector: Detector) -> None:
     with pytest.raises(InputError, match=r"broken\.png"):
         detector(["mixed/star-0.png", "mixed/broken.png"])
+
+
+def test_a_number_is_no_image(detector: Detector, unchecked: None) -> None:
     with pytest.raises(InputError, match="not a int"):
         detector([3])  # type: ignore[list-item]
 
@@ -246,11 +250,20 @@ def test_too_few_images_are_said() -> None:
     assert (point.threshold, point.rank, point.guaranteed) == (1.0, 1, 0.75)
 
 
-def test_the_beta_quantile_is_scipys() -> None:
-    stats = pytest.importorskip("scipy.stats", reason="scipy is not installed")
-    for a, b in ((476, 25), (19, 1), (3, 7)):
-        for q in (0.05, 0.5, 0.95):
-            assert beta_quantile(a, b, q) == pytest.approx(stats.beta.ppf(q, a, b), abs=1e-9)
+@pytest.mark.parametrize(("n", "rank"), [(500, 25), (19, 1), (9, 7), (1, 1)])
+def test_the_likely_recall_by_counting(n: int, rank: int) -> None:
+    """The recall is at most r where at least n + 1 - rank of n uniform numbers are at most r."""
+    for recall, probability in zip(likely_recall(n, rank), (0.05, 0.95), strict=True):
+        counts = range(n + 1 - rank, n + 1)
+        below = math.fsum(math.comb(n, k) * recall**k * (1 - recall) ** (n - k) for k in counts)
+        assert below == pytest.approx(probability, abs=1e-9)
+
+
+def test_the_likely_recall_by_drawing() -> None:
+    """The recall of uniform scores above their rank-th smallest is 1 - threshold."""
+    draws = np.random.default_rng(0).uniform(size=(20_000, 100))
+    recall = 1 - np.sort(draws, 1)[:, 5 - 1]
+    assert likely_recall(100, 5) == pytest.approx(tuple(np.quantile(recall, [0.05, 0.95])), abs=0.002)
 
 
 def test_the_temperature_is_the_nlls_minimum() -> None:

@@ -4,8 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clipos_lightning.evaluation.scores import (
-    SCORES,
+from clipos_lightning.evaluation.base_scores import (
     Logits,
     energy,
     energy_unknown,
@@ -17,6 +16,7 @@ from clipos_lightning.evaluation.scores import (
     prompt_logits,
     unknown,
 )
+from clipos_lightning.evaluation.scores import SCORES
 
 
 def some_evidence(best: torch.Tensor, scale: float = 1.0) -> Logits:

@@ -172,6 +172,12 @@ def test_needed_paths_suffice_and_are_all_needed(case, names, mask, paths):
             compute_scores(names, less, text, class_text, SCALE, MaskOptions(mask), ScoreOptions())
 
 
+@pytest.mark.parametrize("temperature", [0, -1.0])
+def test_a_temperature_that_is_not_above_0_is_refused(temperature):
+    with pytest.raises(InputError, match=rf"--model\.scoring\.temperature is {temperature}:"):
+        ScoreOptions(temperature=temperature)
+
+
 def test_check_scores_names_what_there_is():
     assert defined_scores(False) == WITHOUT_UNKNOWN
     assert defined_scores(True) == list(SCORES)

@@ -112,17 +112,17 @@ def test_places_on_the_grid_are_the_thresholds_at_these_recalls() -> None:
     results, labels = tables(3)
     found = confusion(results, labels, list("abc"), "s")
     for recall in (0.8, 0.9, 0.95, 0.99):
-        assert found.thresholds[found.place(recall)] == threshold_at_recall(results["id"]["s"], recall)
-    assert found.default == found.place(0.95)
+        assert found.thresholds[found.index_at_recall(recall)] == threshold_at_recall(results["id"]["s"], recall)
+    assert found.default == found.index_at_recall(0.95)
 
 
-def test_what_a_row_is_most_often_taken_for() -> None:
+def test_the_most_confused_class_of_a_row() -> None:
     results = {
         "id": {"s": np.zeros(6), "predicted": np.array([0.0, 1, 1, 2, 1, 1])},
         "out": {"s": np.zeros(3), "predicted": np.array([2.0, 2, 0])},
     }
     found = confusion(results, np.array([0, 0, 0, 0, 1, 1]), ["a", "b", "c"], "s")
-    assert found.taken_for == ["b", "", "", "c"]
+    assert found.most_confused == ["b", "", "", "c"]
     assert found.totals.tolist() == [4, 2, 0, 3]  # a class without test images
 
 

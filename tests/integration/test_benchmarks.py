@@ -60,7 +60,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A data root that ``clipos data download`` filled and ``clipos data verify`` found in order; ImageNet by hand."""
     made, root = tmp_path_factory.mktemp("made"), tmp_path_factory.mktemp("root")
     clean = {name: "" for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")}
-    with serve({}) as server, mock.patch.dict(os.environ, clean), mock.patch.object(fetch, "PAUSE", 0.0):
+    with serve({}) as server, mock.patch.dict(os.environ, clean), mock.patch.object(fetch, "RETRY_PAUSE", 0.0):
         table = {name: miniature(name, server, made) for name in FETCHED}
         with mock.patch.object(sources, "SOURCES", table):
             server.drops = 3
@@ -160,24 +160,14 @@ def test_data_without_weights_and_weights_without_data(
 def test_an_id_set_that_is_not_there(name: str, tmp_path: Path) -> None:
     fetched = {"imagenet1k": "imagenet", "imagenet100": "imagenet"}.get(name, name)
     advice = "see clipos data info imagenet" if fetched == "imagenet" else f"clipos data download {fetched} --root"
-    with pytest.raises(InputError, match=f"{SOURCES[fetched].holds[0]}.*{advice}.*CLIPOS_DATA"):
+    with pytest.raises(InputError, match=f"{SOURCES[fetched].image_paths[0]}.*{advice}.*CLIPOS_DATA"):
         open_id(name, tmp_path, 1, 1)
-
-
-def test_svhn_without_scipy(roots: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    root = roots("svhn")
-    monkeypatch.setattr(ood_sets.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"pip install 'clipos-lightning\[svhn\]', or leave it out"):
-        open_ood(parse_ood_specs(["svhn"])[0], root)
-    data = FewShotOOD(str(root), "scenes", ["svhn", "texture"])
-    with pytest.raises(InputError, match=r"svhn \(reading it takes scipy: .*--data.ood_sets '?\[texture\]"):
-        data.setup("test")
 
 
 @pytest.mark.parametrize("name", ["svhn", "medmnist", "cifar100"])
 def test_a_broken_file_of_arrays(name: str, roots: Callable[..., Path]) -> None:
     root = roots(name)
-    (root / SOURCES[name].holds[-1]).write_bytes(b"broken")
+    (root / SOURCES[name].image_paths[-1]).write_bytes(b"broken")
     with pytest.raises(InputError, match=f"cannot read {SOURCES[name].title[:4]}.*clipos data download {name} again"):
         open_ood(parse_ood_specs([name])[0], root) if name == "svhn" else open_id(name, root, 1, 1)
 
@@ -244,7 +234,7 @@ def test_a_class_list_picks_classes(name: str, root: Path, tmp_path: Path) -> No
     assert data.id_set.class_keys == sorted(classes)
     for images in (data.id_set.train, data.id_set.test):
         assert images is None or set(images.labels.tolist()) == set(range(len(classes)))
-    assert len(data.drawn) == len(classes)
+    assert len(data.shot_positions) == len(classes)
     assert data.hparams["class_list"] == str(tmp_path / "list.txt")
     if name == "imagenet100":
         assert data.class_names == ["tench", "Golden Retriever", "toilet paper"]
@@ -275,7 +265,7 @@ def test_imagenet_without_its_training_images(root: Path, tmp_path: Path) -> Non
     (tmp_path / "imagenet/val").symlink_to(root / "imagenet/val", target_is_directory=True)
     data = FewShotOOD(str(tmp_path), "imagenet100", [])
     data.setup("test")
-    assert len(data.tests["id"][1]) == 100
+    assert len(data.test_sets["id"][1]) == 100
     with pytest.raises(InputError, match="has no training images"):
         data.setup("fit")
 
@@ -301,7 +291,6 @@ def test_eurosats_test_half_is_the_rule(roots: Callable[..., Path]) -> None:
 
 
 def test_svhns_pixels_are_upright(roots: Callable[..., Path]) -> None:
-    pytest.importorskip("scipy")
     images = open_ood(parse_ood_specs(["svhn"])[0], roots("svhn"))
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3, 6), dtype=np.uint8)
     np.testing.assert_array_equal(np.asarray(images.read(4).image), pixels[:, :, :, 4])

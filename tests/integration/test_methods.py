@@ -8,6 +8,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +40,9 @@ class World:
     plain: Tensor  # "a photo of a {}.", (C, D)
     seen: Tensor  # global features, (N, D)
     local: Tensor  # LoCoOp's local features, (N, P, D)
-    relevant: Tensor  # the normalised sum of each image's ID-relevant patches, (N, D)
-    irrelevant: Tensor  # of the others
+    own: Tensor  # plain CLIP's patch features, (N, P, D)
+    surgery: Tensor  # the surgery path's patch features, (N, P, D)
+    masks: Tensor  # the ID-relevant patches, (N, P)
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +59,9 @@ def world(microclip) -> World:
         seen, tokens = look(clip, pixels.permute(0, 3, 1, 2))
         own, surgery = project(clip, tokens[-1]), project(clip, surgery_path(clip, tokens))
         masks = torch.stack([mask_of(own[i], surgery[i], plain[label]) for i, label in enumerate(labels)])
-        regions = [F.normalize((surgery * m[..., None]).sum(1), dim=1) for m in (masks, ~masks)]
         local = project(clip, local_path(clip, tokens[-2]))
     scale = float(clip.logit_scale.exp())
-    return World(clip, microclip.tokenizer, data, names, labels, scale, plain, seen, local, *regions)
+    return World(clip, microclip.tokenizer, data, names, labels, scale, plain, seen, local, own, surgery, masks)
 
 
 # ---- features
@@ -142,6 +143,8 @@ def encode(world: World, names: list[str], context: Tensor) -> Tensor:
 
 # ---- losses, item by item
 
+Feature = Callable[[World, int, float], Tensor]  # of an image, given a draw in [0, 1): what outliers are mixed from
+
 
 def cross_entropy(logits: Tensor, label: int) -> Tensor:
     return -torch.log(logits.softmax(0)[label])
@@ -155,15 +158,37 @@ def mean(items: list[Tensor]) -> Tensor:
     return sum(items, torch.zeros((), dtype=torch.float64)) / max(len(items), 1)
 
 
-def outliers(world: World, step: int, batch: list[int], count: int, regions: Tensor) -> list[Tensor]:
-    """Mixed regions of pairs with different labels: the first image at random, then its partner."""
+def region(world: World, i: int, where: float) -> Tensor:
+    """The normalised sum of an image's ID-relevant patches."""
+    return F.normalize(world.surgery[i][world.masks[i]].sum(0), dim=0)
+
+
+def irrelevant_region(world: World, i: int, where: float) -> Tensor:
+    return F.normalize(world.surgery[i][~world.masks[i]].sum(0), dim=0)
+
+
+def plain_region(world: World, i: int, where: float) -> Tensor:
+    """The same patches of plain CLIP."""
+    return F.normalize(world.own[i][world.masks[i]].sum(0), dim=0)
+
+
+def one_patch(world: World, i: int, where: float) -> Tensor:
+    """One of an image's n ID-relevant patches, the floor(where n)-th."""
+    relevant = world.surgery[i][world.masks[i]]
+    return relevant[int(where * len(relevant))]
+
+
+def outliers(world: World, step: int, batch: list[int], count: int, feature: Feature = region) -> list[Tensor]:
+    """Mixed features of pairs with different labels: the first image at random, then its partner."""
     rng = np.random.default_rng((SEED, step))
     firsts = [batch[i] for i in rng.integers(len(batch), size=count)]
     by_class = sorted(batch, key=lambda i: world.labels[i])
     partners = [[j for j in by_class if world.labels[j] != world.labels[i]] for i in firsts]
     seconds = [those[k] for those, k in zip(partners, rng.integers([len(p) for p in partners]), strict=True)]
-    mixes = rng.beta(ALPHA, ALPHA, size=count)
-    rows = [m * regions[i] + (1 - m) * regions[j] for i, j, m in zip(firsts, seconds, mixes, strict=True)]
+    mixes, places = rng.beta(ALPHA, ALPHA, size=count), rng.random((count, 2))
+    rows = []
+    for i, j, m, (at_i, at_j) in zip(firsts, seconds, mixes, places, strict=True):
+        rows.append(m * feature(world, i, at_i) + (1 - m) * feature(world, j, at_j))
     return [row / row.norm() for row in rows]
 
 
@@ -198,24 +223,16 @@ def sct(world: World, text: Tensor, batch: list[int], step: int) -> Tensor:
     return mean(inside) - WEIGHT * mean(outside)
 
 
-def clip_os(world: World, text: Tensor, batch: list[int], step: int) -> Tensor:
-    return unknown_aware(world, text, batch, step, world.relevant)
-
-
-def clip_os_irrelevant(world: World, text: Tensor, batch: list[int], step: int) -> Tensor:
-    return unknown_aware(world, text, batch, step, world.irrelevant)
-
-
-def unknown_aware(world: World, text: Tensor, batch: list[int], step: int, regions: Tensor) -> Tensor:
+def clip_os(world: World, text: Tensor, batch: list[int], step: int, feature: Feature = region) -> Tensor:
     """The text's last row is "unknown": C + 1 classes in both terms."""
-    made = outliers(world, step, batch, len(batch), regions)
+    made = outliers(world, step, batch, len(batch), feature)
     unknown = [cross_entropy(world.scale * text @ o, len(world.names)) for o in made]
     return coop(world, text, batch, step) + WEIGHT * mean(unknown)
 
 
 def focal(world: World, text: Tensor, batch: list[int], step: int) -> Tensor:
     terms = []
-    for o in outliers(world, step, batch, len(batch), world.relevant):
+    for o in outliers(world, step, batch, len(batch)):
         p = (world.scale * text @ o).softmax(0)[-1]
         terms.append(-((1 - p) ** 2) * torch.log(p))
     return coop(world, text, batch, step) + WEIGHT * mean(terms)
@@ -223,7 +240,7 @@ def focal(world: World, text: Tensor, batch: list[int], step: int) -> Tensor:
 
 def uniform_kl(world: World, text: Tensor, batch: list[int], step: int) -> Tensor:
     terms, u = [], 1 / len(world.names)
-    for o in outliers(world, step, batch, len(batch), world.relevant):
+    for o in outliers(world, step, batch, len(batch)):
         p = (world.scale * text @ o).softmax(0)
         terms.append(sum(u * torch.log(u / p_c) for p_c in p))
     return coop(world, text, batch, step) + WEIGHT * mean(terms)
@@ -233,10 +250,10 @@ def energy_margin(world: World, text: Tensor, batch: list[int], step: int) -> Te
     """Margins: medians under the zero-shot prompts, of all few-shot images and of 1,000 of their outliers."""
     everyone = list(range(len(world.labels)))
     inside = [energy(world.scale * world.plain @ world.seen[i]) for i in everyone]
-    outside = [energy(world.scale * world.plain @ o) for o in outliers(world, 0, everyone, 1000, world.relevant)]
+    outside = [energy(world.scale * world.plain @ o) for o in outliers(world, 0, everyone, 1000)]
     m_in, m_out = (sorted(float(e) for e in side)[(len(side) - 1) // 2] for side in (inside, outside))
     hinges = [F.relu(energy(world.scale * text @ world.seen[i]) - m_in) ** 2 for i in batch]
-    made = outliers(world, step, batch, len(batch), world.relevant)
+    made = outliers(world, step, batch, len(batch))
     hinges_out = [F.relu(m_out - energy(world.scale * text @ o)) ** 2 for o in made]
     return coop(world, text, batch, step) + WEIGHT * (mean(hinges) + mean(hinges_out))
 
@@ -244,17 +261,23 @@ def energy_margin(world: World, text: Tensor, batch: list[int], step: int) -> Te
 # ---- training
 
 Loss = Callable[[World, Tensor, list[int], int], Tensor]
+IRRELEVANT = partial(clip_os, feature=irrelevant_region)
+PATCHES = partial(clip_os, feature=one_patch)
+PLAIN = partial(clip_os, feature=plain_region)
 METHODS: dict[str, tuple[Loss, tuple[str, ...]]] = {
     "CoOp": (coop, ("objective", "none")),
     "LoCoOp": (locoop, ("objective", "entropy", "mask.top_k", "0.3")),
     "SCT": (sct, ("objective", "sct", "mask.top_k", "0.3")),
     "CLIP-OS": (clip_os, ("objective", "unknown")),
-    "CLIP-OS, irrelevant": (clip_os_irrelevant, ("objective", "unknown", "synthesis.patches", "irrelevant")),
+    "CLIP-OS, irrelevant": (IRRELEVANT, ("objective", "unknown", "synthesis.patches", "irrelevant")),
+    "CLIP-OS, patches": (PATCHES, ("objective", "unknown", "synthesis.level", "patch")),
+    "CLIP-OS, plain CLIP's path": (PLAIN, ("objective", "unknown", "synthesis.path", "clip")),
+    "CLIP-OS, own context": (clip_os, ("objective", "unknown", "context.learn", "own")),
     "focal": (focal, ("objective", "focal")),
     "uniform KL": (uniform_kl, ("objective", "uniform_kl")),
     "energy": (energy_margin, ("objective", "energy")),
 }
-UNKNOWN = (clip_os, clip_os_irrelevant, focal)
+UNKNOWN = (clip_os, IRRELEVANT, PATCHES, PLAIN, focal)
 
 
 def start(world: World) -> Tensor:
@@ -263,21 +286,26 @@ def start(world: World) -> Tensor:
         return world.clip.token_embedding(world.tokenize([WORDS])[0, 1:5])
 
 
-def train(world: World, loss: Loss) -> Tensor:
-    """The context after all epochs of SGD."""
-    context = start(world).requires_grad_()
-    names = [*world.names, "unknown"] if loss in UNKNOWN else world.names
-    optimizer = torch.optim.SGD([context], lr=RATE, momentum=MOMENTUM, weight_decay=DECAY)
+def train(world: World, loss: Loss, own: bool) -> Tensor:
+    """The contexts after all epochs of SGD: one for all prompts, or the classes' and then an own one of "unknown"."""
+    shared = start(world)
+    contexts = [shared.clone().requires_grad_() for _ in range(1 + own)]
+    unknown = ["unknown"] if loss in UNKNOWN else []
+    optimizer = torch.optim.SGD(contexts, lr=RATE, momentum=MOMENTUM, weight_decay=DECAY)
     for step in range(EPOCHS * world.data.steps_per_epoch):
         optimizer.zero_grad()
         batch = world.data.global_batch(step)["index"].tolist()
-        loss(world, encode(world, names, context), batch, step).backward()
+        if own:
+            text = torch.cat([encode(world, world.names, contexts[0]), encode(world, unknown, contexts[1])])
+        else:
+            text = encode(world, world.names + unknown, contexts[0])
+        loss(world, text, batch, step).backward()
         optimizer.step()
-    return context.detach()
+    return torch.cat([context.detach() for context in contexts])
 
 
 def fit(options: tuple[str, ...], folder: Path) -> Tensor:
-    """The context that ``clipos fit`` leaves."""
+    """The contexts that ``clipos fit`` leaves."""
     data = ("--data.id", "scenes", "--data.shots", SHOTS, "--data.batch_size", BATCH, "--seed_everything", SEED)
     model = ["--model.backbone", "MicroCLIP", "--model.context.words", WORDS, "--model.outlier_weight", WEIGHT]
     model += ["--model.synthesis.alpha", ALPHA, "--model.surgery.beta", BETA]
@@ -292,8 +320,11 @@ def fit(options: tuple[str, ...], folder: Path) -> Tensor:
 @pytest.mark.parametrize("method", METHODS)
 def test_fit_learns_what_the_methods_own_loop_learns(method: str, world: World, one_clip: None, tmp_path: Path) -> None:
     loss, options = METHODS[method]
-    before, expected = start(world), train(world, loss)
+    own = "own" in options
+    before, expected = start(world).repeat(1 + own, 1), train(world, loss, own)
     found = fit(options, tmp_path).view_as(before)
-    way = (expected - before).norm()
-    assert way > 0.01 * before.norm()
-    assert (found - expected).norm() < 2e-5 * way
+    parts = (contexts.chunk(1 + own) for contexts in (before, expected, found))
+    for first, last, ours in zip(*parts, strict=True):
+        way = (last - first).norm()
+        assert way > 0.01 * first.norm()
+        assert (ours - last).norm() < 2e-5 * way

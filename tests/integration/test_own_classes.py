@@ -70,9 +70,9 @@ def test_every_form_of_wording() -> None:
         ("circle: {name: disc}\n", "circle takes names and templates"),
         ("circle: {templates: ['a {}.']}\n", "circle takes names and templates"),
         ("circle: {names: disc, templates: a photo}\n", "circle must be a list of templates"),
-        ("circle: {names: disc, templates: [a photo]}\n", "circle: each template holds {} once"),
+        ("circle: {names: disc, templates: [a photo]}\n", "circle: each template must contain {} exactly once"),
         ("_templates: a {}.\n", "_templates must be a list of templates"),
-        ("_templates: ['{} {}.']\n", "each template holds {} once"),
+        ("_templates: ['{} {}.']\n", "each template must contain {} exactly once"),
     ],
 )
 def test_wordings_that_cannot_be(text: str, pieces: str) -> None:
@@ -82,7 +82,7 @@ def test_wordings_that_cannot_be(text: str, pieces: str) -> None:
 
 
 def test_a_class_folder_of_the_reserved_name() -> None:
-    with pytest.raises(InputError, match="call the class folder otherwise"):
+    with pytest.raises(InputError, match="rename the class folder"):
         read_wordings(write("a: b\n"), ["_templates", "a"], [" templates", "a"])
 
 

@@ -49,7 +49,7 @@ def test_accuracy_and_auroc_are_where_they_belong(tested: Run) -> None:
     assert report["zero_shot"]["average"][headline]["auroc"] > 85
 
 
-def test_validate_looks_at_the_undrawn_training_images(fitted: Run) -> None:
+def test_validate_reads_the_held_out_training_images(fitted: Run) -> None:
     words = ("--data.limit_per_set", 300, "--trainer.default_root_dir", fitted.folder.parent)
     run = done("validate", "--ckpt_path", fitted.checkpoint, *words)
     (line,) = [line for line in run.lines if line.startswith("val/accuracy")]

@@ -1,8 +1,11 @@
 """Similarity maps and each kind of mask against plain loops."""
 
+import math
+
 import pytest
 import torch
 
+from clipos_lightning.errors import InputError
 from clipos_lightning.method.mask import (
     MaskOptions,
     discrepancy,
@@ -10,6 +13,7 @@ from clipos_lightning.method.mask import (
     region_feature,
     relevant_patches,
     similarity_map,
+    top_k_count,
 )
 from clipos_lightning.types import ImageFeatures
 
@@ -76,6 +80,26 @@ def test_top_k_mask_keeps_patches_whose_top_classes_hold_the_label(case, fractio
         if not any(expected):
             expected[ranks.index(min(ranks))] = True
         assert mask[b].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("classes", "fraction", "count"),
+    [(10, 0.2, 2), (7, 0.2, 1), (8, 0.2, 2), (1000, 0.2, 200), (6, 0.45, 3), (6, 0.4, 2), (3, 0.1, 1), (5, 1.0, 5)],
+)
+def test_top_k_is_the_nearest_number_of_classes_and_at_least_one(classes, fraction, count):
+    assert top_k_count(classes, fraction) == count
+
+
+@pytest.mark.parametrize("top_k", [0, -0.1, 1.01, math.nan])
+def test_a_fraction_of_the_classes_outside_0_to_1_is_refused(top_k):
+    with pytest.raises(InputError, match=rf"--model\.mask\.top_k is {top_k}:"):
+        MaskOptions("top_k", top_k=top_k)
+
+
+@pytest.mark.parametrize("kind", ["top_k", "none"])
+def test_a_threshold_of_a_mask_that_has_none_is_refused(kind):
+    with pytest.raises(InputError, match=rf"--model\.mask\.threshold .*{kind}"):
+        MaskOptions(kind, threshold=0.1)
 
 
 def test_the_mask_that_masks_nothing(case):

@@ -6,18 +6,17 @@ import pytest
 import torch
 from torch.distributions import Categorical, kl_divergence
 
-from clipos_lightning.method.objectives import (
-    OBJECTIVES,
+from clipos_lightning.method.losses import (
     energy_id_loss,
     energy_outlier_loss,
     entropy_loss,
     focal_loss,
     id_loss,
     irrelevant_locals,
-    make_objective,
     uniform_loss,
     unknown_loss,
 )
+from clipos_lightning.method.objectives import OBJECTIVES, make_objective
 
 
 @pytest.fixture(params=[1.0, 10.0, 60.0])

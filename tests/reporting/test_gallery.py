@@ -18,12 +18,16 @@ def detector(id_scores: np.ndarray, predicted: list[int], **outside: list[float]
     results = {"id": {"s": np.array(id_scores, float), "predicted": np.array(predicted, float)}}
     results |= {n: {"s": np.array(s, float), "predicted": np.zeros(len(s))} for n, s in outside.items()}
 
-    def explain(images: torch.Tensor) -> Any:
-        maps = torch.rand(len(images), 16)
-        return SimpleNamespace(surgery=maps, clip=maps, mask=maps > 0.5, probability=torch.full((len(images),), 0.5))
+    def probabilities(images: torch.Tensor) -> torch.Tensor:
+        return torch.tensor([[0.5, 0.3, 0.2]]).expand(len(images), 3)
 
-    backbone = SimpleNamespace(grid=(4, 4))
-    return SimpleNamespace(results=results, score="s", backbone=backbone, device="cpu", explain=explain)
+    def maps(images: torch.Tensor, labels: torch.Tensor) -> Any:
+        values = torch.rand(len(images), 16)
+        return SimpleNamespace(surgery=values, clip=values, mask=values > 0.5)
+
+    head = SimpleNamespace(map_paths=frozenset(), probabilities=probabilities, maps=maps)
+    backbone = SimpleNamespace(grid=(4, 4), encode_image=lambda images, paths: images)
+    return SimpleNamespace(results=results, score="s", backbone=backbone, device="cpu", detector_head=head)
 
 
 def data_of(labels: list[int], module: Any, positions: list[int] | None = None) -> Any:
@@ -37,7 +41,7 @@ def data_of(labels: list[int], module: Any, positions: list[int] | None = None) 
         if name == "id":
             ids[sorted(chosen)] = labels
         tests[name] = (ArraySet(name, images, ids if name == "id" else None), list(chosen))
-    return SimpleNamespace(tests=tests, image_size=8, class_names=NAMES)
+    return SimpleNamespace(test_sets=tests, image_size=8, class_names=NAMES)
 
 
 def test_the_worst_mistakes_come_first() -> None:

@@ -1,6 +1,5 @@
 """The report from small tables made by hand: figures, averages, masks, Markdown, HTML."""
 
-import io
 import json
 import re
 from typing import Any
@@ -10,10 +9,9 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from clipos_lightning.evaluation.scores import SCORES, defined_scores
-from clipos_lightning.reporting import plots as figures
 from clipos_lightning.reporting.charts import Axis, common_axis, histogram_path, roc_path
+from clipos_lightning.reporting.heatmaps import Example, panel_figure
 from clipos_lightning.reporting.html import report_html
-from clipos_lightning.reporting.plots import Example
 from clipos_lightning.reporting.report import build_report, report_markdown, report_title, set_tables, summary_lines
 
 METRICS = {"auroc", "fpr95", "fpr95_ood_pos", "aupr_in", "aupr_out"}
@@ -290,23 +288,16 @@ def test_report_json_has_the_operating_point() -> None:
     assert any("at 95 % ID recall, `energy` ≥" in line for line in summary_lines(report))
 
 
-def test_dashboards_get_figures() -> None:
-    _, results = report_of(SETS)
-    pictures = {"classes": [example(32)], "outside": [example(32)], "rejected": [], "confused": []}
-    found = figures.dashboard_figures(results, "energy", True, pictures)
-    assert len(found) == 4
-    assert not figures.dashboard_figures({"id": results["id"]}, "energy", True, {})
-
-
-def test_figures_without_anything_to_show() -> None:
-    """Constant scores, a single example: no warning, no empty axis that fails."""
-    flat = np.zeros(3)
-    for figure in (
-        figures.histograms(flat, {"x": flat}, "energy"),
-        figures.roc_curves({"x": {"zero-shot": (flat, flat)}}),
-        figures.image_strip([]),
-    ):
-        figure.savefig(io.BytesIO(), format="png", dpi=20)
+def test_a_panel_figure_has_a_row_for_each_image_and_titles_above_the_first() -> None:
+    rows = [(one.caption, one.panels) for one in (example(32), example(32))]
+    figure = panel_figure(rows)
+    assert len(figure.axes) == 2 * len(rows[0][1])
+    first, second = figure.axes[: len(rows[0][1])], figure.axes[len(rows[0][1]) :]
+    assert [axis.get_title() for axis in first[1:]] == list(rows[0][1])[1:]
+    assert first[0].get_title() == second[0].get_title() == rows[0][0]
+    assert not any(axis.get_title() for axis in second[1:])
+    for axis, pixels in zip(first, rows[0][1].values(), strict=True):
+        assert (axis.images[0].get_array() == pixels).all()
 
 
 def test_charts_of_constant_scores() -> None:

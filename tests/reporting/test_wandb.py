@@ -4,9 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import wandb
 from running import PHOTO_OPTIONS, Run, done
+
+from clipos_lightning.reporting.charts import roc_points
 
 CREDENTIALS = ("WANDB_API_KEY", "WANDB_MODE", "WANDB_ENTITY", "WANDB_PROJECT", "WANDB_RUN_ID", "WANDB_DIR")
 
@@ -52,5 +55,12 @@ def test_without_credentials_a_run_is_recorded_offline(offline_runs: tuple[Run, 
             assert row["auroc"] == pytest.approx(metrics["auroc"])
             assert row["fpr95"] == pytest.approx(metrics["fpr95"])
     assert len(rows) == sum(len(part["ood"]["other"]) for part in (report, report["zero_shot"]))
-    pictures = list((test.folder / "wandb").glob("offline-run-*/files/media/images/*.png"))
-    assert len(pictures) >= 4
+    pictures = list((test.folder / "wandb").glob("offline-run-*/files/media/images/**/*.png"))
+    assert len(pictures) == 2  # heat maps of the classes, worst mistakes
+    (curves,) = [content for content in contents if "lineKey" in content["columns"]]
+    scores, headline = test.scores, report["headline"]
+    for detector, prefix in (("trained", ""), ("zero-shot", "zero_shot/")):
+        points = roc_points(scores[f"{prefix}id/{headline}"], scores[f"{prefix}other/{headline}"])
+        lines = [dict(zip(curves["columns"], row, strict=True)) for row in curves["data"]]
+        drawn = [[line["step"], line["lineVal"]] for line in lines if line["lineKey"] == detector]
+        assert np.allclose(drawn, points)

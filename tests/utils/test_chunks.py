@@ -8,8 +8,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from clipos_lightning.evaluation.scores import SCORES, ScoreOptions, compute_scores
+from clipos_lightning.method.losses import entropy_loss, irrelevant_locals
 from clipos_lightning.method.mask import MaskOptions, relevant_patches
-from clipos_lightning.method.objectives import entropy_loss, irrelevant_locals
 from clipos_lightning.types import ImageFeatures
 from clipos_lightning.utils import chunks as parts
 

@@ -17,11 +17,12 @@ from ..errors import InputError
 from ..experiments import tables
 from ..experiments.engine import Bench
 from ..experiments.grid import Grid, digest_of, parse_shard, slug, take_shard
-from ..experiments.grid_plots import data_uri, draw_outcome
+from ..experiments.grid_plots import draw_outcome
 from ..experiments.outcome import RunFolders, build_outcome
 from ..experiments.plan import Entry, GridRun, kept_by_rows, make_plan
 from ..options.configs import find_grid
 from ..options.messages import CommandParser
+from ..reporting.plots import svg_uri
 from ..utils.files import write_json, write_text
 from ..utils.progress import silence_libraries
 
@@ -85,7 +86,7 @@ def open_folder(folder: Path, name: str, runs: Set[str]) -> None:
         raise InputError(f"benchmark: {folder} holds results.* of something else: give another --out")
 
 
-def make_parser() -> CommandParser:
+def benchmark_parser() -> CommandParser:
     """The options of ``clipos benchmark``, without those of model, data and trainer."""
     more = "Every --model., --data. and --trainer. option of clipos fit can be given too: for rows that do not set it."
     parser = CommandParser(prog="clipos benchmark", description=__doc__, epilog=more, allow_abbrev=False)
@@ -100,7 +101,7 @@ def make_parser() -> CommandParser:
 
 def read_arguments(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """The command's own options, and those of model, data and trainer as ``--x=v``."""
-    parser = make_parser()
+    parser = benchmark_parser()
     own, flags = as_flags(arguments, parser)
     return parser.parse_args(own), flags
 
@@ -183,7 +184,7 @@ def write_outcome(folder: Path, outcome: Mapping[str, Any]) -> None:
     write_text(folder / "results.md", tables.grid_markdown(outcome))
     write_text(folder / "results.csv", tables.to_csv(outcome))
     write_text(folder / "results.tex", tables.to_latex(outcome))
-    uris = {caption: data_uri(figure) for caption, figure in draw_outcome(outcome).items()}
+    uris = {caption: svg_uri(figure) for caption, figure in draw_outcome(outcome).items()}
     write_text(folder / "results.html", tables.to_page(outcome, uris))
 
 
@@ -201,7 +202,7 @@ def show(outcome: Mapping[str, Any]) -> None:
         console.print(view)
 
 
-def make_report_parser() -> CommandParser:
+def report_parser() -> CommandParser:
     """The options of ``clipos report``."""
     text = "Merge folders of `clipos benchmark` into one set of tables."
     parser = CommandParser(prog="clipos report", description=text)
@@ -213,7 +214,7 @@ def make_report_parser() -> CommandParser:
 
 def report(arguments: Sequence[str]) -> int:
     """Run ``clipos report``; returns the exit code."""
-    given = make_report_parser().parse_args(list(arguments))
+    given = report_parser().parse_args(list(arguments))
     folders = [Path(folder) for folder in given.folders]
     plans = [read_plan(folder) for folder in folders]
     if any(plan.get("kind") == "masks" for plan in plans):

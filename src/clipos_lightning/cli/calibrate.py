@@ -31,7 +31,8 @@ from ..evaluation.calibration import (
 )
 from ..method.prototypes import VIEWS
 from ..options.messages import CommandParser
-from ..training.checkpoint import data_options, known_options, read_checkpoint, shorten_value
+from ..training.checkpoint import data_options, known_options, read_checkpoint
+from ..training.record import shorten_value
 from ..types import Labels
 from ..utils.files import check_parent
 from ..utils.progress import counter, silence_libraries
@@ -146,7 +147,7 @@ class Views:
 @torch.inference_mode()
 def score_views(detector: Detector, data: FewShotOOD, views: int) -> Views:
     """Views of every few-shot image, fewer where there are many images, judged some at a time."""
-    count, train = len(data.drawn), data.id_set.train
+    count, train = len(data.shot_positions), data.id_set.train
     first, views = (
         max(data.views, VIEWS),
         min(views, max(1, MAX_VIEWS // count)),
@@ -158,7 +159,7 @@ def score_views(detector: Detector, data: FewShotOOD, views: int) -> Views:
         found, cosine = detector.head.score(detector.backbone.encode_image(images, detector.head.paths))
         scores.append(found[detector.score].double().cpu())
         logits.append((detector.head.scale * cosine).cpu())
-    files = [train.root / train.keys[i] for i in data.drawn] if isinstance(train, FolderSet) else []
+    files = [train.root / train.keys[i] for i in data.shot_positions] if isinstance(train, FolderSet) else []
     real = set(map(os.path.realpath, files))
     labels = data.shot_labels[rows % count]
     return Views(torch.cat(scores).numpy(), torch.cat(logits), labels, min(count, len(rows)), real)

@@ -1,121 +1,102 @@
-"""``clipos completion SHELL``: a static completion script; and misspelt options, said without importing torch."""
+"""``clipos completion SHELL``: a static completion script, made by shtab from the commands' own parsers."""
 
-import ast
-import difflib
-from collections.abc import Iterator, Sequence
+import argparse
+from collections.abc import Iterable, Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-from ..errors import InputError
+import shtab
+
+from .. import __version__
+from ..data.sources import SOURCES
 from ..options.configs import shipped_configs, shipped_grids
-from .commands import COMMANDS, TRAINER_COMMANDS
+from ..options.messages import CommandParser
+from .commands import COMMANDS, OWN_PARSERS
 
-PACKAGE = Path(__file__).parents[1]
-JUDGING = ("batch_size", "num_workers", "pretrained", "device", "trust")
-GROUPS = ("trainer", "model", "data")
-COMMON = ("config", "c", "help", "h", "print_config", "seed_everything", "ckpt_path", "weights_only", *GROUPS)
-OPTIONS = {  # of the commands with parsers of their own
-    "benchmark": ("config", "seeds", "shard", "out", "wandb"),
-    "report": ("out", "wandb"),
-    "calibrate": ("recall", "out", "views", "root", *JUDGING),
-    "predict": ("out", "format", "resume", "explain", "devices", *JUDGING),
-    "explain": ("out", "class", "top", "pretrained", "device", "trust"),
-    "export": ("out", "pretrained", "trust"),
-    "data": ("root", "num_workers"),
-}
-TRAINER = (
-    *("accelerator", "devices", "strategy", "precision", "max_epochs", "max_steps", "logger", "callbacks"),
-    *("default_root_dir", "enable_progress_bar", "gradient_clip_val", "accumulate_grad_batches"),
-)
-WORDS = {"data": ("list", "download", "verify", "info"), "completion": ("bash", "zsh", "fish")}
-BASH = """# clipos completion bash: put `eval "$(clipos completion bash)"` into ~/.bashrc
-_clipos() {{
-    local word=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD-1]}} command=${{COMP_WORDS[1]}} words=
-    if [ "$COMP_CWORD" = 1 ]; then
-        words="{commands}"
-    elif [ "$before" = -c ] || [ "$before" = --config ]; then
-        words="{configs}"
-    else
-        case $command in
-{cases}
-        esac
-        case $word in -*) ;; *) words=$(for w in $words; do case $w in -*) ;; *) echo "$w";; esac; done);; esac
-    fi
-    COMPREPLY=($(compgen -W "$words" -- "$word"))
-    case $word in -*) ;; *) [ "$COMP_CWORD" = 1 ] || COMPREPLY+=($(compgen -f -- "$word"));; esac
-}}
-complete -o filenames -F _clipos clipos
-"""
+DESCRIPTION = """Print a script that completes commands, options, shipped configs and data sets. Write it once to where
+the shell finds it:
+
+  clipos completion bash > ~/.local/share/bash-completion/completions/clipos
+  clipos completion zsh > ~/.zfunc/_clipos        (~/.zfunc: any folder of $fpath)
+  clipos completion fish > ~/.config/fish/completions/clipos.fish"""
+
+
+def completion_parser() -> CommandParser:
+    """The options of ``clipos completion``."""
+    as_it_is = argparse.RawDescriptionHelpFormatter
+    parser = CommandParser(prog="clipos completion", description=DESCRIPTION, formatter_class=as_it_is)
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"))
+    return parser
 
 
 def main(arguments: Sequence[str]) -> int:
     """Print the script of a shell; returns the exit code."""
-    shells = {"bash": bash, "zsh": zsh, "fish": fish}
-    if len(arguments) != 1 or arguments[0] not in shells:
-        raise InputError(f"completion takes one shell: {', '.join(shells)}")
-    print(shells[arguments[0]](), end="")
+    shell = completion_parser().parse_args(list(arguments)).shell
+    print(shtab.complete(make_root(), shell))
     return 0
 
 
-def words_of(command: str) -> list[str]:
-    """What may follow a command: its options, and its words where it has some."""
-    if command in TRAINER_COMMANDS:
-        names = ["config", "print_config", "seed_everything", "ckpt_path", *(f"trainer.{name}" for name in TRAINER)]
-        names += [f"model.{name}" for name in signature(PACKAGE / "training" / "module.py", "ClipOS")]
-        names += [f"data.{name}" for name in signature(PACKAGE / "data" / "datamodule.py", "FewShotOOD")]
-    else:
-        names = list(OPTIONS.get(command, ()))
-    grids = [Path(name).stem for name in shipped_grids()] if command == "benchmark" else []
-    return [*WORDS.get(command, ()), *grids, *(f"--{name}" for name in [*names, "help"])]
+def make_root() -> argparse.ArgumentParser:
+    """One parser with every command's own as a subcommand."""
+    from .trainer import trainer_parsers
 
-
-def signature(path: Path, name: str) -> list[str]:
-    """The options of a class, read from its source, which need not be imported."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            start = next(f for f in node.body if isinstance(f, ast.FunctionDef) and f.name == "__init__")
-            linked = ("self", "class_names", "class_wordings") if name == "ClipOS" else ("self",)
-            return [a.arg for a in start.args.args if a.arg not in linked]
-    raise LookupError(f"{path} has no class {name}")
-
-
-def bash() -> str:
-    """For bash."""
-    cases = "\n".join(f'            {command}) words="{" ".join(words_of(command))}";;' for command in COMMANDS)
-    return BASH.format(commands=" ".join(COMMANDS), configs=" ".join(shipped_configs()), cases=cases)
-
-
-def zsh() -> str:
-    """For zsh, which runs bash's."""
-    return f"autoload -U +X compinit bashcompinit && compinit && bashcompinit\n{bash()}"
-
-
-def fish() -> str:
-    """For fish."""
-    return "".join(f"{line}\n" for line in fish_lines())
-
-
-def fish_lines() -> Iterator[str]:
-    """One ``complete`` for each command, word and option."""
-    yield "# clipos completion fish: clipos completion fish > ~/.config/fish/completions/clipos.fish"
+    root = argparse.ArgumentParser(prog="clipos")
+    root.add_argument("-V", "--version", action="version", version=__version__, help="print the version")
+    commands = root.add_subparsers(dest="command")
+    parsers: dict[str, argparse.ArgumentParser] = {**trainer_parsers()}
+    parsers |= {command: parser_of(command) for command in OWN_PARSERS}
     for command, text in COMMANDS.items():
-        yield f'complete -c clipos -n __fish_use_subcommand -f -a {command} -d "{text}"'
-        seen = f'complete -c clipos -n "__fish_seen_subcommand_from {command}"'
-        for word in words_of(command):
-            more = f' -r -a "{" ".join(shipped_configs())}"' if word == "--config" else ""
-            yield f"{seen} -l {word[2:]}{more}" if word.startswith("--") else f"{seen} -a {word}"
+        commands.add_parser(command, help=text)
+        if command in parsers:  # all but configs, which takes no options
+            commands.choices[command] = parsers[command]
+        commands.choices[command].description = text  # what zsh and fish show
+    add_completions(root)
+    return root
 
 
-def check_options(command: str, arguments: Sequence[str]) -> None:
-    """The first part of every option of fit, validate and test is one that there is.
+def parser_of(command: str) -> argparse.ArgumentParser:
+    """The parser of a command that is not Lightning's."""
+    module = import_module(f"{__package__}.{OWN_PARSERS[command].partition(':')[0]}")
+    return getattr(module, f"{command}_parser")()
 
-    Raises:
-        InputError: it is not.
-    """
-    known = [*COMMON, *(("verbose",) if command != "fit" else ())]
-    for word in arguments:
-        name = word.lstrip("-").partition("=")[0].rstrip("+")
-        first, dot, rest = name.partition(".")
-        if word.startswith("-") and len(name) > 1 and not name[0].isdigit() and first not in known:
-            close = difflib.get_close_matches(first, known, 1)
-            hint = f"; did you mean --{close[0]}{dot}{rest}?" if close else "."
-            raise InputError(f"{command} has no option --{name}{hint} See clipos {command} --help")
+
+def add_completions(parser: argparse.ArgumentParser) -> None:
+    """Set what shtab offers as values: names of shipped configs, grids and data sets; files for everything else."""
+    for place, action in enumerate(parser._actions):
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                add_completions(command)
+        elif any(not option.startswith("-") for option in action.option_strings):
+            action.help = argparse.SUPPRESS  # a link between two options
+        elif action.dest == "config":
+            parser._actions[place] = repeatable(action)
+        elif action.dest == "grid":
+            offer(action, words_or_files("grid", (Path(name).stem for name in shipped_grids())))
+        elif action.dest == "names":
+            action.choices = list(SOURCES)
+        elif action.nargs != 0 and not action.choices:
+            offer(action, shtab.FILE)
+
+
+def offer(action: argparse.Action, complete: dict[str, Any]) -> None:
+    """Set an action's values as shtab expects them."""
+    action.complete = complete  # type: ignore[attr-defined]
+
+
+def repeatable(config: argparse.Action) -> argparse.Action:
+    """``--config`` as an action that may be given several times, which shtab recognises by its class."""
+    action = argparse._AppendAction(config.option_strings, config.dest, help=config.help)
+    offer(action, words_or_files("config", shipped_configs()))
+    return action
+
+
+def words_or_files(name: str, words: Iterable[str]) -> dict[str, Any]:
+    """Values for shtab: these words, or a file."""
+    function, listed = f"_clipos_{name}_or_file", " ".join(words)
+    bodies = {
+        "bash": f'{function}() {{ compgen -W "{listed}" -- "$1"; compgen -f -- "$1"; }}',
+        "zsh": f"{function}() {{ _alternative 'words:shipped {name}:({listed})' 'files:file:_files' }}",
+        "fish": f"function {function}; string split ' ' '{listed}'; __fish_complete_path (commandline -ct); end",
+    }
+    return {"bash": function, "zsh": function, "fish": f"({function})", "preamble": bodies}

@@ -28,7 +28,7 @@ IN_PROCESS = 64  # images; starting processes takes longer than these
 
 def main(arguments: Sequence[str]) -> int:
     """Run ``clipos data``; returns the exit code."""
-    given = make_parser().parse_args(list(arguments))
+    given = data_parser().parse_args(list(arguments))
     root = Path(given.root or os.environ.get("CLIPOS_DATA") or "data").expanduser()
     for name in getattr(given, "names", []):
         check_known(name)
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def make_parser() -> CommandParser:
+def data_parser() -> CommandParser:
     """The options of ``clipos data``."""
     whole = CommandParser(prog="clipos data", description=__doc__)
     commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND", prog="clipos data")
@@ -124,13 +124,13 @@ def describe_set(name: str, root: Path) -> str:
     """Everything the table says of a set."""
     source = sources.SOURCES[name]
     rows = [
-        ("images", f"{source.images:,}, in {', '.join(str(root / path) for path in source.holds)}"),
+        ("images", f"{source.images:,}, in {', '.join(str(root / path) for path in source.image_paths)}"),
         ("here", source.state(root)),
         ("licence", source.licence),
         ("paper", source.paper),
         ("page", source.home),
         ("note", source.note),
-        ("by hand", source.by_hand.format(root=root)),
+        ("by hand", source.manual_steps.format(root=root)),
     ]
     for file in source.files:
         size = "size not known" if file.size is None else f"{file.size:,} bytes"
@@ -156,12 +156,12 @@ def fetch(name: str, root: Path) -> str:
         What was done, in a line.
     """
     source = sources.SOURCES[name]
-    where = ", ".join(dict.fromkeys(str(root / path) for path in source.holds))
-    missing = [file for file in source.files if not file.there(root)]
+    where = ", ".join(dict.fromkeys(str(root / path) for path in source.image_paths))
+    missing = [file for file in source.files if not file.is_present(root)]
     if not missing:
         return f"already there: {where}"
     if not source.fetchable:
-        raise InputError(f"{source.title} cannot be fetched by a program: {source.by_hand.format(root=root)}")
+        raise InputError(f"{source.title} cannot be fetched by a program: {source.manual_steps.format(root=root)}")
     for file in missing:
         path = file.path(root)
         download(file.url or "", path, file.md5)
@@ -182,20 +182,21 @@ def verify(name: str, root: Path, workers: int) -> str:
         InputError: not there, another count, or images that cannot be read, which are printed.
     """
     source = sources.SOURCES[name]
-    absent = [str(root / path) for path in source.holds if not (root / path).exists()]
+    absent = [str(root / path) for path in source.image_paths if not (root / path).exists()]
     if absent:
         raise InputError(
             f"{', '.join(absent)} not there: run clipos data download {name}, or see clipos data info {name}"
         )
     count, bad = 0, list[str]()
-    for path in source.holds:
+    for path in source.image_paths:
         more, broken = (
             verify_folder(root / path, workers) if source.kind == "folder" else VERIFIERS[source.kind](root / path)
         )
         count, bad = count + more, bad + broken
     for line in bad[:NAMED]:
         print(f"{name}: bad: {line}")
-    remedy = f"Remove {', '.join(str(root / path) for path in source.made)} and run clipos data download {name}"
+    paths = ", ".join(str(root / path) for path in source.created_paths)
+    remedy = f"Remove {paths} and run clipos data download {name}"
     if bad:
         others = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
         raise InputError(f"cannot read {bad[0]}{others}. {remedy}")

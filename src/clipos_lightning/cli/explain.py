@@ -9,11 +9,11 @@ import numpy as np
 from PIL import Image
 
 from ..data.image_sets import open_image
-from ..data.transforms import as_rgb, to_side
+from ..data.transforms import as_rgb, resize_and_crop
 from ..detector.detector import Detector
 from ..errors import InputError
 from ..options.messages import TRUST, CommandParser
-from ..reporting.plots import PAPER, Verdict, paper_figure
+from ..reporting.paper_figure import PAPER, Verdict, paper_figure
 from ..utils.files import atomic_write, check_parent
 from ..utils.progress import silence_libraries
 
@@ -61,7 +61,7 @@ def look(
 
 def square(picture: Image.Image) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
     """The part that the model sees, at the picture's own resolution, (H, H, 3)."""
-    return np.asarray(to_side(as_rgb(picture), min(MAX_SIDE, *picture.size)))
+    return np.asarray(resize_and_crop(as_rgb(picture), min(MAX_SIDE, *picture.size)))
 
 
 def save_figure(verdicts: Sequence[Verdict], path: Path) -> None:
@@ -101,7 +101,7 @@ def check_figure_path(path: Path, images: int) -> None:
         )
 
 
-def make_parser() -> CommandParser:
+def explain_parser() -> CommandParser:
     """The options of ``clipos explain``."""
     parser = CommandParser(prog="clipos explain", description=__doc__)
     parser.add_argument("file", help="a detector: detector.safetensors, or the last.ckpt of a `clipos fit` run")
@@ -119,7 +119,7 @@ def make_parser() -> CommandParser:
 def main(arguments: Sequence[str]) -> int:
     """Run ``clipos explain``; returns the exit code."""
     silence_libraries()
-    given = make_parser().parse_args(list(arguments))
+    given = explain_parser().parse_args(list(arguments))
     if given.top < 1:
         raise InputError(f"explain: --top is {given.top}: at least 1")
     check_figure_path(Path(given.out), len(given.images))

@@ -224,7 +224,7 @@ def sure_patches(module: Deployed, images: Images) -> NDArray[np.bool_]:
     return away.unflatten(1, backbone.grid).numpy()
 
 
-def make_parser() -> CommandParser:
+def export_parser() -> CommandParser:
     """The options of ``clipos export``."""
     parser = CommandParser(prog="clipos export", description=__doc__)
     parser.add_argument("file", help="a detector: detector.safetensors, or the last.ckpt of a `clipos fit` run")
@@ -237,7 +237,7 @@ def make_parser() -> CommandParser:
 def main(arguments: Sequence[str]) -> int:
     """Run ``clipos export``; returns the exit code."""
     silence_libraries()
-    given = make_parser().parse_args(list(arguments))
+    given = export_parser().parse_args(list(arguments))
     path = Path(given.out)
     check_can_write(path)
     detector = Detector.load(given.file, "cpu", given.pretrained, given.trust)

@@ -12,9 +12,12 @@ from .. import __version__
 from ..errors import InputError
 from ..options.configs import find_config, shipped_configs, shipped_grids, with_bases
 from .commands import COMMANDS, OWN_PARSERS, TRAINER_COMMANDS
-from .completion import check_options
 
 OF_THE_USER = {EACCES, EPERM, EROFS, ENOSPC, ENOENT, EISDIR, ENOTDIR, EEXIST}  # what files and folders are like
+TRAINER_OPTIONS = (  # what the options of fit, validate and test start with
+    *("config", "c", "help", "h", "print_config", "seed_everything", "ckpt_path", "weights_only"),
+    *("trainer", "model", "data"),
+)
 HELP = f"""clipos {__version__}: few-shot out-of-distribution detection with CLIP (CLIP-OS, arXiv:2404.00323)
 
 usage: clipos COMMAND [OPTIONS]
@@ -103,6 +106,22 @@ def dispatch(arguments: list[str]) -> int:
         hint = f"; did you mean {close[0]!r}?" if close else "."
         raise InputError(f"no command {command!r}{hint} Commands: {', '.join(COMMANDS)}; see clipos --help")
     return 0
+
+
+def check_options(command: str, arguments: Sequence[str]) -> None:
+    """Report a misspelt option of fit, validate or test, by the part before its first dot.
+
+    Raises:
+        InputError: the command has no such option.
+    """
+    known = [*TRAINER_OPTIONS, *(("verbose",) if command != "fit" else ())]
+    for word in arguments:
+        name = word.lstrip("-").partition("=")[0].rstrip("+")
+        first, dot, rest = name.partition(".")
+        if word.startswith("-") and len(name) > 1 and not name[0].isdigit() and first not in known:
+            close = difflib.get_close_matches(first, known, 1)
+            hint = f"; did you mean --{close[0]}{dot}{rest}?" if close else "."
+            raise InputError(f"{command} has no option --{name}{hint} See clipos {command} --help")
 
 
 def configs_in(arguments: Sequence[str]) -> Iterator[str]:

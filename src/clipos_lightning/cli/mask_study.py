@@ -16,15 +16,15 @@ from ..clip.loading import load_backbone
 from ..clip.surgery import SurgeryOptions
 from ..data.datamodule import FewShotOOD
 from ..errors import InputError
-from ..evaluation.results import MAP_PATHS
 from ..experiments.engine import device_of
 from ..experiments.grid import Grid
-from ..experiments.grid_plots import data_uri
 from ..experiments.masks import MAP_KINDS, MASK_METRICS, maps_of, on_grid, study
 from ..experiments.plan import Entry, GridRun, grid_parser
 from ..experiments.tables import escape, render_page, table
+from ..method.mask import MAP_PATHS
 from ..method.prompts import Wordings, encode_prompts
-from ..reporting.plots import new_figure
+from ..reporting.heatmaps import delta_pixels, gray_pixels, map_pixels, panel_figure
+from ..reporting.plots import svg_uri
 from ..types import Texts
 from ..utils.files import write_json, write_text
 from ..utils.progress import track
@@ -61,7 +61,7 @@ def run_masks(grid: Grid, runs: Sequence[GridRun], entries: Sequence[Entry], fol
     backbone = backbone.to(device_of(parts[0].trainer.accelerator))
     data.image_size = backbone.image_size
     data.setup("test")
-    images, positions = data.tests["id"]
+    images, positions = data.test_sets["id"]
     if not images.has_masks:
         raise InputError(
             f"benchmark: the ID set {data.id_set.name} has no true masks: take scenes, or a folder whose test/ holds a "
@@ -117,7 +117,7 @@ def write_study(folder: Path, outcome: Mapping[str, Any], picture: Figure) -> No
     frame = ["% \\usepackage{booktabs}", "\\begin{tabular}{llrrrr}", "\\toprule", top, "\\midrule", *lines]
     write_text(folder / "results.tex", "\n".join([*frame, "\\bottomrule", "\\end{tabular}", ""]))
     caption = "The first image of each class: true object; plain CLIP's map; S and Δ under the first two settings"
-    uris = {caption: data_uri(picture)}
+    uris = {caption: svg_uri(picture)}
     write_text(folder / "results.html", render_page(outcome["title"], about, [("", [("", head, rows)])], uris))
     picture.savefig(folder / "gallery.png", dpi=150)
 
@@ -131,27 +131,16 @@ def draw_study_gallery(
     own = text[batch["label"]]
     maps = [maps_of(features[surgery], own) for surgery in surgeries]
     truth = on_grid(batch["mask"], backbone.grid).numpy().astype(float)
-    titles = ["image", "object", "S_clip", *(t for k in range(len(maps)) for t in (f"S ({k + 1})", f"Δ ({k + 1})"))]
-    count = len(batch["image"])
-    figure = new_figure(1.15 * len(titles), 1.2 * count + 0.3)
-    heat: dict[str, Any] = {"cmap": "magma", "vmin": 0, "vmax": 1}
-    signed: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -1, "vmax": 1}
-    for i in range(count):
-        grids: list[tuple[Any, dict[str, Any]]]
-        grids = [(batch["image"][i].permute(1, 2, 0).numpy(), {}), (truth[i], {"cmap": "gray", "vmin": 0, "vmax": 1})]
-        grids += [(shaped(maps[0]["clip"][i], backbone), heat)]
-        for found in maps:
-            grids += [(shaped(found["s"][i], backbone), heat), (shaped(found["delta"][i], backbone), signed)]
-        for column, (pixels, style) in enumerate(grids):
-            axis = figure.add_subplot(count, len(titles), i * len(titles) + column + 1)
-            axis.set_axis_off()
-            axis.imshow(pixels, **style)
-            axis.set_title(
-                names[int(batch["label"][i])] if column == 0 else titles[column] if i == 0 else "", fontsize=7
-            )
-    return figure
 
+    def grid_map(values: torch.Tensor) -> Any:
+        return values.reshape(backbone.grid).cpu().numpy()
 
-def shaped(values: torch.Tensor, backbone: FrozenClip) -> Any:
-    """A map on the patch grid."""
-    return values.reshape(backbone.grid).cpu().numpy()
+    rows = []
+    for i, label in enumerate(batch["label"].tolist()):
+        panels = {"image": batch["image"][i].permute(1, 2, 0).numpy(), "true object": gray_pixels(truth[i])}
+        panels |= {"plain CLIP": map_pixels(grid_map(maps[0]["clip"][i]))}
+        for k, of in enumerate(maps, 1):
+            panels[f"surgery S ({k})"] = map_pixels(grid_map(of["s"][i]))
+            panels[f"difference Δ ({k})"] = delta_pixels(grid_map(of["delta"][i]))
+        rows.append((names[label], panels))
+    return panel_figure(rows)

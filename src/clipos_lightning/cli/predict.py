@@ -1,4 +1,4 @@
-"""``clipos predict``: a decision for each of one's own images, streamed; memory does not grow with their number."""
+"""``clipos predict``: a decision for each of one's own images, streamed; a folder's file names are in memory."""
 
 import argparse
 import copy

@@ -265,6 +265,40 @@ def run_folder(root: Path, command: str) -> Path:
     return folder
 
 
+class ParserOnly(ClipOSCLI):
+    """The parser of fit, validate and test alone: nothing is parsed, instantiated or run."""
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """No command and no seed."""
+        self.config = Namespace(subcommand=None, seed_everything=False)
+
+    def before_instantiate_classes(self) -> None:
+        """Nothing is instantiated."""
+
+    def instantiate_classes(self) -> None:
+        """Nothing is instantiated."""
+
+
+def trainer_parsers() -> dict[str, LightningArgumentParser]:
+    """The parsers of fit, validate and test."""
+    return start([], ParserOnly)._subcommand_parsers
+
+
+def start(arguments: Sequence[str], cli: type[ClipOSCLI] = ClipOSCLI) -> ClipOSCLI:
+    """Build the command line and run the command."""
+    return cli(
+        ClipOS,
+        FewShotOOD,
+        args=list(arguments),
+        parser_class=TrainerParser,
+        save_config_callback=SaveConfig,
+        seed_everything_default=1,
+        trainer_defaults={"default_root_dir": "runs", "log_every_n_steps": 1, "enable_model_summary": False},
+        auto_configure_optimizers=False,
+        load_from_checkpoint_support=False,
+    )
+
+
 def main(arguments: Sequence[str]) -> None:
     """Run fit, validate or test.
 
@@ -276,17 +310,7 @@ def main(arguments: Sequence[str]) -> None:
     """
     silence_libraries()
     try:
-        ClipOSCLI(
-            ClipOS,
-            FewShotOOD,
-            args=list(arguments),
-            parser_class=TrainerParser,
-            save_config_callback=SaveConfig,
-            seed_everything_default=1,
-            trainer_defaults={"default_root_dir": "runs", "log_every_n_steps": 1, "enable_model_summary": False},
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-        )
+        start(arguments)
     except MisconfigurationException as error:  # Lightning's own word for trainer options that cannot be
         raise InputError(f"trainer: {' '.join(str(error).split())}") from error
     sys.stdout.flush()

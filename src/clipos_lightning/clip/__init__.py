@@ -1,1 +1,1 @@
-"""The frozen CLIP: loading, the surgery path, text. The only folder that imports open_clip."""
+"""The frozen CLIP: loading, the surgery path, text encoding. The only folder that imports open_clip."""

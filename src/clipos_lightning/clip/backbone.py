@@ -1,7 +1,8 @@
-"""The frozen CLIP: images to features along several paths, prompts to text features. The only file that uses open_clip.
+"""The frozen CLIP: images to features along up to three paths, prompts to text features.
 
 Any open_clip ViT with a class token and learnable positions works; ``MicroCLIP``, a tiny CLIP for 32-pixel images, is
-embedded and loaded by the same code.
+embedded and loaded by the same code. The surgery path follows CLIP-OS (arXiv:2404.00323, section 3) and CLIP surgery
+(arXiv:2304.05653), the local path LoCoOp (arXiv:2306.01293).
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ..data.transforms import resize_where_it_is
+from ..data.transforms import resize_on_device
 from ..errors import InputError
 from ..types import ImageFeatures, Images, Patches, PathName, Texts
 from .blocks import finish_block, project_in
@@ -23,23 +24,26 @@ from .support import check_supported, fingerprint, is_clip_block
 from .surgery import SurgeryOptions, attend, context_matrix, patch_context
 from .text import encode_shared, encode_whole
 
-LAST_ROWS = 16  # tokens kept where only the class token is wanted: fewer take other kernels, with other last bits
+LAST_ROWS = 16  # kept if only the class token is needed; fewer rows use other kernels, with other rounding
 
 Tokens = Float[Tensor, "batch tokens width"]
 
 
 class FrozenClip(nn.Module):
-    """A frozen CLIP with a surgery path beside its own (CLIP-OS section 3; CLIP surgery, arXiv:2304.05653).
+    """A frozen CLIP with a surgery path next to its own (CLIP-OS, section 3; CLIP surgery, arXiv:2304.05653).
 
-    Always in eval mode and without gradients of its own; text gradients flow through it to the prompts.
+    Always in eval mode, its weights without gradients; gradients of text features flow through it to the prompts.
 
     Args:
-        clip: an ``open_clip.CLIP`` with a ViT (see :func:`check_supported`).
+        clip: an ``open_clip.CLIP`` with a ViT (see :func:`.support.check_supported`).
         tokenizer: its tokenizer.
         name: the model's name in open_clip.
-        activation: ``quick_gelu`` or ``gelu``, recorded with checkpoints.
-        surgery: options of the second path.
-        weights_fingerprint: SHA-256 of the weights where it is known; None: computed.
+        activation: ``quick_gelu`` or ``gelu``, recorded in checkpoints.
+        surgery: options of the surgery path; None: the defaults.
+        weights_fingerprint: SHA-256 of the weights; None: computed here.
+
+    Raises:
+        InputError: an unsupported model, or surgery options that its blocks or its patch grid do not allow.
     """
 
     mean: Tensor
@@ -60,7 +64,7 @@ class FrozenClip(nn.Module):
         self.clip, self.tokenizer, self.name, self.activation, self.surgery = clip, tokenizer, name, activation, surgery
         self.image_size: int = clip.visual.image_size[0]
         self.grid: tuple[int, int] = clip.visual.grid_size
-        self.shares_beginnings = all(is_clip_block(block) for block in clip.transformer.resblocks)
+        self.shares_prefix = all(is_clip_block(block) for block in clip.transformer.resblocks)
         self.fingerprint = weights_fingerprint or fingerprint(clip)
         blocks = len(clip.visual.transformer.resblocks)
         if not 0 <= self.depth(surgery) <= blocks:
@@ -72,45 +76,45 @@ class FrozenClip(nn.Module):
         for key, value in (("mean", open_clip.OPENAI_DATASET_MEAN), ("std", open_clip.OPENAI_DATASET_STD)):
             tensor = torch.tensor(preprocess.get(key, value), device=clip.logit_scale.device).view(1, 3, 1, 1)
             self.register_buffer(key, tensor, persistent=False)
-        self.context_of(surgery)  # bad options are said before anything is encoded
+        self.context_of(surgery)  # validate the options eagerly
         self.requires_grad_(False)
         super().train(False)
 
     def train(self, mode: bool = True) -> "FrozenClip":
-        """Frozen means frozen: stays in eval mode whatever the module around it does."""
+        """Stay in eval mode, whatever the module around it does."""
         return self
 
     @property
     def scale(self) -> Tensor:
-        """The model's own s = exp(logit_scale), a scalar."""
+        """The model's own scale s = exp(logit_scale), a scalar."""
         return self.clip.logit_scale.detach().float().exp()
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.mean.device
 
     def compile_tower(self) -> None:
-        """Run the image tower by ``torch.compile``, at fixed shapes."""
+        """Compile the image tower with ``torch.compile``, at fixed shapes."""
         self.compiled = FixedShapes(self.tower)
 
     def depth(self, surgery: SurgeryOptions) -> int:
-        """How many of the last blocks have the surgery path."""
+        """Number of last blocks with the surgery path; by default half of the blocks."""
         return len(self.clip.visual.transformer.resblocks) // 2 if surgery.depth is None else surgery.depth
 
     def context_of(self, surgery: SurgeryOptions) -> Float[Tensor, "patches patches"]:
-        """The patch-context matrix of these options, built once, on the backbone's device."""
+        """The patch-context matrix A of these options on the backbone's device; built once."""
         if surgery not in self._matrices:
             self._matrices[surgery] = context_matrix(self.grid, surgery)
         self._matrices[surgery] = self._matrices[surgery].to(self.device)
         return self._matrices[surgery]
 
     def encode_image(self, images: Images, paths: frozenset[PathName] = frozenset()) -> ImageFeatures:
-        """One forward: the global feature and the patches of the paths asked for.
+        """Global features, and patch features of the requested paths, in one forward pass; fp32, L2-normalised.
 
         Args:
-            images: uint8 at the model's size, (B, 3, H, W).
-            paths: of ``clip`` (own patches), ``vv`` (surgery path), ``local`` (LoCoOp's local features).
+            images: uint8 at the model's size, (B, 3, H, W), or square ones of another size, which are resized.
+            paths: any of ``clip`` (CLIP's own patches), ``vv`` (surgery path), ``local`` (LoCoOp's local features).
         """
         return self.encode_surgeries(images, paths, [self.surgery])[self.surgery]
 
@@ -118,55 +122,69 @@ class FrozenClip(nn.Module):
     def encode_surgeries(
         self, images: Images, paths: frozenset[PathName], surgeries: Sequence[SurgeryOptions]
     ) -> dict[SurgeryOptions, ImageFeatures]:
-        """One forward with a surgery path for each of several options; they share everything but ``patches_vv``.
+        """As :meth:`encode_image` for several surgery options at once, in one forward pass.
 
-        q, k and v are computed once a block; each surgery path leaves the original one where its blocks start.
+        q, k and v are computed once per block. The results differ in ``patches_vv`` only.
 
         Args:
-            images: uint8 at the model's size, (B, 3, H, W), or square ones of another size, which are resized here.
+            images: as for :meth:`encode_image`.
             paths: as for :meth:`encode_image`.
             surgeries: options of the surgery paths, at least one.
         """
         different = tuple(dict.fromkeys(surgeries))
         if images.shape[-1] != self.image_size:
-            images = resize_where_it_is(images, self.image_size)
-        cls, clip, local, *added = (self.compiled or self.tower)(images, paths=paths, surgeries=different)
+            images = resize_on_device(images, self.image_size)
+        cls, clip, local, *patches_vv = (self.compiled or self.tower)(images, paths=paths, surgeries=different)
         assert cls is not None
         shared = ImageFeatures(cls, clip, patches_local=local)
-        return {s: replace(shared, patches_vv=added[i] if added else None) for i, s in enumerate(different)}
+        return {s: replace(shared, patches_vv=patches_vv[i] if patches_vv else None) for i, s in enumerate(different)}
 
     def tower(self, images: Images, paths: frozenset[PathName], surgeries: tuple[SurgeryOptions, ...]) -> Tensors:
-        """The global feature, CLIP's own patches and the local ones where asked for, then each surgery path's."""
+        """The image tower's features, (B, D) or (B, P, D).
+
+        Returns:
+            The global feature, CLIP's patches and the local ones (None where not requested), then the patches of each
+            surgery path (none unless ``vv`` is requested).
+        """
         visual = self.clip.visual
         x = visual._embeds(((images.float() / 255 - self.mean) / self.std).to(visual.conv1.weight.dtype))
         blocks = visual.transformer.resblocks
-        begins = {s: len(blocks) - self.depth(s) for s in (surgeries if "vv" in paths else ())}
-        added, local = dict.fromkeys(begins, x), None
-        alone = "clip" not in paths and len(blocks) not in begins.values()  # nothing asks for CLIP's own last patches
+        starts = {s: len(blocks) - self.depth(s) for s in (surgeries if "vv" in paths else ())}
+        vv, local = dict.fromkeys(starts, x), None  # vv: the tokens of each surgery path
+        cls_only = "clip" not in paths and len(blocks) not in starts.values()  # CLIP's last patches are not needed
         for i, block in enumerate(blocks):
             last, heads = i == len(blocks) - 1, block.attn.num_heads
             q, k, v = project_in(block, x).chunk(3, dim=-1)
-            for s in (s for s in added if i >= begins[s]):
-                added[s] = added[s] + self.surgery_step(block, x, (q, k, v), s)
+            for s in (s for s in vv if i >= starts[s]):
+                vv[s] = vv[s] + self.surgery_step(block, x, (q, k, v), s)
             if last and "local" in paths:
-                local = self.project(finish_block(block, x, v)[:, 1:])  # LoCoOp's: out_proj(v) in place of attention
-            rows = slice(0, LAST_ROWS if last and alone else None)
+                local = self.project(finish_block(block, x, v)[:, 1:])  # LoCoOp: v instead of attention
+            rows = slice(0, LAST_ROWS if last and cls_only else None)
             x = finish_block(block, x[:, rows], attend(q[:, rows], k, v, heads))
-            added |= {s: x for s in added if i < begins[s]}
+            vv |= {s: x for s in vv if i < starts[s]}  # until its first block it equals CLIP's own path
         clip = self.project(x[:, 1:]) if "clip" in paths else None
-        return self.project(x[:, :1])[:, 0], clip, local, *(self.project(y[:, 1:]) for y in added.values())
+        return self.project(x[:, :1])[:, 0], clip, local, *(self.project(y[:, 1:]) for y in vv.values())
 
     def surgery_step(
-        self, block: Any, x: Tokens, parts: tuple[Tokens, Tokens, Tokens], surgery: SurgeryOptions
+        self, block: Any, x: Tokens, qkv: tuple[Tokens, Tokens, Tokens], surgery: SurgeryOptions
     ) -> Tokens:
-        """What a block adds to the surgery path: out_proj(softmax(v' v'^T / sqrt(d)) v')."""
-        q, k, v = parts
+        """What a block adds to the surgery path, out_proj(softmax(v' v'^T / sqrt(d)) v'), (B, 1 + P, W).
+
+        There is no MLP on this path (CLIP surgery).
+
+        Args:
+            block: of the image tower.
+            x: the block's input on CLIP's own path.
+            qkv: the projections of ln_1(x).
+            surgery: options of this path.
+        """
+        q, k, v = qkv
         smooth = self.smooth_values(block, x, v, surgery)
         q, k = (smooth, smooth) if surgery.attention == "vv" else (q, k)
         return block.ls_1(block.attn.out_proj(attend(q, k, smooth, block.attn.num_heads)))
 
     def smooth_values(self, block: Any, x: Tokens, v: Tokens, surgery: SurgeryOptions) -> Tokens:
-        """v' by patch-context on the values, or on the embeddings before ln_1, or v as it is."""
+        """The values v' of the surgery path: with patch-context on the values or the embeddings, or v unchanged."""
         if surgery.context_on == "values":
             return patch_context(v, self.context_of(surgery))
         if surgery.context_on == "embeddings":
@@ -174,25 +192,25 @@ class FrozenClip(nn.Module):
         return v
 
     def project(self, tokens: Tokens) -> Patches:
-        """ln_post, the projection in fp32, normalisation."""
+        """Joint embeddings of image tokens: ln_post, projection in fp32, L2-normalisation."""
         visual = self.clip.visual
         with torch.autocast(tokens.device.type, enabled=False):
             out = visual.ln_post(tokens.to(visual.ln_post.weight.dtype)).float() @ visual.proj.float()
             return F.normalize(out, dim=-1)
 
     def tokenize(self, text: str) -> list[int]:
-        """Token ids of a text, without start and end."""
+        """Token ids of a text, without start and end tokens."""
         return self.tokenizer.encode(text)
 
     def embed_prompts(self, texts: Sequence[str], placeholders: int = 0) -> tuple[Tensor, Tensor]:
-        """Token embeddings of "[start] placeholders text [end]" and where the end is.
+        """Token embeddings of "[start] placeholders text [end]", and the positions of the end tokens.
 
         Args:
-            texts: one text a prompt.
-            placeholders: empty positions after the start, for a learned context.
+            texts: K texts, one per prompt.
+            placeholders: number of positions after the start token that a learned context will fill.
 
         Returns:
-            Embeddings (K, L, W) with L the length of the longest prompt, and the end's position (K,).
+            Embeddings (K, L, W), L the length of the longest prompt, and end positions (K,).
 
         Raises:
             InputError: a prompt is longer than the model's context.
@@ -214,23 +232,29 @@ class FrozenClip(nn.Module):
         self,
         embeddings: Float[Tensor, "prompts tokens width"],
         ends: Int[Tensor, " prompts"],
-        beginning: Float[Tensor, "start width"] | None = None,
+        prefix: Float[Tensor, "prefix width"] | None = None,
     ) -> Texts:
-        """Text features of prompts given as token embeddings, (K, D); tokens after the last end are not computed.
+        """Text features of prompts given as token embeddings, (K, D), L2-normalised; with gradients.
 
         Args:
-            embeddings: (K, L, W), of the whole prompts; where they share a beginning, of what follows it.
-            ends: where each prompt's end token is in its embeddings, (K,).
-            beginning: the tokens that all prompts begin with, computed once, (S, W).
+            embeddings: of the whole prompts, or of their suffixes if a ``prefix`` is given, (K, L, W).
+            ends: position of each prompt's end token in ``embeddings``, (K,).
+            prefix: token embeddings that all prompts start with, computed once, (S, W).
         """
-        if beginning is None:
+        if prefix is None:
             return encode_whole(self.clip, embeddings, ends)
-        if self.shares_beginnings:
-            return encode_shared(self.clip, beginning, embeddings, ends)
-        whole = torch.cat([beginning.expand(len(embeddings), -1, -1), embeddings], 1)
-        return encode_whole(self.clip, whole, ends + len(beginning))
+        if self.shares_prefix:
+            return encode_shared(self.clip, prefix, embeddings, ends)
+        whole = torch.cat([prefix.expand(len(embeddings), -1, -1), embeddings], 1)
+        return encode_whole(self.clip, whole, ends + len(prefix))
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Texts:
-        """Text features of plain prompts, (K, D), as CLIP's own ``encode_text``."""
+        """Text features of plain prompts, (K, D), as CLIP's own ``encode_text``, L2-normalised.
+
+        Example:
+            >>> from clipos_lightning import load_backbone
+            >>> load_backbone().encode_text(["a photo of a cat.", "a photo of a dog."]).norm(dim=-1)
+            tensor([1., 1.])
+        """
         return self.encode_embeddings(*self.embed_prompts(texts))

@@ -1,4 +1,4 @@
-"""The parts of open_clip's transformer blocks that both frozen towers run, without needless passes over memory."""
+"""Parts of open_clip's transformer blocks, shared by both frozen towers, with fewer memory passes than open_clip's."""
 
 from typing import Any
 
@@ -12,7 +12,11 @@ TokenRows = Float[Tensor, "*rows width"]
 
 
 def mlp(block: Any, x: TokenRows) -> TokenRows:
-    """The block's MLP. QuickGELU in one wide pass, not three: silu(a x) / a, its factors on the narrow sides."""
+    """The block's MLP, (..., W) to (..., W).
+
+    QuickGELU(x) = x sigmoid(a x) is computed as silu(a x) / a, in one pass over the wide hidden layer instead of three:
+    the factors a and 1 / a are applied to the narrow input and output.
+    """
     if type(block.mlp.gelu).__name__ != "QuickGELU":
         return block.mlp(x)
     first, last = block.mlp.c_fc, block.mlp.c_proj
@@ -22,12 +26,25 @@ def mlp(block: Any, x: TokenRows) -> TokenRows:
 
 
 def finish_block(block: Any, x: TokenRows, attended: TokenRows) -> TokenRows:
-    """The rest of a block after its attention: out-projection, residuals, MLP."""
+    """The block after its attention: output projection, residuals and MLP.
+
+    Args:
+        block: of either tower.
+        x: the block's input, (..., W).
+        attended: output of the attention before its output projection, (..., W).
+    """
     x = x + block.ls_1(block.attn.out_proj(attended))
     return x + block.ls_2(mlp(block, block.ln_2(x)))
 
 
 def project_in(block: Any, x: TokenRows, first: int = 0, stop: int = 3) -> Float[Tensor, "*rows projected"]:
-    """q, k and v of ln_1(x) beside each other, or some of them: 0, 1 and 2."""
+    """The input projections of ln_1(x), concatenated along the last axis.
+
+    Args:
+        block: of either tower.
+        x: the block's input, (..., W).
+        first: first projection: 0 (q), 1 (k) or 2 (v).
+        stop: one after the last projection; the default computes q, k and v, (..., 3 W).
+    """
     rows = slice(first * x.shape[-1], stop * x.shape[-1])
     return F.linear(block.ln_1(x), block.attn.in_proj_weight[rows], block.attn.in_proj_bias[rows])

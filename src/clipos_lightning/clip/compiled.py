@@ -1,4 +1,4 @@
-"""``torch.compile`` at fixed shapes: batches that are smaller than the largest so far are filled up to it."""
+"""``torch.compile`` at fixed shapes: smaller batches are zero-padded to the largest batch so far."""
 
 from collections.abc import Callable, Hashable
 from functools import partial
@@ -12,12 +12,12 @@ Tensors = tuple[Tensor | None, ...]
 
 
 class FixedShapes:
-    """A function of a batch and options, compiled once for each options and each batch larger than all before.
+    """A function of a batch and options, compiled once per set of options and again for each larger batch.
 
-    A test pass compiles once: its first batch is a full one, and the last one of each set is filled up with zeros.
+    A test pass compiles once: its first batch is full, and the last batch of each set is padded.
 
     Args:
-        function: images (B, ...) and options that are hashable, by keyword, to tensors (B, ...).
+        function: maps images (B, ...) and hashable keyword options to tensors (B, ...); row-wise.
     """
 
     def __init__(self, function: Callable[..., Tensors]) -> None:
@@ -26,10 +26,10 @@ class FixedShapes:
         self.compiled: dict[Hashable, Callable[[Tensor], Tensors]] = {}
 
     def __call__(self, images: Tensor, **options: Any) -> Tensors:
-        """The function's tensors, cut to the batch."""
+        """Pad the images, run the compiled function and cut its tensors to the batch."""
         key, count = tuple(options.items()), len(images)
         if key not in self.compiled:
             self.compiled[key] = torch.compile(partial(self.function, **options), dynamic=False)
         self.sizes[key] = max(count, self.sizes.get(key, 1))
-        filled = F.pad(images, (0, 0) * (images.dim() - 1) + (0, self.sizes[key] - count))
-        return tuple(None if found is None else found[:count] for found in self.compiled[key](filled))
+        padded = F.pad(images, (0, 0) * (images.dim() - 1) + (0, self.sizes[key] - count))
+        return tuple(None if tensor is None else tensor[:count] for tensor in self.compiled[key](padded))

@@ -1,4 +1,4 @@
-"""Loading a CLIP by its name in open_clip: the embedded MicroCLIP, a tag, or a local file of weights."""
+"""Load a CLIP by its name in open_clip: the embedded MicroCLIP, a pretrained tag, or a local file of weights."""
 
 import difflib
 import logging
@@ -26,7 +26,7 @@ EMBEDDED = "MicroCLIP"
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No log lines or warnings of other libraries: what is wrong is said by our own error."""
+    """Suppress log lines and warnings of other libraries; our own exception reports the problem."""
     logging.disable(logging.ERROR)
     try:
         with warnings.catch_warnings():
@@ -37,8 +37,8 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def patience(what: str, seconds: float = 8.0) -> Iterator[None]:
-    """Say on stderr what a long wait is for."""
+def notify_if_slow(what: str, seconds: float = 8.0) -> Iterator[None]:
+    """Print ``what`` on stderr if the body takes longer than ``seconds``."""
     timer = threading.Timer(seconds, lambda: print(what, file=sys.stderr, flush=True))
     timer.daemon = True
     timer.start()
@@ -49,27 +49,27 @@ def patience(what: str, seconds: float = 8.0) -> Iterator[None]:
 
 
 def model_config(name: str) -> dict[str, Any]:
-    """open_clip's configuration of a model, MicroCLIP's registered on the way.
+    """Return open_clip's configuration of a model; registers MicroCLIP first.
 
     Raises:
-        InputError: no such model.
+        InputError: open_clip has no model of this name.
     """
-    if ":" in name:  # open_clip would ask the network
-        raise InputError(f"backbone {name!r}: take a model by its name in open_clip, such as ViT-B-16-quickgelu")
+    if ":" in name:  # open_clip would access the network
+        raise InputError(f"--model.backbone {name!r}: give a name of open_clip, such as ViT-B-16-quickgelu")
     if open_clip.get_model_config(EMBEDDED) is None:
         with as_file(files("clipos_lightning") / "assets" / f"{EMBEDDED}.json") as path:
             open_clip.add_model_config(path)
     config = open_clip.get_model_config(name)
     if config is None:
-        near = {known.lower(): known for known in open_clip.list_models()}
-        found = difflib.get_close_matches(name.lower(), near, 1)
-        advice = f"did you mean {near[found[0]]}?" if found else f"e.g. ViT-B-16-quickgelu, {EMBEDDED}"
+        models = {known.lower(): known for known in open_clip.list_models()}
+        closest = difflib.get_close_matches(name.lower(), models, 1)
+        advice = f"did you mean {models[closest[0]]}?" if closest else f"e.g. ViT-B-16-quickgelu, {EMBEDDED}"
         raise InputError(f"unknown backbone {name!r}; {advice} (all: open_clip.list_models())")
     return config
 
 
 def choose_weights(name: str, config: dict[str, Any], pretrained: str | None) -> str:
-    """The tag or file to load: what was asked for, else the backbone's own (embedded, or OpenAI's).
+    """Return the tag or file to load; None means the embedded weights for MicroCLIP, else ``openai``.
 
     Raises:
         InputError: neither a tag of this model nor a file, or weights trained with another activation.
@@ -84,13 +84,13 @@ def choose_weights(name: str, config: dict[str, Any], pretrained: str | None) ->
             other = name.removesuffix("-quickgelu") if name.endswith("-quickgelu") else f"{name}-quickgelu"
             raise InputError(
                 f"activation mismatch: weights {pretrained!r} were trained with {'Quick' if trained_with else ''}GELU "
-                f"and {name} has the other one: take --model.backbone {other}"
+                f"and {name} has the other one: use --model.backbone {other}"
             )
     elif not Path(pretrained).is_file():
         known = ", ".join(tags) or "none"
-        own = "; for the embedded weights, --model.pretrained null" if name == EMBEDDED else ""
+        embedded = "; for the embedded weights, --model.pretrained null" if name == EMBEDDED else ""
         raise InputError(
-            f"--model.pretrained {pretrained!r} is neither a file nor a tag of {name} (tags: {known}){own}"
+            f"--model.pretrained {pretrained!r} is neither a file nor a tag of {name} (tags: {known}){embedded}"
         )
     return pretrained
 
@@ -109,7 +109,7 @@ _shared: ContextVar[dict[tuple[Any, ...], LoadedClip] | None] = ContextVar("_sha
 
 @contextmanager
 def shared_weights() -> Iterator[None]:
-    """Inside, each CLIP is loaded once: all detectors on it hold the same frozen weights (and move with them)."""
+    """Load each CLIP only once inside this context: all detectors on it share the frozen weights and their device."""
     token = _shared.set({} if _shared.get() is None else _shared.get())
     try:
         yield
@@ -123,23 +123,32 @@ def load_backbone(
     surgery: SurgeryOptions | None = None,
     image_size: int | None = None,
 ) -> FrozenClip:
-    """A frozen CLIP by its name in open_clip.
+    """Load a frozen CLIP by its name in open_clip.
 
     Args:
-        name: such as ``ViT-B-16-quickgelu``, or ``MicroCLIP`` (embedded).
-        pretrained: a tag of open_clip or a local file; None: the backbone's own (``openai``, or the embedded weights).
-        surgery: options of the surgery path.
-        image_size: pixels a side, with the positions interpolated (bicubic); None: the model's own.
+        name: a model of open_clip, such as ``ViT-B-16-quickgelu``, or ``MicroCLIP`` (embedded, the default).
+        pretrained: a tag of open_clip or a local file; None: the embedded weights for MicroCLIP, else ``openai``.
+        surgery: options of the surgery path; None: the defaults.
+        image_size: pixels per side, a multiple of the patch size, with the position embeddings interpolated (bicubic);
+            None: the model's own size.
 
     Raises:
         InputError: unknown or unsupported model, activation mismatch, weights neither cached nor reachable.
+
+    Example:
+        >>> from clipos_lightning import load_backbone
+        >>> backbone = load_backbone()
+        >>> backbone.name, backbone.image_size, backbone.grid
+        ('MicroCLIP', 32, (8, 8))
+        >>> backbone.encode_text(["a photo of a cat."]).shape
+        torch.Size([1, 128])
     """
     config = model_config(name)
     plain = isinstance(config["vision_cfg"].get("layers"), int) and "timm_model_name" not in config["vision_cfg"]
-    if not plain or config.get("custom_text") or "multimodal_cfg" in config:  # said before anything is downloaded
+    if not plain or config.get("custom_text") or "multimodal_cfg" in config:  # reported before anything is downloaded
         raise InputError(
-            f"backbone {name} is not supported: it is not a plain CLIP with open_clip's ViT and a class token. Take "
-            f"one such as ViT-B-16-quickgelu, ViT-B-32-quickgelu, ViT-L-14-quickgelu or {EMBEDDED}"
+            f"backbone {name} is not supported: it is not a plain CLIP with open_clip's ViT and a class token. "
+            f"Choose one such as ViT-B-16-quickgelu, ViT-B-32-quickgelu, ViT-L-14-quickgelu or {EMBEDDED}"
         )
     patch = config["vision_cfg"]["patch_size"]
     if image_size is not None and (image_size < patch or image_size % patch):
@@ -150,21 +159,25 @@ def load_backbone(
 
 
 def load_clip(name: str, weights: str, image_size: int | None) -> LoadedClip:
-    """open_clip's model with these weights, loaded once inside :func:`shared_weights`."""
+    """Build open_clip's model with these weights; inside :func:`shared_weights` only once.
+
+    Raises:
+        InputError: the weights are neither cached nor reachable, or not a file of this model.
+    """
     shared, key = _shared.get(), (name, weights, image_size)
     if shared is not None and key in shared:
         return shared[key]
-    wait = f"loading weights {weights!r} of {name}: a download, or a network that does not answer ..."
+    slow = f"still loading weights {weights!r} of {name}: a download, or a slow network or disk ..."
     try:
-        with quiet(), patience(wait):
+        with quiet(), notify_if_slow(slow):
             clip = open_clip.create_model(name, pretrained=weights, precision="fp32", device="cpu")
             clip = clip if image_size is None else resized(clip, name, image_size)
             loaded = LoadedClip(clip, open_clip.get_tokenizer(name), fingerprint(clip))
-    except Exception as error:  # whatever the hub's client or the file's reader raises
+    except Exception as error:  # anything that the hub's client or the file's reader raises
         reason = " ".join(str(error).split())[:160]
         raise InputError(
             f"cannot load weights {weights!r} of {name}: neither cached nor reachable, or not a file of this model "
-            f"({reason}). Connect to the internet once, or give a file with --model.pretrained"
+            f"({reason}). Connect to the internet once, or give a local file with --model.pretrained"
         ) from error
     if shared is not None:
         shared[key] = loaded
@@ -172,7 +185,7 @@ def load_clip(name: str, weights: str, image_size: int | None) -> LoadedClip:
 
 
 def resized(clip: open_clip.CLIP, name: str, image_size: int) -> open_clip.CLIP:
-    """The same weights for images of another size: learnable positions interpolated (bicubic, antialiased)."""
+    """A copy of the model for another image size: position embeddings interpolated (bicubic, antialiased)."""
     other = open_clip.create_model(name, load_weights=False, force_image_size=image_size, device="cpu")
     state = clip.state_dict()
     resize_pos_embed(state, other, interpolation="bicubic", antialias=True)

@@ -1,4 +1,4 @@
-"""Which CLIPs the surgery path supports, and the fingerprint of their weights."""
+"""Which CLIP models the surgery path supports, and the fingerprint of their weights."""
 
 import hashlib
 from typing import Any
@@ -12,7 +12,7 @@ from ..errors import InputError
 
 
 def fingerprint(module: nn.Module) -> str:
-    """SHA-256 over all weights (names, shapes, bytes, in the order of names), as hexadecimal."""
+    """SHA-256 over all weights (names, shapes, types and bytes, sorted by name), as a hexadecimal string."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
@@ -21,14 +21,26 @@ def fingerprint(module: nn.Module) -> str:
 
 
 def is_clip_block(block: Any) -> bool:
-    """CLIP's own attention, q, k and v kept together, without the norms and scales of open_clip's custom blocks."""
+    """Whether a block has CLIP's own attention: one input projection of q, k and v, no extra norms or scales.
+
+    open_clip's custom blocks add them; an ``nn.Identity`` in their place does not count.
+    """
     names = ("ln_q", "ln_k", "ln_inner", "head_scale", "logit_scale")
     extras = [getattr(block, "ln_attn", None), *(getattr(block.attn, name, None) for name in names)]
     return hasattr(block.attn, "in_proj_weight") and all(isinstance(e, nn.Identity | None) for e in extras)
 
 
 def check_supported(clip: nn.Module, tokenizer: Any, name: str) -> None:
-    """A ViT of open_clip's own with class token, learnable positions and CLIP's causal text tower, or an InputError."""
+    """Require open_clip's ViT with a class token and learnable positions, and CLIP's causal text tower.
+
+    Args:
+        clip: the model.
+        tokenizer: its tokenizer.
+        name: the model's name in error messages.
+
+    Raises:
+        InputError: the model or its tokenizer is of another kind; the message says which part.
+    """
     problem = None
     visual = getattr(clip, "visual", None)
     if not isinstance(clip, open_clip.CLIP):
@@ -47,6 +59,6 @@ def check_supported(clip: nn.Module, tokenizer: Any, name: str) -> None:
         problem = f"its tokenizer is a {type(tokenizer).__name__}, not CLIP's own"
     if problem:
         raise InputError(
-            f"backbone {name} is not supported: {problem}. Take an open_clip ViT with a class token, such as "
+            f"backbone {name} is not supported: {problem}. Choose an open_clip ViT with a class token, such as "
             "ViT-B-16-quickgelu, ViT-B-32-quickgelu, ViT-L-14-quickgelu or MicroCLIP"
         )

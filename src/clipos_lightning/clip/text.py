@@ -1,9 +1,9 @@
-"""The frozen text tower from token embeddings on: whole prompts, or a shared beginning and each prompt's own rest.
+"""The frozen text tower from token embeddings on: whole prompts, or a shared prefix with each prompt's own suffix.
 
-A causal tower's first tokens do not see what follows them, so prompts that begin alike ("[start] context") share that
-beginning: it is computed once, and each prompt's own few tokens attend to its keys and values. Prompts of one length
-stand together, so that nothing is padded. Equal to encoding whole prompts up to the order of sums, gradients too.
-Pure functions on ``open_clip.CLIP``'s text side.
+A causal tower's first tokens do not depend on later ones, so the prefix that all prompts share ("[start] context") is
+computed once; the suffix tokens attend to its keys and values. Suffixes of equal length are batched together, so no
+padding is needed. Features and gradients equal those of whole prompts up to the order of fp32 sums. Pure functions on
+the text side of ``open_clip.CLIP``.
 """
 
 from typing import Any
@@ -18,19 +18,21 @@ from .blocks import finish_block, project_in
 from .surgery import split_heads
 
 PromptTokens = Float[Tensor, "prompts tokens width"]
-PromptRows = Float[Tensor, "rows width"]
-Heads = Float[Tensor, "prompts tokens heads head"]
-Far = Float[Tensor, "start heads head"]
+PrefixRows = Float[Tensor, "prefix width"]
+QueryRows = Float[Tensor, "queries width"]
+QueryHeads = Float[Tensor, "prompts queries heads head"]
+SuffixHeads = Float[Tensor, "prompts tokens heads head"]
+PrefixHeads = Float[Tensor, "prefix heads head"]
 Groups = list[tuple[int, int]]
 
 
 def encode_whole(clip: Any, embeddings: PromptTokens, ends: Int[Tensor, " prompts"]) -> Texts:
-    """Text features of prompts given as token embeddings, (K, D); nothing after the last end is computed.
+    """Text features of prompts given as token embeddings, (K, D); tokens after the last end token are not needed.
 
     Args:
         clip: an ``open_clip.CLIP``.
-        embeddings: without positions, (K, L, W).
-        ends: where each prompt's end token is, (K,).
+        embeddings: token embeddings without positions, (K, L, W).
+        ends: position of each prompt's end token, (K,).
     """
     length = embeddings.shape[1]
     mask = None if clip.attn_mask is None else clip.attn_mask[:length, :length]
@@ -38,77 +40,96 @@ def encode_whole(clip: Any, embeddings: PromptTokens, ends: Int[Tensor, " prompt
     return project(clip, x[torch.arange(len(x), device=x.device), ends])
 
 
-def encode_shared(
-    clip: Any, beginning: Float[Tensor, "start width"], rests: PromptTokens, ends: Int[Tensor, " prompts"]
-) -> Texts:
-    """Text features of prompts that begin alike, (K, D): as `encode_whole` of beginning + rest.
+def encode_shared(clip: Any, prefix: PrefixRows, suffixes: PromptTokens, ends: Int[Tensor, " prompts"]) -> Texts:
+    """Text features of prompts with a shared prefix, (K, D): those of `encode_whole` on prefix + suffix.
 
     Args:
-        clip: an ``open_clip.CLIP`` whose text blocks are plain (see ``backbone.is_plain``) and causal.
-        beginning: the shared token embeddings, without positions, (S, W).
-        rests: each prompt's own token embeddings, (K, L, W).
-        ends: where each prompt's end token is in its rest, (K,).
+        clip: an ``open_clip.CLIP`` with a causal text tower of plain blocks (see :func:`.support.is_clip_block`).
+        prefix: token embeddings of the shared prefix, without positions, (S, W).
+        suffixes: token embeddings of each prompt's suffix, without positions, (K, L, W).
+        ends: position of each prompt's end token in its suffix, (K,).
     """
     order = torch.argsort(ends, stable=True)
     lengths, counts = (ends + 1).unique(return_counts=True)
-    groups = list(zip(counts.tolist(), lengths.tolist(), strict=True))  # so many prompts of so many own tokens
-    start, longest = len(beginning), rests.shape[1]
+    groups = list(zip(counts.tolist(), lengths.tolist(), strict=True))  # prompts, suffix tokens
+    start, longest = len(prefix), suffixes.shape[1]
     positions = clip.positional_embedding
-    own = torch.arange(longest, device=rests.device) <= ends[order, None]
-    rows = (rests + positions[start : start + longest])[order][own]  # group after group, prompt after prompt
-    x = torch.cat([beginning + positions[:start], rows])
+    used = torch.arange(longest, device=suffixes.device) <= ends[order, None]
+    rows = (suffixes + positions[start : start + longest])[order][used]  # sorted by length, prompt by prompt
+    x = torch.cat([prefix + positions[:start], rows])
     *blocks, last = clip.transformer.resblocks
     for block in blocks:
-        parts = project_in(block, x)
-        seen, own = parts.split([start, len(rows)])
-        attended = attend_groups(block, own[:, : x.shape[1]], own[:, x.shape[1] :], seen[:, x.shape[1] :], groups)
-        x = finish_block(block, x, torch.cat([attend_alone(block, seen), attended]))
-    x_end = x[start - 1 + (ends[order] + 1).cumsum(0)]  # nothing looks at other tokens after the last block
-    seen, own = project_in(last, x, 1).split([start, len(rows)])
-    x_end = finish_block(last, x_end, attend_groups(last, project_in(last, x_end, 0, 1), own, seen, groups))
+        of_prefix, of_suffix = project_in(block, x).split([start, len(rows)])
+        (q, kv), prefix_kv = of_suffix.tensor_split([x.shape[1]], 1), of_prefix[:, x.shape[1] :]
+        attended = attend_groups(block, q, kv, prefix_kv, groups)
+        x = finish_block(block, x, torch.cat([attend_within_prefix(block, of_prefix), attended]))
+    x_end = x[start - 1 + (ends[order] + 1).cumsum(0)]  # after the last block only the end tokens are used
+    prefix_kv, kv = project_in(last, x, 1).split([start, len(rows)])
+    x_end = finish_block(last, x_end, attend_groups(last, project_in(last, x_end, 0, 1), kv, prefix_kv, groups))
     return project(clip, x_end)[torch.argsort(order)]
 
 
-def attend_alone(block: Any, parts: PromptRows) -> PromptRows:
-    """Causal attention of the beginning's tokens among themselves; ``parts``: their q, k and v."""
-    q, k, v = (split_heads(part[None], block.attn.num_heads) for part in parts.chunk(3, dim=-1))
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)[0]
-
-
-def attend_groups(block: Any, q: PromptRows, own: PromptRows, seen: PromptRows, groups: Groups) -> PromptRows:
-    """Prompts' tokens attend to the beginning and to their own prompt's tokens up to themselves.
+def attend_within_prefix(block: Any, projected: Float[Tensor, "prefix projected"]) -> PrefixRows:
+    """Causal attention among the prefix tokens, (S, W).
 
     Args:
         block: of the text tower.
-        q: of all own tokens, (T, W), or of each prompt's end token alone, (K, W).
-        own: keys and values of all own tokens, (T, 2 W).
-        seen: those of the beginning, (S, 2 W).
-        groups: how many prompts of how many tokens follow each other.
+        projected: their q, k and v, (S, 3 W).
+    """
+    q, k, v = (split_heads(part[None], block.attn.num_heads) for part in projected.chunk(3, dim=-1))
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)[0]
+
+
+def attend_groups(
+    block: Any,
+    q: QueryRows,
+    suffix: Float[Tensor, "suffixes 2*width"],
+    prefix: Float[Tensor, "prefix 2*width"],
+    groups: Groups,
+) -> QueryRows:
+    """Causal attention of suffix tokens to the prefix and to their own prompt's suffix.
+
+    Args:
+        block: of the text tower.
+        q: queries of all suffix tokens, (T, W), or of each prompt's end token alone, (K, W).
+        suffix: keys and values of all suffix tokens, (T, 2 W).
+        prefix: keys and values of the prefix tokens, (S, 2 W).
+        groups: (number of prompts, number of suffix tokens) of each group of prompts with equal length, in row order.
     """
     heads, width = block.attn.num_heads, q.shape[-1]
-    far_k, far_v = (part.unflatten(-1, (heads, -1)) for part in seen.chunk(2, dim=-1))
+    prefix_k, prefix_v = (part.unflatten(-1, (heads, -1)) for part in prefix.chunk(2, dim=-1))
     sizes = [count * length for count, length in groups]
-    asking = q.split(sizes if len(q) == len(own) else [count for count, _ in groups])
-    found = []
-    for (count, _), mine, rows in zip(groups, asking, own.split(sizes), strict=True):
-        q_, k, v = (part.view(count, -1, heads, width // heads) for part in (mine, *rows.chunk(2, dim=-1)))
-        found.append(attend_with_prefix(q_, k, v, far_k, far_v).flatten(0, 1).flatten(1))
-    return torch.cat(found)
+    queries = q.split(sizes if len(q) == len(suffix) else [count for count, _ in groups])
+    attended = []
+    for (count, _), query, rows in zip(groups, queries, suffix.split(sizes), strict=True):
+        q_, k, v = (part.view(count, -1, heads, width // heads) for part in (query, *rows.chunk(2, dim=-1)))
+        attended.append(attend_with_prefix(q_, k, v, prefix_k, prefix_v).flatten(0, 1).flatten(1))
+    return torch.cat(attended)
 
 
-def attend_with_prefix(q: Heads, k: Heads, v: Heads, far_k: Far, far_v: Far) -> Heads:
-    """Attention of prompts' last tokens q to all of the beginning's keys, and to their own ones up to themselves."""
-    asked, length = q.shape[1], k.shape[1]
-    later = torch.ones(length, length, dtype=torch.bool, device=q.device).triu(1)[-asked:]
-    far = torch.einsum("kqhd,shd->khqs", q, far_k)
-    near = torch.einsum("kqhd,kthd->khqt", q, k).masked_fill(later, -torch.inf)
-    weights = (torch.cat([far, near], -1) * q.shape[-1] ** -0.5).softmax(-1).to(v.dtype)
-    far, near = weights.split([len(far_k), length], -1)
-    return torch.einsum("khqs,shd->kqhd", far, far_v) + torch.einsum("khqt,kthd->kqhd", near, v)
+def attend_with_prefix(
+    q: QueryHeads, k: SuffixHeads, v: SuffixHeads, prefix_k: PrefixHeads, prefix_v: PrefixHeads
+) -> QueryHeads:
+    """Attention of each prompt's last tokens to the whole prefix and, causally, to their own suffix.
+
+    Args:
+        q: queries of the last M suffix tokens, (K, M, H, d).
+        k: keys of all suffix tokens, (K, L, H, d).
+        v: their values, (K, L, H, d).
+        prefix_k: keys of the prefix, (S, H, d).
+        prefix_v: its values, (S, H, d).
+    """
+    queries, length = q.shape[1], k.shape[1]
+    later = torch.ones(length, length, dtype=torch.bool, device=q.device).triu(1)[-queries:]
+    to_prefix = torch.einsum("kqhd,shd->khqs", q, prefix_k)
+    to_suffix = torch.einsum("kqhd,kthd->khqt", q, k).masked_fill(later, -torch.inf)
+    weights = (torch.cat([to_prefix, to_suffix], -1) * q.shape[-1] ** -0.5).softmax(-1).to(v.dtype)
+    to_prefix, to_suffix = weights.split([len(prefix_k), length], -1)
+    return torch.einsum("khqs,shd->kqhd", to_prefix, prefix_v) + torch.einsum("khqt,kthd->kqhd", to_suffix, v)
 
 
 def project(clip: Any, x: Float[Tensor, "prompts width"]) -> Texts:
-    """The end tokens' features: ln_final, projection in fp32, normalisation."""
+    """Features of the end tokens: ln_final, projection in fp32, L2-normalisation."""
     x = clip.ln_final(x)
     with torch.autocast(x.device.type, enabled=False):
         projection = clip.text_projection

@@ -1,17 +1,15 @@
 """Sets that come as files of arrays: CIFAR's pickles, SVHN's MATLAB file, MedMNIST's npz. Nothing in them is run."""
 
-import importlib
 import pickle
 import zipfile
 import zlib
 from collections.abc import Sequence
+from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from ..errors import InputError
 
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images (N, H, W, 3), labels (N,)
 
@@ -37,7 +35,7 @@ class RestrictedUnpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def read_cifar_batch(file: BinaryIO) -> Arrays:
+def read_cifar_batch(file: BufferedIOBase) -> Arrays:
     """Images (N, 32, 32, 3) and labels (N,) of one of CIFAR-10's or CIFAR-100's pickled batches (fine labels)."""
     batch = RestrictedUnpickler(file, encoding="latin1").load()
     images = np.asarray(batch["data"], dtype=np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
@@ -57,13 +55,10 @@ def read_svhn(path: Path) -> Arrays:
     """SVHN's cropped digits, (N, 32, 32, 3), and which digit each is.
 
     Raises:
-        InputError: no scipy.
         ValueError: not such a file.
     """
-    try:
-        loadmat = importlib.import_module("scipy.io").loadmat
-    except ImportError as error:
-        raise InputError(f"reading {path} takes scipy: pip install 'clipos-lightning[svhn]'") from error
+    from scipy.io import loadmat  # slow to import, and only SVHN needs it
+
     try:
         arrays = loadmat(str(path))
     except Exception as error:  # a broken file: scipy has many errors for it

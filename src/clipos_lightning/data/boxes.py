@@ -1,4 +1,4 @@
-"""True boxes of a folder's images: ``boxes.csv`` beside the class folders, with lines ``path,x0,y0,x1,y1`` (pixels)."""
+"""Ground-truth boxes as object masks: ``boxes.csv`` next to the class folders, columns ``path,x0,y0,x1,y1``."""
 
 import csv
 import math
@@ -9,32 +9,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .image_sets import FolderSet, LabelledPicture
+from .image_sets import FolderSet, ImageSample
 
 Box = tuple[float, float, float, float]
 BOX_COLUMNS = ["path", "x0", "y0", "x1", "y1"]
 
 
 class BoxedSet(FolderSet):
-    """A folder whose images have true boxes, which serve as object masks; an image without one has an empty mask.
+    """A folder of images with ground-truth boxes, which become object masks; images without a box get an empty mask.
 
     Args:
-        plain: the folder.
-        boxes: key to its boxes (x0, y0, x1, y1), in pixels, the ends outside.
+        plain: the folder without boxes.
+        boxes: image key to its boxes (x0, y0, x1, y1) in pixels; x1 and y1 are exclusive.
     """
 
     def __init__(self, plain: FolderSet, boxes: Mapping[str, Sequence[Box]]) -> None:
         super().__init__(plain.name, plain.root, plain.keys, plain.labels)
         self.boxes, self.has_masks = boxes, True
 
-    def read(self, position: int) -> LabelledPicture:
-        """The image, and its boxes filled."""
+    def read(self, position: int) -> ImageSample:
+        """The image, and a mask that is 1 inside its boxes."""
         image = super().read(position).image
-        return LabelledPicture(image, fill(self.boxes.get(self.keys[position], ()), image.width, image.height))
+        return ImageSample(image, fill_boxes(self.boxes.get(self.keys[position], ()), image.width, image.height))
 
 
-def fill(boxes: Sequence[Box], width: int, height: int) -> NDArray[np.float32]:
-    """1 inside the boxes, 0 outside, (height, width)."""
+def fill_boxes(boxes: Sequence[Box], width: int, height: int) -> NDArray[np.float32]:
+    """Rasterise boxes to a mask (height, width): 1 inside any box, 0 outside.
+
+    Args:
+        boxes: (x0, y0, x1, y1) in pixels, rounded to integers; x1 and y1 are exclusive.
+        width: of the mask.
+        height: of the mask.
+
+    >>> fill_boxes([(1, 0, 3, 1)], width=4, height=2)
+    array([[0., 1., 1., 0.],
+           [0., 0., 0., 0.]], dtype=float32)
+    """
     mask = np.zeros((height, width), dtype=np.float32)
     for x0, y0, x1, y1 in boxes:
         left, top, right, bottom = (max(0, round(end)) for end in (x0, y0, x1, y1))
@@ -43,34 +53,46 @@ def fill(boxes: Sequence[Box], width: int, height: int) -> NDArray[np.float32]:
 
 
 def with_boxes(images: FolderSet) -> FolderSet:
-    """The folder with its ``boxes.csv``, if there is one.
+    """Add the boxes of the folder's ``boxes.csv``; without that file, return the folder as it is.
 
     Raises:
-        InputError: not such a file, or it names an image that is not there.
+        InputError: the file is malformed, or names an image that does not exist.
     """
     path = images.root / "boxes.csv"
     return BoxedSet(images, read_boxes(path, set(images.keys))) if path.is_file() else images
 
 
 def read_boxes(path: Path, keys: set[str]) -> dict[str, list[Box]]:
-    """Key to boxes, from the file; those of images that are there, but not among ``keys``, are left out."""
+    """Read a ``boxes.csv``.
+
+    Args:
+        path: the file; its paths are relative to its folder.
+        keys: the images to read boxes for; boxes of other existing images are skipped.
+
+    Returns:
+        Image key to its boxes (x0, y0, x1, y1), in the order of the file.
+
+    Raises:
+        InputError: the file has other columns, a value that is not a finite number, an empty box, or the path of an
+            image that does not exist.
+    """
     found: dict[str, list[Box]] = {}
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             rows = csv.DictReader(file)
             if rows.fieldnames != BOX_COLUMNS:
-                raise InputError(f"{path}: its first line must be {','.join(BOX_COLUMNS)}")
+                raise InputError(f"{path}: the first line must be {','.join(BOX_COLUMNS)}")
             for row in rows:
                 x0, y0, x1, y1 = (float(row[name]) for name in BOX_COLUMNS[1:])
                 if not all(map(math.isfinite, (x0, y0, x1, y1))):
-                    raise InputError(f"{path}, line {rows.line_num}: x0, y0, x1 and y1 are pixels")
+                    raise InputError(f"{path}, line {rows.line_num}: x0, y0, x1 and y1 must be finite numbers (pixels)")
                 if row["path"] not in keys and (path.parent / row["path"]).is_file():
-                    continue  # of a class that was not picked
+                    continue  # the class was not selected
                 if row["path"] not in keys:
                     raise InputError(f"{path}, line {rows.line_num}: no image {row['path']!r} (class folder/file name)")
                 if not (x0 < x1 and y0 < y1):
-                    raise InputError(f"{path}, line {rows.line_num}: the box is empty; it takes x0 < x1 and y0 < y1")
+                    raise InputError(f"{path}, line {rows.line_num}: the box is empty; x0 < x1 and y0 < y1 is required")
                 found.setdefault(row["path"], []).append((x0, y0, x1, y1))
     except (OSError, ValueError, TypeError, csv.Error) as error:
-        raise InputError(f"{path}: not a table of {','.join(BOX_COLUMNS)} with numbers: {error}") from error
+        raise InputError(f"{path}: not a CSV table of {','.join(BOX_COLUMNS)} with numbers: {error}") from error
     return found

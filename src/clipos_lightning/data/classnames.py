@@ -1,4 +1,4 @@
-"""Class names as they stand in the prompts, each list with its source."""
+"""Default class names for the prompts, each list with its source."""
 
 from collections.abc import Sequence
 from importlib.resources import files
@@ -26,7 +26,7 @@ CIFAR100 = tuple(
     .split(", ")
 )
 
-# EuroSAT's folders, worded as in OpenAI's CLIP prompts (data/prompts.md)
+# folder to class name, as in OpenAI's CLIP prompts (data/prompts.md)
 EUROSAT = {
     "AnnualCrop": "annual crop land",
     "Forest": "forest",
@@ -40,7 +40,7 @@ EUROSAT = {
     "SeaLake": "lake or sea",
 }
 
-# MedMNIST's INFO for BloodMNIST, without the kinds that it lists in brackets after "immature granulocytes"
+# MedMNIST's INFO for BloodMNIST, without the cell types in brackets after "immature granulocytes"
 BLOODMNIST = (
     *("basophil", "eosinophil", "erythroblast", "immature granulocytes"),
     *("lymphocyte", "monocyte", "neutrophil", "platelet"),
@@ -48,7 +48,7 @@ BLOODMNIST = (
 
 
 def imagenet_classes() -> dict[str, str]:
-    """WordNet id to wording for ImageNet-1k, in index order; the packaged file names its sources."""
+    """WordNet ids of ImageNet-1k to class names, in index order; the packaged file names its sources."""
     return dict(line.split(" ", 1) for line in packaged_lines("imagenet_classes.txt"))
 
 
@@ -58,16 +58,19 @@ def imagenet100_classes() -> list[str]:
 
 
 def packaged_lines(name: str) -> list[str]:
-    """Lines of a packaged list, without its comments."""
+    """Lines of a text file in ``assets/``, without those that start with ``#``."""
     text = (files("clipos_lightning") / "assets" / name).read_text(encoding="utf-8")
     return [line for line in text.splitlines() if not line.startswith("#")]
 
 
 def read_class_list(file: str) -> list[str]:
-    """Class folders from a text file, one a line, sorted; empty lines and ``#`` comments are left out.
+    """Read the names of class folders from a text file, one per line; empty lines and ``#`` comments are skipped.
+
+    Returns:
+        The names, sorted.
 
     Raises:
-        InputError: not a text file, fewer than two classes, one twice.
+        InputError: the file cannot be read, or has fewer than two names or a name twice.
     """
     try:
         lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
@@ -76,11 +79,15 @@ def read_class_list(file: str) -> list[str]:
     names = sorted(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
     twice = [a for a, b in pairwise(names) if a == b]
     if len(names) < 2 or twice:
-        what = f"names {twice[0]!r} twice" if twice else f"names {len(names)} classes, it takes at least two"
-        raise InputError(f"--data.class_list: {file} {what}; give one class folder a line")
+        what = f"names {twice[0]!r} twice" if twice else f"names {len(names)} classes, at least two are needed"
+        raise InputError(f"--data.class_list: {file} {what}; write one class folder per line")
     return names
 
 
 def folder_class_names(folders: Sequence[str]) -> list[str]:
-    """Folder names with ``_`` as space."""
+    """Class names from folder names: ``_`` becomes a space.
+
+    >>> folder_class_names(["polar_bear", "wolf"])
+    ['polar bear', 'wolf']
+    """
     return [name.replace("_", " ") for name in folders]

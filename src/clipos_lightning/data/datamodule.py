@@ -1,4 +1,4 @@
-"""The LightningDataModule: few-shot ID images for training, the ID test set and every OOD set for testing."""
+"""The LightningDataModule: few-shot ID images for training, the ID test set and the OOD sets for testing."""
 
 import os
 from collections.abc import Iterator
@@ -15,67 +15,96 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from ..errors import InputError
-from .benchmarks import BENCHMARKS, kind_of, open_every_ood, open_id, parse_ood_specs
+from .benchmarks import BENCHMARKS, kind_of, open_id, open_ood_sets, parse_ood_specs
 from .cache import cached_folder
 from .class_prompts import Wording, one_name_each, read_wordings
 from .classnames import read_class_list
 from .image_sets import FolderSet, ImageSet, ModelSizeImages
-from .resolution import ReducedSet, native_side
+from .resolution import DownscaledSet, native_side
 from .splits import draw_shots, find_shots, limit_positions, manifest, read_shots
 from .transforms import to_model_size, view, view_rng
 
-ID = "id"  # the ID test set's name among the test loaders
+ID = "id"  # key of the ID test set among the test sets
 
 
 def absolute(path: str | None) -> str | None:
-    """A path that means the same wherever a later command is run."""
+    """The absolute path, so that a later command finds the file from another working directory; None stays None."""
     return None if path is None else str(Path(path).absolute())
 
 
 class ShardSampler(DistributedSampler[int]):
-    """Every ``world``-th position from ``rank`` on: no repeats, so several processes see each image exactly once.
+    """The positions ``rank``, ``rank + world``, …: over all processes, each image exactly once.
 
-    A DistributedSampler, so that Lightning leaves it alone.
+    It is a DistributedSampler so that Lightning does not replace it, and adds no samples to make the shards equal.
+
+    Args:
+        count: number of images.
+        rank: rank of this process.
+        world: number of processes.
+
+    >>> [list(ShardSampler(5, rank, world=2)) for rank in (0, 1)]
+    [[0, 2, 4], [1, 3]]
     """
 
     def __init__(self, count: int, rank: int = 0, world: int = 1) -> None:
-        self.share = range(rank, count, world)
+        self.shard = range(rank, count, world)
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self.share)
+        return iter(self.shard)
 
     def __len__(self) -> int:
-        return len(self.share)
+        return len(self.shard)
 
     def set_epoch(self, epoch: int) -> None:
-        """Nothing is shuffled."""
+        """Do nothing: the order is fixed."""
 
 
 class FewShotOOD(LightningDataModule):
     """Few-shot in-distribution images and OOD test sets.
 
-    The draw is pinned by rule: the same images on every machine. Nothing is ever downloaded.
+    The few-shot images are selected by hashes (:func:`~clipos_lightning.data.splits.draw_shots`): the same images on
+    every machine. Data sets are never downloaded here; ``clipos data download`` does that.
 
     Args:
-        root: the folder that relative paths and named sets lie below; null: $CLIPOS_DATA, else ./data.
-        id: the in-distribution set: scenes (embedded), cifar10, cifar100, imagenet100, imagenet1k, eurosat, medmnist,
-            or folder:PATH with train/<class>/ and test/<class>/ (or <class>/ alone, for fit and predict).
-        ood_sets: OOD sets to test against: names, folder:PATH, or name=folder:PATH; null: the ID set's benchmark.
-        shots: labelled images per class, or all.
-        shots_file: a shots.json of an earlier run: take exactly its images.
-        seed: of the few-shot draw; null: that of --seed_everything.
-        batch_size: training images per step, over all processes.
-        eval_batch_size: images per step when testing, over all processes.
-        num_workers: processes that decode images, per process; null: half of the cores, at most 8.
-        limit_per_set: at most so many images of each test set (the report's title says so).
-        class_names: a YAML file that maps class folders to the wording in the prompts (docs/own_classes.md).
-        class_list: a text file of class folders, one a line: the ID set is these classes alone (imagenet100: instead of
-            its own list).
-        views: each few-shot image counts so many times: as it is, and as random crops of it, mirrored or not.
-        ood_resolution: native, or id: each OOD image is first scaled down to the ID images' own size.
-        resize: pil, or for sets that lie in memory torch: many at once, faster, but up to 2/255 from PIL's; or device:
-            by the backbone on its device, up to 1/255.
-        cache: sets of small images are kept decoded in .clipos-cache below the root.
+        root: folder of the data sets, which relative paths start from; null: $CLIPOS_DATA if set, else ./data.
+        id: the ID set: scenes (embedded), cifar10, cifar100, imagenet100, imagenet1k, eurosat, medmnist, or folder:PATH
+            with train/<class>/ and test/<class>/ (or only <class>/, which is enough for fit and predict).
+        ood_sets: OOD test sets: names, folder:PATH, or LABEL=folder:PATH; null: the benchmark of the ID set.
+        shots: labelled training images per class, or all.
+        shots_file: shots.json of an earlier run, to use its images; null: draw by shots and seed.
+        seed: seed of the few-shot draw, the order of batches and the views; null: --seed_everything (1 in Python).
+        batch_size: training images per step, over all processes together.
+        eval_batch_size: images per step in validation and testing, over all processes together.
+        num_workers: worker processes per process that decode images (0: none); null: half of the cores, at most 8.
+        limit_per_set: maximal number of images of each test set, selected by hashes of their names; null: all.
+        class_names: YAML file with names and templates for the prompts (docs/own_classes.md); null: the names that come
+            with the set, or the folder names with _ as space.
+        class_list: text file with one class folder per line, to use only these classes; null: all classes (imagenet100:
+            the 100 classes of MCM's list).
+        views: number of views of each few-shot image: the image, and views - 1 random crops, half of them mirrored.
+        ood_resolution: native keeps the size of OOD images; id first scales them down to the size of the ID images.
+        resize: how images are resized to the model's input: pil is the reference; torch resizes sets of arrays in
+            batches, faster, with differences up to 2/255; device resizes arrays of square images on the backbone's
+            device, with differences of 1/255.
+        cache: keep sets of small images decoded in .clipos-cache below the root; false: decode them each time.
+
+    Raises:
+        InputError: an option is out of range, a file of options cannot be read, or the ID set is missing or unknown.
+
+    Example:
+        >>> from clipos_lightning import FewShotOOD
+        >>> data = FewShotOOD(id="scenes", ood_sets=["noise"], shots=2, limit_per_set=100, num_workers=0)
+        >>> data.class_names[:3]
+        ['circle', 'square', 'triangle']
+        >>> data.setup("fit")
+        >>> data.shot_labels[:6]
+        tensor([0, 0, 1, 1, 2, 2])
+        >>> data.image_size = 32  # otherwise set by the Trainer, from the backbone
+        >>> data.shot_images(torch.arange(4)).shape
+        torch.Size([4, 3, 32, 32])
+        >>> data.setup("test")
+        >>> {name: len(loader.dataset) for name, loader in data.test_dataloader().items()}
+        {'id': 100, 'noise': 100}
     """
 
     def __init__(
@@ -98,19 +127,19 @@ class FewShotOOD(LightningDataModule):
         cache: bool = True,
     ) -> None:
         super().__init__()
-        self.allow_zero_length_dataloader_with_multiple_devices = True  # a small test set on many processes
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # there may be more processes than images
         self.root = Path(root or os.environ.get("CLIPOS_DATA") or "data").expanduser()
         self.seed = 1 if seed is None else seed
         counts = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "views": views}
         for option, value in counts.items():
             if value < 1:
-                raise InputError(f"--data.{option} is {value}: at least 1")
+                raise InputError(f"--data.{option} is {value}: it must be at least 1")
         if self.seed < 0:
-            raise InputError(f"--data.seed is {self.seed}: at least 0")
+            raise InputError(f"--data.seed is {self.seed}: it must be at least 0")
         if num_workers is not None and num_workers < 0:
-            raise InputError(f"--data.num_workers is {num_workers}: at least 0")
+            raise InputError(f"--data.num_workers is {num_workers}: it must be at least 0")
         if limit_per_set is not None and limit_per_set < 1:
-            raise InputError(f"--data.limit_per_set is {limit_per_set}: at least 1, or null for all")
+            raise InputError(f"--data.limit_per_set is {limit_per_set}: it must be at least 1, or null for all")
         if isinstance(shots, int) and shots < 1:
             raise InputError(f"--data.shots is {shots}: take at least 1 image per class, or all")
         self.shots, self.shots_file = shots, shots_file
@@ -118,11 +147,11 @@ class FewShotOOD(LightningDataModule):
         self.views, self.ood_resolution, self.resize, self.cache = views, ood_resolution, resize, cache
         self.num_workers = min(8, (os.cpu_count() or 1) // 2) if num_workers is None else num_workers
         classes = read_class_list(class_list) if class_list else None
-        self.drawn_as: tuple[int, int | str] = (self.seed, shots)
+        self.draw_options: tuple[int, int | str] = (self.seed, shots)  # a shots_file's own, if there is one
         if shots_file:
-            with suppress(InputError):  # setup says what is wrong with it; a test goes on without
-                self.drawn_as = read_shots(shots_file)[1:]
-        self.id_set = open_id(id, self.root, *self.drawn_as, classes, cache)
+            with suppress(InputError):  # setup("fit") reports a broken file; testing does not need it
+                self.draw_options = read_shots(shots_file)[1:]
+        self.id_set = open_id(id, self.root, *self.draw_options, classes, cache)
         marks = BENCHMARKS.get(id, {})
         chosen = [*marks.get("near", []), *marks.get("far", [])] if ood_sets is None else ood_sets
         self.ood_specs = parse_ood_specs(chosen)
@@ -130,10 +159,12 @@ class FewShotOOD(LightningDataModule):
         names = self.id_set.class_names
         wordings = read_wordings(class_names, self.id_set.class_keys, names) if class_names else []
         self.class_names: list[str] = [wording["names"][0] for wording in wordings] or names
-        self.class_wordings: list[Wording] | None = None if one_name_each(wordings) else wordings
-        self.tests: dict[str, tuple[ImageSet, list[int]]] = {}
-        self.drawn: list[int] = []
-        self.image_size = 0
+        self.class_wordings: list[Wording] | None = (
+            None if one_name_each(wordings) else wordings
+        )  # of --data.class_names
+        self.test_sets: dict[str, tuple[ImageSet, list[int]]] = {}  # name to set and positions of the images to test
+        self.shot_positions: list[int] = []  # of the few-shot images in id_set.train
+        self.image_size = 0  # side of the model's input in pixels
         options: dict[str, Any] = {"root": str(self.root.absolute()), "id": id, "ood_sets": chosen, "shots": shots}
         options |= {"seed": self.seed, "shots_file": absolute(shots_file), "limit_per_set": limit_per_set}
         options |= {"class_names": absolute(class_names), "class_list": absolute(class_list)}
@@ -142,69 +173,84 @@ class FewShotOOD(LightningDataModule):
         self.save_hyperparameters(options, logger=False)
 
     def setup(self, stage: str) -> None:
-        """Draw the few-shot images (fit, validate); open the test sets (test)."""
+        """Draw the few-shot images (``fit``, ``validate``), or open the test sets (``test``).
+
+        Raises:
+            InputError: a set or an image is missing, a class has too few images, or ``shots_file`` is of another set.
+        """
         backbone: Any = getattr(self.trainer and self.trainer.lightning_module, "backbone", None)
         self.image_size = self.image_size if backbone is None else backbone.image_size
-        if stage in ("fit", "validate") and not self.drawn:
-            self.drawn = self.read_draw() if self.shots_file else self.draw()
-        if stage == "test" and not self.tests:
-            self.tests = self.open_tests()
-            with suppress(InputError):  # for the manifest alone: testing needs no training images
-                self.drawn = self.drawn or (self.read_draw() if self.shots_file else self.draw())
+        if stage in ("fit", "validate") and not self.shot_positions:
+            self.shot_positions = self.read_draw() if self.shots_file else self.draw()
+        if stage == "test" and not self.test_sets:
+            self.test_sets = self.open_test_sets()
+            with suppress(InputError):  # only for the manifest: testing needs no training images
+                self.shot_positions = self.shot_positions or (self.read_draw() if self.shots_file else self.draw())
 
     def draw(self) -> list[int]:
-        """The few-shot draw of this seed."""
+        """Positions of the few-shot images in the training set, drawn by ``shots`` and ``seed``."""
         train = self.id_set.train
         assert train.labels is not None
         return draw_shots(train.shot_keys(), train.labels.tolist(), self.id_set.class_keys, self.shots, self.seed)
 
     def read_draw(self) -> list[int]:
-        """The images that ``shots_file`` names."""
+        """Positions of the images of ``shots_file`` in the training set."""
         train = self.id_set.train
         assert train.labels is not None
         file, keys, labels = str(self.shots_file), train.shot_keys(), train.labels.tolist()
         return find_shots(read_shots(file), file, keys, labels, self.id_set.class_keys, self.id_set.name)
 
     def manifest(self) -> dict[str, Any]:
-        """The draw as it is written beside a run."""
+        """The content of the run's ``shots.json``: which images were drawn, by class, and a digest."""
         train = self.id_set.train
         assert train.labels is not None
-        drawn = [(int(train.labels[i]), train.shot_key(i)) for i in self.drawn]
-        return manifest(self.id_set.name, *self.drawn_as, self.id_set.class_keys, drawn, self.views)
+        drawn = [(int(train.labels[i]), train.shot_key(i)) for i in self.shot_positions]
+        return manifest(self.id_set.name, *self.draw_options, self.id_set.class_keys, drawn, self.views)
 
-    def open_tests(self) -> dict[str, tuple[ImageSet, list[int]]]:
-        """The ID test set first, then every OOD set, with the positions that are tested."""
+    def open_test_sets(self) -> dict[str, tuple[ImageSet, list[int]]]:
+        """Open the ID test set and the OOD sets: name to (set, positions of the images to test), the ID set first.
+
+        Raises:
+            InputError: the ID set has no test images, or an OOD set is missing.
+        """
         if self.id_set.test is None:
             raise InputError(
-                f"the ID set {self.id_set.name!r} has no test images: test takes train/<class>/ and test/<class>/ "
-                "(fit, calibrate and predict work without)"
+                f"the ID set {self.id_set.name!r} has no test images: clipos test requires train/<class>/ and "
+                "test/<class>/ (fit, calibrate and predict do not)"
             )
-        sets = {ID: self.id_set.test} | open_every_ood(self.ood_specs, self.root, self.cache)
+        sets = {ID: self.id_set.test} | open_ood_sets(self.ood_specs, self.root, self.cache)
         side = native_side(self.id_set.test) if self.ood_resolution == "id" else None
         tests = {}
         for name, images in sets.items():
             positions = limit_positions(images.keys, self.limit_per_set)
             if self.cache and isinstance(images, FolderSet) and not images.has_masks:
                 images = cached_folder(images, self.root, len(positions))
-            tests[name] = (images if side is None or name == ID else ReducedSet(images, side), positions)
+            tests[name] = (images if side is None or name == ID else DownscaledSet(images, side), positions)
         return tests
 
     @property
     def shot_labels(self) -> Tensor:
-        """Class index of each few-shot image of each view, view after view, (V N,)."""
+        """Class indices of the N few-shot images in V views, view by view (V N)."""
         assert self.id_set.train.labels is not None
-        return torch.from_numpy(np.tile(self.id_set.train.labels[self.drawn], self.views))
+        return torch.from_numpy(np.tile(self.id_set.train.labels[self.shot_positions], self.views))
 
     def shot_images(self, index: Tensor) -> Tensor:
-        """Few-shot images, uint8 (n, 3, H, W), by rows: row i is view i // N of the image at i % N in the draw."""
-        with ThreadPoolExecutor(max(1, self.num_workers)) as pool:  # decoding leaves the interpreter free
+        """Few-shot images at the model's input size.
+
+        Args:
+            index: rows (n); row i is view i // N of image i % N of the draw. Rows beyond ``views`` are further views.
+
+        Returns:
+            uint8 (n, 3, image_size, image_size).
+        """
+        with ThreadPoolExecutor(max(1, self.num_workers)) as pool:  # decoding releases the interpreter's lock
             pixels = list(pool.map(self.shot_view, index.tolist()))
         return torch.stack(pixels) if pixels else torch.empty(0, 3, self.image_size, self.image_size, dtype=torch.uint8)
 
     def shot_view(self, row: int) -> Tensor:
-        """One view of one few-shot image, uint8 (3, H, W); view 0 is the image as it is."""
-        number, i = divmod(row, len(self.drawn))
-        train, position = self.id_set.train, self.drawn[i]
+        """One row of :meth:`shot_images`: uint8 (3, image_size, image_size); view 0 is not augmented."""
+        number, i = divmod(row, len(self.shot_positions))
+        train, position = self.id_set.train, self.shot_positions[i]
         image = train.read(position).image
         if number == 0:
             return to_model_size(image, self.image_size)
@@ -213,69 +259,78 @@ class FewShotOOD(LightningDataModule):
         return view(image, self.image_size, view_rng(self.seed, name, train.shot_key(position), number))
 
     def global_batch(self, step: int) -> dict[str, Any]:
-        """The batch of a step over all processes, a pure function of (seed, step): ``step``, ``index``, ``label``.
+        """The batch of a training step over all processes: a pure function of (seed, step).
 
-        Each epoch is a new permutation of the few-shot images' views; its last batch may be smaller.
+        Each epoch is a new permutation of all views of the few-shot images; its last batch may be smaller.
+
+        Returns:
+            ``step``; ``index``: rows for :meth:`shot_images` (batch_size); ``label``: their class indices (batch_size).
         """
         epoch, position = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng((self.seed, epoch, 1)).permutation(len(self.drawn) * self.views)
+        order = np.random.default_rng((self.seed, epoch, 1)).permutation(len(self.shot_positions) * self.views)
         index = torch.from_numpy(order[position * self.batch_size : (position + 1) * self.batch_size].copy())
         return {"step": step, "index": index, "label": self.shot_labels[index]}
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches that one pass over the few-shot images takes."""
-        return -(-len(self.drawn) * self.views // self.batch_size)
+        """Training steps per epoch: ceil(V N / batch_size)."""
+        return -(-len(self.shot_positions) * self.views // self.batch_size)
 
     def train_dataloader(self) -> DataLoader[int]:
-        """Counts the steps of an epoch; what each step sees is :meth:`global_batch`."""
+        """A loader over the steps of an epoch; :meth:`on_before_batch_transfer` replaces them by their batches."""
         steps: Any = range(self.steps_per_epoch)
         return DataLoader(steps, batch_size=None, sampler=ShardSampler(len(steps)))
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """In training: the global batch of this step, in one run and in a resumed one alike."""
+        """In training, replace the batch by the :meth:`global_batch` of the current step, also in a resumed run."""
         if self.trainer is not None and self.trainer.training:
             return self.global_batch(self.trainer.fit_loop.epoch_loop.batch_progress.total.completed)
         return batch
 
     def val_dataloader(self) -> Any:
-        """The ID images of ``train/`` that were not drawn; nothing while fitting: fit does not validate.
+        """The held-out ID images: training images that were not drawn. Empty in ``fit``, which does not validate.
 
         Raises:
-            InputError: every image was drawn.
+            InputError: all training images were drawn.
         """
         if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             return []
-        drawn = set(self.drawn)
-        rest = [i for i in range(len(self.id_set.train)) if i not in drawn]
-        if not rest:
+        drawn = set(self.shot_positions)
+        held_out = [i for i in range(len(self.id_set.train)) if i not in drawn]
+        if not held_out:
             raise InputError(
-                "validate has nothing to look at: every training image was drawn. Lower --data.shots, or add images"
+                "validate has no held-out images: every training image was drawn. Lower --data.shots, or add images"
             )
-        keys = [self.id_set.train.keys[i] for i in rest]
-        positions = [rest[i] for i in limit_positions(keys, self.limit_per_set)]
-        self.check_shares(len(positions))
+        keys = [self.id_set.train.keys[i] for i in held_out]
+        positions = [held_out[i] for i in limit_positions(keys, self.limit_per_set)]
+        self.check_world_size(len(positions))
         return self.loader(ModelSizeImages(self.id_set.train, positions, self.image_size))
 
-    def check_shares(self, largest: int) -> None:
-        """Every process needs an image of the largest set, or the others wait for it."""
+    def check_world_size(self, largest: int) -> None:
+        """Check that each process gets an image of the largest set; otherwise Lightning's processes would deadlock.
+
+        Raises:
+            InputError: there are fewer images than processes.
+        """
         world = 1 if self.trainer is None else self.trainer.world_size
         if largest < world:
-            raise InputError(f"the sets have {largest} images at most, fewer than {world} processes: use fewer devices")
+            raise InputError(
+                f"the largest set has {largest} images, fewer than the {world} processes: lower --trainer.devices"
+            )
 
     def test_dataloader(self) -> dict[str, DataLoader[Any]]:
-        """Name to loader: the ID test set (``id``) first, then the OOD sets."""
-        self.check_shares(max(len(positions) for _, positions in self.tests.values()))
-        return {name: self.loader(self.test_images(name)) for name in self.tests}
+        """One loader per test set, by name: the ID test set (``id``) first, then the OOD sets."""
+        self.check_world_size(max(len(positions) for _, positions in self.test_sets.values()))
+        return {name: self.loader(self.test_images(name)) for name in self.test_sets}
 
     def test_images(self, name: str) -> ModelSizeImages:
-        """A test set's images at the model's size."""
-        images, positions = self.tests[name]
+        """The images of a test set at the model's input size."""
+        images, positions = self.test_sets[name]
         batched, raw = self.resize == "torch", self.resize == "device"
         return ModelSizeImages(images, positions, self.image_size, batched, raw)
 
     def loader(self, images: Dataset[dict[str, Tensor]]) -> DataLoader[Any]:
-        """This process's share of a set, without repeats."""
+        """A loader over this process's shard of a set (:class:`ShardSampler`)."""
         rank, world = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         count = len(images)  # type: ignore[arg-type]
         return DataLoader(

@@ -1,4 +1,4 @@
-"""Sets of images by position: folders, arrays, procedural scenes; and the Dataset that brings them to model size."""
+"""Image sets (folders, arrays, rendered scenes), and the Dataset that yields their images at the model's input size."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -20,25 +20,25 @@ from .transforms import as_rgb, batch_to_model_size, mask_to_model_size, to_mode
 
 
 @dataclass
-class LabelledPicture:
-    """One image, and where the set has them the true object mask, (H, W) in [0, 1]."""
+class ImageSample:
+    """An image and, if the set has them, its ground-truth object mask (H, W) in [0, 1]."""
 
     image: Image.Image
     mask: NDArray[np.float32] | None = None
 
 
 class ImageSet(ABC):
-    """N images by position.
+    """A sequence of N images, read by position.
 
     Attributes:
-        name: as it stands in reports.
-        keys: each image's path inside the set, or its index; names it in manifests and scores.
-        labels: class indices (N,), or None for an OOD set.
-        has_masks: true object masks come with the pictures.
-        one_size: every image has the size of the first, which need not be looked at.
+        name: name of the set in reports.
+        keys: path of each image inside the set, or its index; identifies the image in shots.json and in score files.
+        labels: class indices (N), or None for an OOD set.
+        has_masks: whether images have ground-truth object masks.
+        uniform_size: whether all images are known to have one size, without reading them.
     """
 
-    one_size = False
+    uniform_size = False
 
     def __init__(
         self, name: str, keys: Sequence[str], labels: NDArray[np.int64] | None, has_masks: bool = False
@@ -49,19 +49,23 @@ class ImageSet(ABC):
         return len(self.keys)
 
     @abstractmethod
-    def read(self, position: int) -> LabelledPicture:
-        """The image at this position; an unreadable one is an InputError that names it."""
+    def read(self, position: int) -> ImageSample:
+        """Read the image at a position.
+
+        Raises:
+            InputError: the image cannot be read; the message names it.
+        """
 
     def size(self, position: int) -> tuple[int, int]:
-        """Width and height of the image at this position."""
+        """Width and height in pixels of the image at a position."""
         return self.read(position).image.size
 
     def shot_key(self, position: int) -> str:
-        """Key for the few-shot draw: the path inside the class folder, or the index."""
+        """Key of an image in the few-shot draw: its path inside the class folder, or its index."""
         return self.keys[position]
 
     def shot_keys(self) -> list[str]:
-        """That of every image."""
+        """:meth:`shot_key` of every image."""
         return [self.shot_key(i) for i in range(len(self))]
 
 
@@ -69,28 +73,28 @@ class FolderSet(ImageSet):
     """Image files below a folder.
 
     Args:
-        name: as it stands in reports.
+        name: name of the set in reports.
         root: the folder.
-        keys: POSIX paths below it.
-        labels: class indices, then each key's first part is the class folder.
+        keys: POSIX paths of the N images, relative to the folder; with labels, they start with the class folder.
+        labels: class indices (N), or None.
     """
 
     def __init__(self, name: str, root: Path, keys: Sequence[str], labels: NDArray[np.int64] | None = None) -> None:
         super().__init__(name, keys, labels)
         self.root = root
 
-    def read(self, position: int) -> LabelledPicture:
-        """Decode the file."""
-        return LabelledPicture(open_image(self.root / self.keys[position]))
+    def read(self, position: int) -> ImageSample:
+        """Decode the image file."""
+        return ImageSample(open_image(self.root / self.keys[position]))
 
     def size(self, position: int) -> tuple[int, int]:
-        """From the file's head, without decoding it."""
+        """Width and height from the header of the file, without decoding it."""
         path = self.root / self.keys[position]
         try:
             with Image.open(path) as image:
                 return image.size
-        except Exception as error:  # whatever a decoder raises
-            raise unreadable(path, error) from error
+        except Exception as error:  # decoders raise all kinds of errors
+            raise unreadable_image(path, error) from error
 
     def shot_key(self, position: int) -> str:
         """The path inside the class folder."""
@@ -98,9 +102,16 @@ class FolderSet(ImageSet):
 
 
 class ArraySet(ImageSet):
-    """Images held as one uint8 array (N, H, W, 3); an image's key is its index, or given."""
+    """Images in memory, as one array.
 
-    one_size = True
+    Args:
+        name: name of the set in reports.
+        images: RGB images, uint8 (N, H, W, 3).
+        labels: class indices (N), or None.
+        keys: keys of the images; None: their indices.
+    """
+
+    uniform_size = True
 
     def __init__(
         self,
@@ -112,62 +123,73 @@ class ArraySet(ImageSet):
         super().__init__(name, [str(i) for i in range(len(images))] if keys is None else keys, labels)
         self.images = images
 
-    def read(self, position: int) -> LabelledPicture:
+    def read(self, position: int) -> ImageSample:
         """One row of the array."""
-        return LabelledPicture(Image.fromarray(self.images[position]))
+        return ImageSample(Image.fromarray(self.images[position]))
 
 
 class SceneSet(ImageSet):
-    """Procedural pictures, 32 px, rendered when they are read; with true masks where there is an object.
+    """The embedded ``scenes``: 32-pixel images that are rendered when they are read; ID images have object masks.
 
     Args:
-        kind: of ``scenes.KINDS``; the ID kind has labels, index modulo the number of its shapes.
-        stream: train, tune or report: streams share no picture.
-        seed: of the stream; the report stream is read with 0 whatever the run's seed.
-        count: N.
+        kind: one of ``scenes.KINDS``; images of kind ``id`` have labels: the index modulo the number of classes.
+        stream: ``train``, ``tune`` or ``report``; different streams have no image in common.
+        seed: seed of the stream; test sets take the report stream with seed 0, whatever the run's seed.
+        count: number of images N.
     """
 
-    one_size = True
+    uniform_size = True
 
     def __init__(self, kind: str, stream: str, seed: int, count: int) -> None:
         labels = np.arange(count) % len(scenes.ID_SHAPES) if kind == "id" else None
         super().__init__(kind, [str(i) for i in range(count)], labels, has_masks=kind == "id")
         self.kind, self.stream, self.seed = kind, stream, seed
 
-    def read(self, position: int) -> LabelledPicture:
-        """Render it."""
+    def read(self, position: int) -> ImageSample:
+        """Render the image."""
         scene = scenes.render(self.kind, self.stream, self.seed, position)
-        return LabelledPicture(Image.fromarray(scene.image), scene.mask if self.has_masks else None)
+        return ImageSample(Image.fromarray(scene.image), scene.mask if self.has_masks else None)
 
 
 class TorchvisionSet(ImageSet):
-    """A torchvision data set whose items start with a PIL image (read as an OOD set, without labels)."""
+    """Torchvision data sets, one after another, as an OOD set: their labels are ignored.
+
+    Args:
+        name: name of the set in reports.
+        parts: data sets whose items start with a PIL image, N items in all.
+        keys: keys of the N images.
+    """
 
     def __init__(self, name: str, parts: Sequence[Any], keys: Sequence[str]) -> None:
         super().__init__(name, keys, None)
         self.items = [(part, i) for part in parts for i in range(len(part))]
 
-    def read(self, position: int) -> LabelledPicture:
-        """torchvision's own reader."""
+    def read(self, position: int) -> ImageSample:
+        """Read the image with torchvision."""
         part, i = self.items[position]
         try:
-            return LabelledPicture(part[i][0])
+            return ImageSample(part[i][0])
         except OSError as error:
-            raise unreadable(self.keys[position], error) from error
+            raise unreadable_image(self.keys[position], error) from error
 
 
 class ModelSizeImages(Dataset[dict[str, Tensor]]):
-    """Positions of an image set as uint8 tensors at the model's size.
+    """Selected images of a set as uint8 tensors, resized and cropped to the model's input.
 
-    Items: ``image`` (3, H, W) uint8, ``label`` (-1 without one), ``index`` (the position in the set), and ``mask``
-    (H, W) where the set has true masks.
+    Items: ``image`` uint8 (3, size, size), ``label`` (-1 for OOD sets), ``index`` (the position in the set) and, if the
+    set has ground-truth masks, ``mask`` (size, size).
 
     Args:
         images: the set.
-        positions: which of its images.
-        size: the model's.
-        batched: resize arrays of images by torch, many at once: faster, but not PIL's pixels to the last bit.
-        raw: leave arrays of square images at their own size, for the backbone to resize on its device.
+        positions: positions of the selected images.
+        size: side of the model's input in pixels.
+        batched: resize arrays of images in batches with torch: faster, but pixels may differ from PIL's by 2/255.
+        raw: leave arrays of square images at their native size S: ``image`` is (3, S, S), for the backbone to resize on
+            its device.
+
+    >>> images = ModelSizeImages(SceneSet("id", "report", seed=0, count=20), positions=[13, 4], size=48)
+    >>> {name: tuple(value.shape) for name, value in images[0].items()}
+    {'image': (3, 48, 48), 'label': (), 'index': (), 'mask': (48, 48)}
     """
 
     def __init__(
@@ -184,19 +206,19 @@ class ModelSizeImages(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, i: int) -> dict[str, Tensor]:
         position = self.positions[i]
-        picture = self.images.read(position)
+        sample = self.images.read(position)
         label = -1 if self.images.labels is None else int(self.images.labels[position])
         item = {
-            "image": to_model_size(picture.image, self.size),
+            "image": to_model_size(sample.image, self.size),
             "label": torch.tensor(label),
             "index": torch.tensor(position),
         }
-        if picture.mask is not None:
-            item["mask"] = mask_to_model_size(picture.mask, self.size)
+        if sample.mask is not None:
+            item["mask"] = mask_to_model_size(sample.mask, self.size)
         return item
 
     def __getitems__(self, rows: list[int]) -> list[dict[str, Tensor]]:
-        """A batch, as the loader asks for it."""
+        """The items of a batch; DataLoader calls this instead of ``__getitem__``."""
         if not self.batched:
             return [self[i] for i in rows]
         assert isinstance(self.images, ArraySet)
@@ -209,31 +231,31 @@ class ModelSizeImages(Dataset[dict[str, Tensor]]):
         ]
 
 
-def unreadable(path: Any, error: Exception) -> InputError:
-    """The error for a broken image file."""
+def unreadable_image(path: Any, error: Exception) -> InputError:
+    """Build the error for an image file that cannot be read."""
     reason = " ".join(str(error).split()) or type(error).__name__
-    return InputError(f"cannot read image {path}: {reason}. Repair it, or take it out of the folder")
+    return InputError(f"cannot read image {path}: {reason}. Repair it, or remove it from the folder")
 
 
 def open_image(path: Path) -> Image.Image:
-    """Decode an image file to RGB, upright.
+    """Decode an image file to RGB, with its EXIF orientation applied.
 
     Raises:
-        InputError: not an image, truncated, or not readable.
+        InputError: the file cannot be read, is truncated, or is not an image.
     """
     try:
         with Image.open(path) as image:
             return as_rgb(image)
-    except Exception as error:  # whatever a decoder raises
-        raise unreadable(path, error) from error
+    except Exception as error:  # decoders raise all kinds of errors
+        raise unreadable_image(path, error) from error
 
 
 class MissingSet(InputError):
-    """A set that is not there, or cannot be read for want of something.
+    """A set is not below the data root, or cannot be read because a dependency is missing.
 
     Attributes:
-        why: what is wanting, in a few words.
-        download: its name for ``clipos data download``, where that would help.
+        why: what is missing, in a few words.
+        download: name of the set for ``clipos data download``; None if it cannot be downloaded, or that would not help.
     """
 
     def __init__(self, why: str, message: str, download: str | None = None) -> None:
@@ -242,14 +264,14 @@ class MissingSet(InputError):
 
 
 def folder_images(name: str, root: Path) -> FolderSet:
-    """Every image below a folder, as an OOD set.
+    """All images below a folder, as an OOD set.
 
     Raises:
-        MissingSet: no such folder.
-        InputError: no image in it.
+        MissingSet: the folder does not exist.
+        InputError: it contains no image.
     """
     if not root.is_dir():
-        advice = "give an existing one, or set --data.root (or $CLIPOS_DATA)"
+        advice = "use an existing one, or set --data.root (or $CLIPOS_DATA)"
         raise MissingSet(f"no folder {root}", f"set {name!r}: no folder {root}; {advice}")
     keys = list_images(root)
     if not keys:
@@ -258,25 +280,25 @@ def folder_images(name: str, root: Path) -> FolderSet:
 
 
 def class_folders(root: Path) -> list[str]:
-    """Names of the sub-folders, sorted: the classes."""
+    """Names of the sub-folders (the classes), sorted; hidden ones are skipped."""
     return sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
 def labelled_folder(name: str, root: Path, classes: Sequence[str], only: bool = False) -> FolderSet:
-    """Images below ``root/<class>/`` with their class index.
+    """The images below ``root/<class>/``, labelled with the index of their class.
 
     Args:
-        name: as it stands in reports.
-        root: the folder of class folders.
-        classes: their names.
-        only: other class folders are left out; else they are an error.
+        name: name of the set in reports.
+        root: folder that contains the class folders.
+        classes: names of the class folders, in label order.
+        only: ignore other class folders; otherwise they are an error.
 
     Raises:
-        InputError: a class folder that is not among ``classes``.
+        InputError: there is a class folder that is not in ``classes``, and ``only`` is False.
     """
-    strange = [] if only else sorted(set(class_folders(root)) - set(classes))
-    if strange:
-        raise InputError(f"{root} has class folders that train/ has not: {', '.join(strange[:5])}. Remove or add them")
+    unknown = [] if only else sorted(set(class_folders(root)) - set(classes))
+    if unknown:
+        raise InputError(f"{root} has class folders that train/ lacks: {', '.join(unknown[:5])}. Remove or add them")
     index = {c: i for i, c in enumerate(classes)}
     keys = sorted(f"{c}/{key}" for c in classes for key in list_images(root / c))
     labels = np.array([index[k.split("/", 1)[0]] for k in keys], dtype=np.int64)

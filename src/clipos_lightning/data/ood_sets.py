@@ -1,6 +1,5 @@
-"""Readers of the out-of-distribution sets that are known by name."""
+"""Readers of the named out-of-distribution sets; ``data/benchmarks.py`` lists them by name."""
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -10,91 +9,93 @@ from ..errors import InputError
 from .arrays import UNREADABLE, read_svhn
 from .cache import cached_arrays
 from .classnames import packaged_lines
-from .id_sets import Request, broken, missing, read_cifar_split
-from .image_sets import ArraySet, FolderSet, ImageSet, MissingSet, SceneSet, TorchvisionSet, folder_images
+from .id_sets import Request, broken_set, missing_set, read_cifar_split
+from .image_sets import ArraySet, FolderSet, ImageSet, SceneSet, TorchvisionSet, folder_images
 from .sources import SOURCES
 
 SCENE_OOD_COUNT = 600
 
 
-def scene_kind(kind: str, asked: Request) -> ImageSet:
-    """An OOD set of the embedded pictures, from the report stream."""
+def ood_scenes(kind: str, request: Request) -> ImageSet:
+    """One of the OOD kinds of ``scenes``, from the report stream: 600 images, the same in every run."""
     return SceneSet(kind, "report", 0, SCENE_OOD_COUNT)
 
 
-def folder(name: str, asked: Request) -> FolderSet:
-    """Every image of a set that unpacks into one folder."""
-    path = asked.root / SOURCES[name].holds[0]
+def ood_folder(name: str, request: Request) -> FolderSet:
+    """All images of a set that is a single folder.
+
+    Raises:
+        MissingSet: the folder is not below the root.
+        InputError: it contains no image.
+    """
+    path = request.root / SOURCES[name].image_paths[0]
     if not path.is_dir():
-        raise missing(name, asked.root)
+        raise missing_set(name, request.root)
     return folder_images(name, path)
 
 
-def tiny_imagenet(asked: Request) -> FolderSet:
-    """Tiny-ImageNet's 10,000 validation images, whether they lie in ``val/images`` or in folders by class."""
-    if not (asked.root / "tiny-imagenet-200/val").is_dir():
-        raise missing("tiny_imagenet", asked.root)
-    return folder_images("tiny_imagenet", asked.root / "tiny-imagenet-200/val")
+def ood_tiny_imagenet(request: Request) -> FolderSet:
+    """Tiny-ImageNet's 10,000 validation images, from ``val/images`` or from class folders in ``val``."""
+    if not (request.root / "tiny-imagenet-200/val").is_dir():
+        raise missing_set("tiny_imagenet", request.root)
+    return folder_images("tiny_imagenet", request.root / "tiny-imagenet-200/val")
 
 
-def textures(asked: Request) -> ImageSet:
-    """Describable Textures (DTD), all three splits by torchvision's reader: 5,640 images."""
+def ood_textures(request: Request) -> ImageSet:
+    """Describable Textures (DTD), all three splits as torchvision reads them: 5,640 images."""
     parts: list[Any] = []
     for split in ("train", "val", "test"):
         try:
-            parts.append(torchvision.datasets.DTD(str(asked.root), split=split, download=False))
+            parts.append(torchvision.datasets.DTD(str(request.root), split=split, download=False))
         except (RuntimeError, OSError) as error:
-            raise missing("textures", asked.root) from error
+            raise missing_set("textures", request.root) from error
     files = [Path(p) for part in parts for p in part._image_files]
     return TorchvisionSet("textures", parts, [f"{p.parent.name}/{p.name}" for p in files])
 
 
-def places365(asked: Request) -> FolderSet:
-    """The 10,000 validation images of the packaged list.
+def ood_places365(request: Request) -> FolderSet:
+    """The 10,000 validation images of Places365 in the packaged list.
 
     Raises:
-        MissingSet: not there.
-        InputError: one of the list's images is not there.
+        MissingSet: the set is not below the root.
+        InputError: an image of the list is missing.
     """
-    path = asked.root / SOURCES["places365"].holds[0]
+    path = request.root / SOURCES["places365"].image_paths[0]
     if not path.is_dir():
-        raise missing("places365", asked.root)
+        raise missing_set("places365", request.root)
     names = places365_names()
-    lacking = sorted(set(names) - {entry.name for entry in path.iterdir()})
-    if lacking:
+    absent = sorted(set(names) - {entry.name for entry in path.iterdir()})
+    if absent:
         raise InputError(
-            f"{path} lacks {len(lacking):,} of the {len(names):,} images of the list, {lacking[0]} for one: remove it "
-            f"and run clipos data download places365 --root {asked.root}"
+            f"{path} lacks {len(absent):,} of the {len(names):,} images of the list, for example {absent[0]}: remove "
+            f"it and run clipos data download places365 --root {request.root}"
         )
     return FolderSet("places365", path, names)
 
 
 def places365_names() -> list[str]:
-    """File names of the 10,000 images; the packaged file says how they were drawn."""
+    """File names of the 10,000 images; the packaged list says how they were drawn."""
     numbers = " ".join(packaged_lines("places365_10000.txt")).split()
     return [f"Places365_val_{int(number):08d}.jpg" for number in numbers]
 
 
-def svhn(asked: Request) -> ArraySet:
+def ood_svhn(request: Request) -> ArraySet:
     """SVHN's test split.
 
     Raises:
-        MissingSet: not there, or no scipy to read it with.
+        MissingSet: not there.
         InputError: not such a file.
     """
-    path = asked.root / SOURCES["svhn"].holds[0]
+    path = request.root / SOURCES["svhn"].image_paths[0]
     if not path.is_file():
-        raise missing("svhn", asked.root)
-    if importlib.util.find_spec("scipy") is None:
-        advice = "reading it takes scipy: pip install 'clipos-lightning[svhn]'"
-        raise MissingSet(advice, f"OOD set 'svhn': {advice}, or leave it out of --data.ood_sets")
+        raise missing_set("svhn", request.root)
     try:
-        images, _ = cached_arrays(asked.kept, [path], lambda: read_svhn(path))
+        images, _ = cached_arrays(request.cache_root, [path], lambda: read_svhn(path))
     except UNREADABLE as error:
-        raise broken("svhn", path, error) from error
+        raise broken_set("svhn", path, error) from error
     return ArraySet("svhn", images, None)
 
 
-def cifar_test(name: str, asked: Request) -> ArraySet:
-    """The test split of CIFAR-10 or CIFAR-100, without its labels."""
-    return ArraySet(name, read_cifar_split(name, asked, "test")[0], None)
+def ood_cifar(name: str, request: Request) -> ArraySet:
+    """The test split of CIFAR-10 or CIFAR-100, without labels."""
+    return ArraySet(name, read_cifar_split(name, request, "test")[0], None)

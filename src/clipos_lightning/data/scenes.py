@@ -1,15 +1,15 @@
-"""The embedded data set `scenes`: small pictures of one object on a textured background, with the object's true mask.
+"""The embedded data set ``scenes``: small images of one object on a textured background, with ground-truth masks.
 
-Nothing is stored: every picture is a pure function of (kind, stream, seed, index). MicroCLIP was trained on pictures of
-the twenty shapes `ID_SHAPES + SEEN_SHAPES`, of the eight `COLORS` and the eight `BACKGROUNDS`, drawn by the rules of
-this file; it has never seen `NEW_SHAPES`, `NEW_TEXTURES`, letters or pure noise. Ten shapes are the ID classes, the
-other kinds are the OOD sets:
+Nothing is stored: every image is a pure function of (kind, stream, seed, index). MicroCLIP was trained on images of the
+twenty shapes ``ID_SHAPES + SEEN_SHAPES`` in the eight ``COLORS`` on the eight ``BACKGROUNDS``, rendered by this module;
+``NEW_SHAPES``, ``NEW_TEXTURES``, letters and pure noise were not part of its training. Ten shapes are the ID classes,
+the other kinds are the OOD sets:
 
-    kind          picture                                               object's mask
-    id            one of the ten ID shapes, the label is index % 10     yes
-    seen_shapes   one of the ten other shapes that MicroCLIP knows      yes
-    new_shapes    a shape that it has never seen                        yes
-    texture       a background alone, of a seen or an unseen pattern    zeros
+    kind          image                                                 object mask
+    id            one of the ten ID shapes; the label is index % 10     yes
+    seen_shapes   one of the other ten shapes of MicroCLIP's training   yes
+    new_shapes    one of ten shapes that were not in its training       yes
+    texture       only a background, of a known or a new pattern        zeros
     noise         a mixture of per-pixel and low-frequency noise        zeros
     letters       one to three large letters on a background            zeros
 """
@@ -26,10 +26,10 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from ..types import Pixels
 from .shapes import SHAPES, Part
 
 Plane = NDArray[np.floating]
-Pixels = NDArray[np.uint8]
 
 KINDS = ("id", "seen_shapes", "new_shapes", "texture", "noise", "letters")
 STREAMS = {"train": 1, "tune": 2, "report": 3}
@@ -52,22 +52,22 @@ NEW_TEXTURES = ("waves", "ripples", "plaid", "bricks", "marble")
 
 SHAPES_OF = {"id": ID_SHAPES, "seen_shapes": SEEN_SHAPES, "new_shapes": NEW_SHAPES}
 
-SUPERSAMPLE = 3  # edges and patterns are drawn on this many times the pixels a side, then averaged
-PIXEL_NOISE = 5 / 3  # N(0, 5) on three times the pixels a side, averaged
-SIZE_RANGE = (0.28, 0.43)  # an object's half width, as a share of the picture's side
+SUPERSAMPLE = 3  # edges and patterns are rendered at this multiple of the image's side, then averaged
+PIXEL_NOISE = 5 / 3  # standard deviation: that of N(0, 5) at three times the image's side, averaged
+SIZE_RANGE = (0.28, 0.43)  # half width of an object, relative to the image's side
 MAX_TILT = 0.35  # radians
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture, where its object is, and what it shows.
+    """A rendered image with its ground truth.
 
     Attributes:
-        image: (size, size, 3) uint8, RGB.
-        mask: (size, size) float32 in [0, 1], the share of each pixel that the object covers; zeros without an object.
-        shape: the object's name, "" without an object.
-        color: the object's colour, a key of `COLORS`, "" without an object.
-        background: the name of the pattern behind the object, one of `BACKGROUNDS`, "" without an object.
+        image: RGB, uint8 (size, size, 3).
+        mask: fraction of each pixel that the object covers, float32 (size, size) in [0, 1]; zeros without an object.
+        shape: name of the object's shape; "" without an object.
+        color: colour of the object, a key of ``COLORS``; "" without an object.
+        background: pattern behind the object, one of ``BACKGROUNDS``; "" without an object.
     """
 
     image: Pixels
@@ -79,7 +79,7 @@ class Scene:
 
 # ---------------------------------------------------------------------------------------------- backgrounds
 
-# A pattern maps the phases a, b (radians along two turned axes, (n, n) each) to the second colour's share, in [0, 1].
+# A pattern maps the phases a, b (radians along two rotated axes, (n, n)) to the weight of the second colour in [0, 1].
 Pattern = Callable[[Generator, Plane, Plane], NDArray[Any]]
 
 
@@ -114,7 +114,7 @@ PATTERNS: dict[str, Pattern] = {
 
 
 def _pattern(rng: Generator, name: str, n: int) -> Plane:
-    """The pattern `name`, of random angle, frequency and phase: (n, n), the second colour's share."""
+    """A pattern of random angle, frequency and phase: the weight of the second colour (n, n)."""
     x, y = _axes(n)
     frequency = 2 * pi * rng.integers(3, 8)
     phase, angle = rng.random() * 2 * pi, rng.random() * pi
@@ -132,27 +132,31 @@ def _axes(n: int) -> tuple[Plane, Plane]:
 
 def _upsample(coarse: NDArray[np.float64], n: int) -> Plane:
     """(h, w) or (h, w, 3) values in [0, 1], bicubic to (n, n) or (n, n, 3)."""
-    picture = Image.fromarray((coarse * 255).astype(np.uint8)).resize((n, n), Image.Resampling.BICUBIC)
-    return np.asarray(picture, dtype=np.float32) / 255
+    image = Image.fromarray((coarse * 255).astype(np.uint8)).resize((n, n), Image.Resampling.BICUBIC)
+    return np.asarray(image, dtype=np.float32) / 255
 
 
-# ------------------------------------------------------------------------------------------------- pictures
+# --------------------------------------------------------------------------------------------------- images
 
 
 def render_scene(rng: Generator, shape: str | None = None, *, size: int = 32, supersample: int = SUPERSAMPLE) -> Scene:
-    """Draw one object of a random colour, size, place and tilt on a random background.
+    """Render one object of random colour, size, position and rotation on a random background.
 
     Args:
-        rng: where every choice comes from.
-        shape: a key of `SHAPES`; None draws one of the twenty that MicroCLIP was trained on.
-        size: the picture's side in pixels.
-        supersample: edges and patterns are drawn on this many times the pixels a side, then averaged.
+        rng: generator of all random choices.
+        shape: a key of ``SHAPES``; None: one of the twenty that MicroCLIP was trained on, at random.
+        size: side of the image in pixels.
+        supersample: edges and patterns are rendered at this multiple of ``size``, then averaged.
 
     Returns:
-        The scene, its image (size, size, 3) and mask (size, size).
+        The scene, with an image (size, size, 3) and a mask (size, size).
 
     Raises:
-        ValueError: for an unknown shape, or a size or supersampling below 1.
+        ValueError: the shape is unknown, or ``size`` or ``supersample`` is below 1.
+
+    >>> scene = render_scene(np.random.default_rng(0), "star")
+    >>> scene.image.shape, scene.color, scene.background
+    ((32, 32, 3), 'white', 'gradient')
     """
     if size < 1 or supersample < 1:
         raise ValueError(f"size and supersample must be at least 1, not {size} and {supersample}")
@@ -167,46 +171,50 @@ def render_scene(rng: Generator, shape: str | None = None, *, size: int = 32, su
 
 
 def render_texture(rng: Generator, size: int = 32) -> Pixels:
-    """A background without an object, of `BACKGROUNDS` or `NEW_TEXTURES`: (size, size, 3) uint8."""
+    """Render a background of ``BACKGROUNDS`` or ``NEW_TEXTURES`` without an object: uint8 (size, size, 3)."""
     pattern = _pattern(rng, _pick(rng, BACKGROUNDS + NEW_TEXTURES), SUPERSAMPLE * size)
     return _compose(rng, pattern, np.zeros_like(pattern), "white", size)
 
 
 def render_noise(rng: Generator, size: int = 32) -> Pixels:
-    """A random mixture of per-pixel noise and smooth noise, coloured or grey: (size, size, 3) uint8."""
+    """Render a random mixture of per-pixel and smooth noise, in colour or grey: uint8 (size, size, 3)."""
     channels = 3 if rng.random() < 0.7 else 1
     cells = int(rng.integers(2, max(3, size // 2)))
     smooth = _upsample(rng.random((cells, cells, 3)), size)[..., :channels] - 0.5
     fine = rng.random((size, size, channels), dtype=np.float32) - 0.5
-    share, contrast = rng.random(), rng.uniform(80, 255)
-    image = rng.uniform(90, 165) + contrast * (share * smooth + (1 - share) * fine)
+    weight, contrast = rng.random(), rng.uniform(80, 255)
+    image = rng.uniform(90, 165) + contrast * (weight * smooth + (1 - weight) * fine)
     return _to_uint8(np.broadcast_to(image, (size, size, 3)))
 
 
 def render_letters(rng: Generator, size: int = 32) -> Pixels:
-    """One to three large letters of one colour on a background: (size, size, 3) uint8."""
+    """Render one to three large letters of one colour on a background: uint8 (size, size, 3)."""
     color, n = _pick(rng, tuple(COLORS)), SUPERSAMPLE * size
     return _compose(rng, _pattern(rng, _pick(rng, BACKGROUNDS), n), _draw_letters(rng, n), color, size)
 
 
 def render(kind: str, stream: str, seed: int, index: int, *, size: int = 32) -> Scene:
-    """Picture `index` of a kind: a pure function of its arguments.
+    """Render image ``index`` of a kind: a pure function of its arguments.
 
-    The streams share no picture. Shapes cycle with the index, so that classes are balanced: the label of an ID picture
-    is `index % len(ID_SHAPES)`. The report stream is meant to be the same for every run: pass it seed 0.
+    Different streams have no image in common. Shapes cycle with the index, so that classes are balanced: the label of
+    an ID image is ``index % len(ID_SHAPES)``. The report stream is the same in every run: use seed 0 for it.
 
     Args:
-        kind: one of `KINDS`.
-        stream: one of `STREAMS`: "train", "tune" or "report".
+        kind: one of ``KINDS``.
+        stream: a key of ``STREAMS``: "train", "tune" or "report".
         seed: at least 0.
-        index: at least 0; any number of pictures may be drawn.
-        size: the picture's side in pixels.
+        index: at least 0, without an upper limit.
+        size: side of the image in pixels.
 
     Returns:
-        The scene; without an object its mask is zeros, its shape and colour "".
+        The scene; without an object its mask is zeros, and its shape and colour are "".
 
     Raises:
-        ValueError: for an unknown kind or stream, or a negative seed or index.
+        ValueError: the kind or stream is unknown, or the seed or index is negative.
+
+    >>> scene = render("id", "report", seed=0, index=3)
+    >>> scene.shape, scene.image.shape, scene.mask.shape
+    ('star', (32, 32, 3), (32, 32))
     """
     if kind not in KINDS or stream not in STREAMS:
         raise ValueError(f"no scenes {kind!r} of stream {stream!r}; kinds: {', '.join(KINDS)}; {', '.join(STREAMS)}")
@@ -223,7 +231,7 @@ def _pick(rng: Generator, names: Sequence[str]) -> str:
 
 
 def _draw_shape(rng: Generator, parts: Sequence[Part], n: int) -> Plane:
-    """The object at a random size, place and tilt: (n, n), 1 where it is, else 0."""
+    """The object at a random size, position and rotation: (n, n), 1 inside, 0 outside."""
     half = n * rng.uniform(*SIZE_RANGE)
     margin = 0.98 * half
     x, y = rng.uniform(margin, n - margin, 2)
@@ -237,7 +245,7 @@ def _draw_shape(rng: Generator, parts: Sequence[Part], n: int) -> Plane:
 
 
 def _draw_letters(rng: Generator, n: int) -> Plane:
-    """One to three capital letters side by side, at a random height and tilt: (n, n) in [0, 1]."""
+    """One to three capital letters in a row, at a random height and rotation: (n, n) in [0, 1]."""
     canvas = Image.new("L", (n, n))
     pen = ImageDraw.Draw(canvas)
     count = int(rng.integers(1, 4))
@@ -246,33 +254,33 @@ def _draw_letters(rng: Generator, n: int) -> Plane:
         font = _font(max(1, round(em * rng.choice((0.8, 0.9, 1.0)))))
         x, y = n * ((i + 0.5) / count + rng.uniform(-0.04, 0.04)), n * rng.uniform(0.4, 0.6)
         pen.text((x, y), _pick(rng, ascii_uppercase), fill=255, font=font, anchor="mm", stroke_width=n // 48)
-    turned = canvas.rotate(float(rng.uniform(-20, 20)), Image.Resampling.BILINEAR)
-    return np.asarray(turned, dtype=np.float32) / 255
+    rotated = canvas.rotate(float(rng.uniform(-20, 20)), Image.Resampling.BILINEAR)
+    return np.asarray(rotated, dtype=np.float32) / 255
 
 
 @lru_cache(maxsize=32)
 def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    """Pillow's own font, `size` pixels high."""
+    """Pillow's default font, ``size`` pixels high."""
     return ImageFont.load_default(size)
 
 
 def _compose(rng: Generator, pattern: Plane, cover: Plane, color: str, size: int) -> Pixels:
-    """Lay the object over a background of two random colours, shade it and add noise: (size, size, 3) uint8.
+    """Put an object on a background of two random colours, shade it and add noise: uint8 (size, size, 3).
 
-    Colours are affine in `pattern` and `cover` (n, n each), so these are averaged down first: one plane, not three.
+    Colours are affine in ``pattern`` and ``cover`` (n, n), so these are downsampled first: one plane instead of three.
     """
     first = rng.integers(40, 216, 3)
     second = np.clip(first + rng.choice((-1, 1), 3) * rng.integers(25, 80, 3), 0, 255)
     ink = np.array(COLORS[color]) * rng.uniform(0.8, 1.1) + rng.normal(0, 8, 3)
     shade = 1 + 0.18 * (_axes(size)[1][..., None] - 0.5)
-    share = _reduce(pattern * (1 - cover), size)[..., None]
+    weight = _reduce(pattern * (1 - cover), size)[..., None]
     covered = _reduce(cover, size)[..., None]
-    picture = first * (1 - covered) + (second - first) * share + ink * shade * covered
-    return _to_uint8(picture + PIXEL_NOISE * rng.standard_normal(picture.shape, dtype=np.float32))
+    image = first * (1 - covered) + (second - first) * weight + ink * shade * covered
+    return _to_uint8(image + PIXEL_NOISE * rng.standard_normal(image.shape, dtype=np.float32))
 
 
 def _reduce(plane: Plane, size: int) -> NDArray[np.float32]:
-    """Average the blocks of an (n, n) plane, n a multiple of `size`: (size, size)."""
+    """Downsample a plane (n, n) by averaging blocks, n a multiple of ``size``: (size, size)."""
     k = len(plane) // size
     return np.asarray(plane.reshape(size, k, size, k).mean((1, 3)), dtype=np.float32)
 

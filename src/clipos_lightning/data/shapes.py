@@ -1,7 +1,7 @@
-"""The shapes of the embedded pictures, as polygons.
+"""The shapes of the embedded ``scenes``, as polygons.
 
-A shape is a tuple of `Part`s, polygons that add or take away, in object coordinates: x to the right, y downwards, the
-object roughly inside the unit circle.
+A shape is a tuple of ``Part``: polygons that are filled or erased in order. Coordinates: x to the right, y downwards;
+the object is roughly inside the unit circle.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ Point = tuple[float, float]
 
 
 class Part(NamedTuple):
-    """A polygon in object coordinates that adds to the object (`ink`), or takes away from it."""
+    """A polygon in object coordinates that is added to the object (``ink``) or erased from it."""
 
     points: Sequence[Point]
     ink: bool = True
@@ -38,7 +38,7 @@ def _box(left: float, top: float, right: float, bottom: float) -> Part:
 
 
 def _line(points: Sequence[Point], width: float) -> tuple[Part, ...]:
-    """A stroke with round joints: a bar along each segment and a disc on each inner point."""
+    """A stroke with round joints: a bar along each segment and a disc at each inner point."""
     bars = []
     for (x0, y0), (x1, y1) in pairwise(points):
         scale = width / 2 / hypot(x1 - x0, y1 - y0)

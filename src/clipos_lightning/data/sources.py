@@ -1,23 +1,23 @@
-"""Where each data set comes from: files, checksums, counts, licences. What is not known for certain is None."""
+"""Download metadata of the data sets: files, checksums, counts, licences. Unknown values are None."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-KRIZ = "https://www.cs.toronto.edu/~kriz"
+CIFAR_SITE = "https://www.cs.toronto.edu/~kriz"
 PLACES365 = "http://data.csail.mit.edu/places/places365"
 
 
 @dataclass(frozen=True)
 class File:
-    """A file to fetch, and where it goes.
+    """A file to download.
 
     Attributes:
-        name: the file's own name.
-        url: where it is fetched; None: it cannot be fetched by a program.
-        md5: its checksum; None: not known for certain, so not checked.
-        size: in bytes; None: not known for certain.
-        folder: below the data root; the file goes there, and is unpacked there.
-        parts: what unpacking leaves in the folder; none: the file itself is the data.
+        name: file name.
+        url: its address; None if it cannot be downloaded by a program.
+        md5: MD5 as hexadecimal; None if unknown: not verified.
+        size: in bytes; None if unknown.
+        folder: folder below the data root to which the file is downloaded, and in which it is unpacked.
+        parts: files and folders that unpacking creates in ``folder``; empty: the file itself is the data.
     """
 
     name: str
@@ -28,11 +28,11 @@ class File:
     parts: tuple[str, ...] = ()
 
     def path(self, root: Path) -> Path:
-        """Where the file goes."""
+        """Path of the downloaded file."""
         return root / self.folder / self.name
 
-    def there(self, root: Path) -> bool:
-        """What it brings is there (not whether it is whole: ``clipos data verify`` reads it)."""
+    def is_present(self, root: Path) -> bool:
+        """Whether its data exist below the root; ``clipos data verify`` checks whether they are complete."""
         return all((root / self.folder / part).exists() for part in self.parts or (self.name,))
 
 
@@ -41,95 +41,96 @@ class Source:
     """A data set.
 
     Attributes:
-        title: its name in the literature.
-        files: what is fetched.
-        holds: paths of its images below the data root: folders, CIFAR's batches, or one file.
-        images: how many there are, over all of ``holds``.
-        licence: in a line.
-        home: its page.
-        paper: who made it.
-        kind: how ``holds`` is read: folder, cifar, mat, npz.
-        note: what a user of its numbers should know.
-        by_hand: how to obtain it, where it cannot be fetched.
+        title: name in the literature.
+        files: the files to download.
+        image_paths: where the images are, below the data root: folders, CIFAR's batches, or one file.
+        images: number of images in ``image_paths``.
+        licence: one line.
+        home: address of its web page.
+        paper: the publication to cite.
+        kind: format of ``image_paths``: folder, cifar, mat or npz.
+        note: what to know before comparing numbers.
+        manual_steps: how to obtain it if it cannot be downloaded; ``{root}`` stands for the data root.
     """
 
     title: str
     files: tuple[File, ...]
-    holds: tuple[str, ...]
+    image_paths: tuple[str, ...]
     images: int
     licence: str
     home: str
     paper: str
     kind: str = "folder"
     note: str = ""
-    by_hand: str = ""
+    manual_steps: str = ""
 
     @property
     def size(self) -> int | None:
-        """Bytes to fetch; None where one file's is not known."""
+        """Bytes to download; None if the size of a file is unknown."""
         sizes = [file.size for file in self.files if file.size is not None]
         return sum(sizes) if len(sizes) == len(self.files) else None
 
     @property
-    def made(self) -> list[str]:
-        """What its files bring, as paths below the data root."""
+    def created_paths(self) -> list[str]:
+        """Paths below the data root that downloading and unpacking create."""
         return [(Path(file.folder) / part).as_posix() for file in self.files for part in file.parts or (file.name,)]
 
     @property
     def fetchable(self) -> bool:
-        """Every file has an address."""
+        """Whether all files can be downloaded."""
         return all(file.url for file in self.files)
 
     def state(self, root: Path) -> str:
-        """``yes``, ``partly`` or ``no``: whether it stands below the root."""
-        found = [(root / path).exists() for path in self.holds]
+        """Whether the set exists below the root: ``yes``, ``partly`` or ``no``."""
+        found = [(root / path).exists() for path in self.image_paths]
         begun = any(found) or any(file.path(root).exists() for file in self.files)
         return "yes" if all(found) else "partly" if begun else "no"
 
 
-RESEARCH = "non-commercial research and education only (its terms of access)"
+LSUN = "LSUN (Yu et al. 2015)"
+RESEARCH_ONLY = "non-commercial research and education only (its terms of access)"
 ID_LIKE = "Contains ID-like images: objects of ImageNet's classes (Bitterwolf et al. 2023, arXiv:2306.00826)."
 
 
 def cifar_source(classes: int, md5: str, size: int, folder: str, batches: tuple[str, ...], note: str) -> Source:
-    """CIFAR-10 or CIFAR-100, as its authors' python batches."""
+    """CIFAR-10 or CIFAR-100, as the pickled batches of its authors."""
     file = f"cifar-{classes}-python.tar.gz"
     return Source(
         title=f"CIFAR-{classes}",
-        files=(File(name=file, url=f"{KRIZ}/{file}", md5=md5, size=size, parts=(folder,)),),
-        holds=tuple(f"{folder}/{batch}" for batch in batches),
+        files=(File(name=file, url=f"{CIFAR_SITE}/{file}", md5=md5, size=size, parts=(folder,)),),
+        image_paths=tuple(f"{folder}/{batch}" for batch in batches),
         images=60_000,
         licence="none stated by its authors",
-        home=f"{KRIZ}/cifar.html",
+        home=f"{CIFAR_SITE}/cifar.html",
         paper="Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images",
         kind="cifar",
         note=f"32 px; 50,000 for training, 10,000 for testing. {note}",
     )
 
 
-def odin(title: str, name: str, dropbox: str, md5: str, images: int, origin: str, note: str) -> Source:
-    """One of the sets that ODIN's authors published."""
+def odin_source(title: str, name: str, dropbox: str, md5: str, images: int, note: str, origin: str = LSUN) -> Source:
+    """An OOD set published with ODIN."""
     file = f"{name}.tar.gz"
     return Source(
         title=title,
         files=(File(name=file, url=f"https://www.dropbox.com/s/{dropbox}/{file}?dl=1", md5=md5, parts=(name,)),),
-        holds=(name,),
+        image_paths=(name,),
         images=images,
-        licence=f"none stated for the archive; pictures from {origin}",
+        licence=f"none stated for the archive; images from {origin}",
         home="https://github.com/facebookresearch/odin",
         paper="as an OOD set: Liang et al. 2018, arXiv:1706.02690 (ODIN)",
         note=note,
     )
 
 
-def mos(title: str, name: str, md5: str, licence: str, note: str) -> Source:
-    """One of the subsets that MOS's authors drew as OOD sets for ImageNet-1k."""
+def mos_source(title: str, name: str, md5: str, note: str, licence: str = "none stated for the subset") -> Source:
+    """A subset of a larger set that MOS selected as OOD set for ImageNet-1k."""
     file = f"{name}.tar.gz"
     url = f"http://pages.cs.wisc.edu/~huangrui/imagenet_ood_dataset/{file}"
     return Source(
         title=title,
         files=(File(name=file, url=url, md5=md5, parts=(name,)),),
-        holds=(name,),
+        image_paths=(name,),
         images=10_000,
         licence=licence,
         home="https://github.com/deeplearning-wisc/large_scale_ood",
@@ -145,7 +146,7 @@ SOURCES: dict[str, Source] = {
         size=170_498_071,
         folder="cifar-10-batches-py",
         batches=("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"),
-        note="As OOD set of CIFAR-100: near.",
+        note="Near OOD for CIFAR-100.",
     ),
     "cifar100": cifar_source(
         classes=100,
@@ -153,7 +154,7 @@ SOURCES: dict[str, Source] = {
         size=169_001_437,
         folder="cifar-100-python",
         batches=("train", "test"),
-        note="As OOD set of CIFAR-10: near (pickup truck, wolf, …).",
+        note="Near OOD for CIFAR-10 (pickup truck, wolf, …).",
     ),
     "textures": Source(
         title="Textures (DTD)",
@@ -167,7 +168,7 @@ SOURCES: dict[str, Source] = {
                 parts=("dtd",),
             ),
         ),
-        holds=("dtd/dtd/images",),
+        image_paths=("dtd/dtd/images",),
         images=5_640,
         licence="for research purposes (its page)",
         home="https://www.robots.ox.ac.uk/~vgg/data/dtd/",
@@ -185,13 +186,13 @@ SOURCES: dict[str, Source] = {
                 folder="svhn",
             ),
         ),
-        holds=("svhn/test_32x32.mat",),
+        image_paths=("svhn/test_32x32.mat",),
         images=26_032,
         licence="non-commercial use only (its page)",
         home="http://ufldl.stanford.edu/housenumbers/",
         paper="Netzer et al. 2011, Reading Digits in Natural Images with Unsupervised Feature Learning",
         kind="mat",
-        note="32 px. A MATLAB file: reading it takes scipy, the extra `svhn`.",
+        note="32 px. A MATLAB file.",
     ),
     "places365": Source(
         title="Places365, validation, 256 px",
@@ -211,61 +212,47 @@ SOURCES: dict[str, Source] = {
                 parts=("places365_val.txt", "categories_places365.txt"),
             ),
         ),
-        holds=("places365/val_256",),
+        image_paths=("places365/val_256",),
         images=36_500,
-        licence=RESEARCH,
+        licence=RESEARCH_ONLY,
         home="http://places2.csail.mit.edu/",
         paper="Zhou et al. 2017, Places: A 10 Million Image Database for Scene Recognition",
-        note="The literature draws 10,000 of it, unpublished. Contains ID-like images: cars, ships, animals.",
+        note="The literature uses an unpublished selection of 10,000. Contains ID-like images: cars, ships, animals.",
     ),
-    "lsun_crop": odin(
+    "lsun_crop": odin_source(
         title="LSUN-Crop",
         name="LSUN",
         dropbox="fhtsw1m3qxlwj6h",
         md5="458a0a0ab8e5f1cb4516d7400568e460",
         images=10_000,
-        origin="LSUN (Yu et al. 2015)",
         note="Random crops of LSUN's test scenes.",
     ),
-    "lsun_resize": odin(
+    "lsun_resize": odin_source(
         title="LSUN-Resize",
         name="LSUN_resize",
         dropbox="moqh2wh8696c3yl",
         md5="278b7b31c8cb7e804a1465a8ce03a2dc",
         images=10_000,
-        origin="LSUN (Yu et al. 2015)",
         note="Scaled down to 32 px with artefacts that make it an easy OOD set (Tack et al. 2020, arXiv:2007.08176).",
     ),
-    "isun": odin(
+    "isun": odin_source(
         title="iSUN",
         name="iSUN",
         dropbox="ssz7qxfqae0cca5",
         md5="be77b0f2c26fda898afac5f99645ee70",
         images=8_925,
-        origin="SUN, iSUN's choice (Xu et al. 2015, arXiv:1504.06755)",
-        note="Scenes scaled down to 32 px, as LSUN-Resize's.",
+        origin="SUN, selected by iSUN (Xu et al. 2015, arXiv:1504.06755)",
+        note="Scenes scaled down to 32 px, like LSUN-Resize.",
     ),
-    "inaturalist": mos(
+    "inaturalist": mos_source(
         title="iNaturalist (MOS)",
         name="iNaturalist",
         md5="5be6ea8aa027d7b631916427b32cb335",
-        licence="none stated for the subset; each photograph has its owner's",
-        note="Plants of 110 kinds that ImageNet-1k does not have.",
+        licence="none stated for the subset; each photograph has its own",
+        note="110 plant species that are not in ImageNet-1k.",
     ),
-    "sun": mos(
-        title="SUN (MOS)",
-        name="SUN",
-        md5="8469c3ada62211477954ec1be53b12d0",
-        licence="none stated for the subset",
-        note=f"Scenes. {ID_LIKE}",
-    ),
-    "places": mos(
-        title="Places (MOS)",
-        name="Places",
-        md5="b5cb5eba2754ae2a28beea8718db699a",
-        licence="none stated for the subset",
-        note=f"Scenes. {ID_LIKE}",
-    ),
+    "sun": mos_source("SUN (MOS)", "SUN", md5="8469c3ada62211477954ec1be53b12d0", note=f"Scenes. {ID_LIKE}"),
+    "places": mos_source("Places (MOS)", "Places", md5="b5cb5eba2754ae2a28beea8718db699a", note=f"Scenes. {ID_LIKE}"),
     "tiny_imagenet": Source(
         title="Tiny-ImageNet",
         files=(
@@ -277,9 +264,9 @@ SOURCES: dict[str, Source] = {
                 parts=("tiny-imagenet-200",),
             ),
         ),
-        holds=("tiny-imagenet-200",),
+        image_paths=("tiny-imagenet-200",),
         images=120_000,
-        licence=RESEARCH,
+        licence=RESEARCH_ONLY,
         home="http://cs231n.stanford.edu/",
         paper="Le and Yang 2015, Tiny ImageNet Visual Recognition Challenge",
         note="64 px; 100,000 train, 10,000 val, 10,000 test. Shares classes with CIFAR-10 and -100: ID-like images.",
@@ -304,13 +291,13 @@ SOURCES: dict[str, Source] = {
                 parts=("val",),
             ),
         ),
-        holds=("imagenet/train", "imagenet/val"),
+        image_paths=("imagenet/train", "imagenet/val"),
         images=1_331_167,
-        licence=RESEARCH,
+        licence=RESEARCH_ONLY,
         home="https://image-net.org/challenges/LSVRC/2012/",
         paper="Russakovsky et al. 2015, arXiv:1409.0575",
-        note="1,281,167 for training, 50,000 for validation, in folders by WordNet id. ImageNet-100 is a part of it.",
-        by_hand="log in at https://image-net.org, accept its terms, put ILSVRC2012_img_train.tar, "
+        note="1,281,167 for training, 50,000 for validation, in folders by WordNet id. ImageNet-100 is a subset.",
+        manual_steps="log in at https://image-net.org, accept its terms, put ILSVRC2012_img_train.tar, "
         "ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz into {root}/imagenet, and let "
         "torchvision.datasets.ImageNet('{root}/imagenet', split) unpack them for 'train' and 'val', so that "
         "{root}/imagenet/train/n01440764/*.JPEG and {root}/imagenet/val/n01440764/*.JPEG exist",
@@ -327,12 +314,12 @@ SOURCES: dict[str, Source] = {
                 parts=("2750",),
             ),
         ),
-        holds=("eurosat/2750",),
+        image_paths=("eurosat/2750",),
         images=27_000,
-        licence="MIT; pictures: Copernicus Sentinel-2 data",
+        licence="MIT; images: Copernicus Sentinel-2 data",
         home="https://github.com/phelber/EuroSAT",
         paper="Helber et al. 2019, arXiv:1709.00029",
-        note="64 px, 10 classes of land use seen from orbit; it has no split of its own.",
+        note="64 px, 10 classes of land use in satellite images; no official split.",
     ),
     "medmnist": Source(
         title="BloodMNIST (MedMNIST v2)",
@@ -344,12 +331,12 @@ SOURCES: dict[str, Source] = {
                 folder="medmnist",
             ),
         ),
-        holds=("medmnist/bloodmnist.npz",),
+        image_paths=("medmnist/bloodmnist.npz",),
         images=17_092,
         licence="CC BY 4.0",
         home="https://medmnist.com/",
         paper="Yang et al. 2023, arXiv:2110.14795",
         kind="npz",
-        note="28 px, 8 kinds of blood cells; 11,959 train, 1,712 val, 3,421 test.",
+        note="28 px, 8 types of blood cells; 11,959 train, 1,712 val, 3,421 test.",
     ),
 }

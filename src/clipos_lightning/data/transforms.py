@@ -1,4 +1,4 @@
-"""From a picture to the model's size: CLIP's own preprocessing up to the normalisation, as uint8; augmented views."""
+"""CLIP's image preprocessing up to the normalisation, as uint8 tensors; random views for augmentation."""
 
 import hashlib
 from contextlib import suppress
@@ -13,13 +13,17 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tf
 
-VIEW_SCALE = (0.5, 1.0)  # of the picture's area that a view shows
-VIEW_RATIO = (3 / 4, 4 / 3)  # width to height
+VIEW_SCALE = (0.5, 1.0)  # area of a view's crop, relative to the image
+VIEW_RATIO = (3 / 4, 4 / 3)  # width / height of a view's crop
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """A picture as RGB, upright as its EXIF orientation says, 16-bit grey scaled down rather than clipped to white."""
-    with suppress(Exception):  # EXIF data may be broken in any way
+    """Convert an image to RGB: the EXIF orientation is applied, 16-bit grey is scaled to 8 bits (PIL would clip it).
+
+    >>> as_rgb(Image.new("L", (4, 2), 255)).getpixel((0, 0))
+    (255, 255, 255)
+    """
+    with suppress(Exception):  # broken EXIF data raises all kinds of errors
         if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
             image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
@@ -28,41 +32,69 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
 
 def to_model_size(image: Image.Image, size: int) -> Tensor:
-    """Shorter side to ``size`` (bicubic, antialiased), centre crop, RGB; uint8 (3, size, size)."""
-    return as_tensor(to_side(as_rgb(image), size))
+    """Convert an image to RGB, scale its shorter side to ``size`` (bicubic, antialiased) and crop the centre.
+
+    Args:
+        image: of any mode and size.
+        size: side of the model's input in pixels.
+
+    Returns:
+        uint8 (3, size, size).
+
+    >>> to_model_size(Image.new("L", (40, 30)), 32).shape
+    torch.Size([3, 32, 32])
+    """
+    return as_tensor(resize_and_crop(as_rgb(image), size))
 
 
-def to_side(image: Image.Image, size: int) -> Image.Image:
-    """Shorter side to ``size`` (bicubic, antialiased), centre crop."""
+def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
+    """Scale the shorter side of an image to ``size`` (bicubic, antialiased) and crop the centre: (size, size)."""
     if image.size == (size, size):
         return image
     return tf.center_crop(tf.resize(image, [size], InterpolationMode.BICUBIC), [size, size])
 
 
 def as_tensor(image: Image.Image) -> Tensor:
-    """An RGB picture as uint8 (3, H, W)."""
+    """Convert an RGB image to a uint8 tensor (3, H, W)."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
 def batch_to_model_size(images: NDArray[np.uint8], size: int) -> Tensor:
-    """Many pictures (N, H, W, 3) at once, by torch's bicubic for bytes; uint8 (N, 3, size, size).
+    """:func:`to_model_size` for many RGB images at once, with torch's bicubic interpolation of bytes.
 
-    Where PIL rounds differently a pixel is off by 1/255, by 2/255 in about one of a million (docs/data.md).
+    Pixels differ from PIL's by at most 1/255, and by 2/255 in about one of a million (docs/data.md). Images that are
+    not square are resized by PIL.
+
+    Args:
+        images: (N, H, W, 3).
+        size: side of the model's input in pixels.
+
+    Returns:
+        uint8 (N, 3, size, size).
+
+    >>> batch_to_model_size(np.zeros((2, 24, 24, 3), dtype=np.uint8), 32).shape
+    torch.Size([2, 3, 32, 32])
     """
     pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
     height, width = pixels.shape[2:]
-    if height != width:  # the crop is PIL's
+    if height != width:  # PIL crops these
         return torch.stack([to_model_size(Image.fromarray(image), size) for image in images])
     if height != size:
         pixels = F.interpolate(pixels, (size, size), mode="bicubic", antialias=True)
     return pixels.contiguous()
 
 
-def resize_where_it_is(pixels: Tensor, size: int) -> Tensor:
-    """Square pictures, uint8 (N, 3, S, S), to (N, 3, size, size) on whatever device they are.
+def resize_on_device(pixels: Tensor, size: int) -> Tensor:
+    """Resize square images on the device they are on: bicubic, antialiased, in two passes rounded to bytes, as in PIL.
 
-    Bicubic, antialiased, in PIL's two passes, each rounded to bytes: off by 1/255 in a few of 100,000 pixels of 32-px
-    pictures brought to 224 (docs/data.md).
+    Pixels differ from PIL's by 1/255 in a few of 100,000 pixels of 32-pixel images resized to 224 (docs/data.md).
+
+    Args:
+        pixels: uint8 (N, 3, S, S).
+        size: side of the model's input in pixels.
+
+    Returns:
+        uint8 (N, 3, size, size).
     """
     wide = F.interpolate(pixels.float(), (pixels.shape[2], size), mode="bicubic", antialias=True)
     wide = wide.round_().clamp_(0, 255)
@@ -70,20 +102,34 @@ def resize_where_it_is(pixels: Tensor, size: int) -> Tensor:
 
 
 def view_rng(seed: int, class_key: str, image_key: str, view: int) -> np.random.Generator:
-    """What view ``view`` of an image is drawn with: a pure function of these four, the same on every machine."""
+    """The random generator of one view of an image: a pure function of its arguments, the same on every machine.
+
+    Args:
+        seed: seed of the few-shot draw.
+        class_key: folder name of the class, or its index as text.
+        image_key: the image's path inside the class folder, or its index in the training set.
+        view: number of the view, from 1 (view 0 is the image itself).
+    """
     digest = hashlib.sha256(f"{seed}/{class_key}/{image_key}/{view}".encode("utf-8", "surrogateescape")).digest()
     return np.random.default_rng(int.from_bytes(digest, "big"))
 
 
 def view(image: Image.Image, size: int, rng: np.random.Generator) -> Tensor:
-    """A random crop of the picture, perhaps mirrored, at the model's size; uint8 (3, size, size).
+    """A random view: a crop, mirrored with probability 1/2, resized to the model's input.
 
-    The crop shows 50-100 % of the area at a ratio of 3/4-4/3, cut to the picture where it would be wider or higher.
+    The crop has 50-100 % of the image's area and an aspect ratio of 3/4-4/3; it is limited to the image where it would
+    be wider or higher.
 
     Args:
-        image: the picture.
-        size: the model's.
-        rng: of :func:`view_rng`; five numbers are drawn.
+        image: of any mode and size.
+        size: side of the model's input in pixels.
+        rng: from :func:`view_rng`; five numbers are drawn.
+
+    Returns:
+        uint8 (3, size, size).
+
+    >>> view(Image.new("RGB", (40, 30)), 32, view_rng(1, "cat", "0.png", 1)).shape
+    torch.Size([3, 32, 32])
     """
     image = as_rgb(image)
     area, shape, left, top, mirror = rng.random(5).tolist()
@@ -92,12 +138,12 @@ def view(image: Image.Image, size: int, rng: np.random.Generator) -> Tensor:
     width = max(1, min(image.width, round(sqrt(area * ratio))))
     height = max(1, min(image.height, round(sqrt(area / ratio))))
     x, y = round(left * (image.width - width)), round(top * (image.height - height))
-    seen = image.crop((x, y, x + width, y + height)).resize((size, size), Image.Resampling.BICUBIC)
-    return as_tensor(seen.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirror < 0.5 else seen)
+    crop = image.crop((x, y, x + width, y + height)).resize((size, size), Image.Resampling.BICUBIC)
+    return as_tensor(crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirror < 0.5 else crop)
 
 
 def mask_to_model_size(mask: NDArray[np.float32], size: int) -> Tensor:
-    """A true object mask (H, W) in [0, 1] as :func:`to_model_size` brings its image there; (size, size)."""
+    """Resize and crop a ground-truth mask (H, W) in [0, 1] as :func:`to_model_size` does its image: (size, size)."""
     tensor = torch.from_numpy(mask)[None]
     if mask.shape != (size, size):
         tensor = tf.center_crop(tf.resize(tensor, [size], InterpolationMode.BILINEAR, antialias=True), [size, size])

@@ -16,11 +16,11 @@ from ..data.image_sets import open_image
 from ..data.transforms import to_model_size
 from ..errors import InputError
 from ..evaluation.heads import Head
-from ..evaluation.results import MAP_PATHS
 from ..evaluation.scores import ScoreOptions, find_score
 from ..method.mask import MaskOptions
-from ..training.checkpoint import known_options, read_checkpoint, refuse_imports, shorten_value
-from ..types import Explanation, ImageFeatures, Images
+from ..training.checkpoint import known_options, read_checkpoint, refuse_imports
+from ..training.record import DetectorRecord, check_identity
+from ..types import ClassMaps, ImageFeatures, Images
 from .file import read_artefact, write_artefact
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ class Detector:
         temperature: T of the probabilities.
         calibration: how threshold and temperature were found, as plain data; empty: not calibrated.
         pretrained: the backbone's weights, a tag or a file; None: its own.
+        class_wordings: names and templates of each class where they were given; None: one name each.
 
     Example:
         >>> from clipos_lightning import ClipOS, ContextOptions
@@ -98,15 +99,16 @@ class Detector:
     temperature: float = 1.0
     calibration: dict[str, Any] = field(default_factory=dict)
     pretrained: str | None = None
+    class_wordings: list[dict[str, list[str]]] | None = None
 
     # ---- from and to files
 
     @classmethod
     def of(cls, module: "ClipOS") -> "Detector":
         """The detector that a module is at this moment: the learned prompts, or the zero-shot ones before training."""
-        with torch.no_grad():
-            head = module.head("", module.text, module.class_text, [module.score])
-        return cls(module.backbone, head, module.class_names, pretrained=module.hparams["pretrained"])
+        record = module.record
+        head, names = module.detector_head, record.class_names
+        return cls(module.backbone, head, names, pretrained=record.pretrained, class_wordings=record.class_wordings)
 
     @classmethod
     def load(
@@ -156,11 +158,12 @@ class Detector:
             find_score(record["score"])
         weights = pretrained or record["pretrained"]
         backbone = load_backbone(record["backbone"], weights, surgery, record["image_size"])
-        check_backbone(path, backbone, record)
+        check_identity(str(path), record, {key: getattr(backbone, key) for key in ("fingerprint", "activation")})
         head = Head("", **tensors, scale=float(backbone.scale), scores=[record["score"]], surgery=surgery,
                     mask=mask, scoring=scoring)  # fmt: skip
         calibrated = {key: record[key] for key in ("threshold", "temperature", "calibration")}
-        return cls(backbone, head, record["class_names"], **calibrated, pretrained=weights)
+        names, wordings = record["class_names"], record.get("class_wordings")
+        return cls(backbone, head, names, **calibrated, pretrained=weights, class_wordings=wordings)
 
     def save(self, path: str | Path, overwrite: bool = False) -> None:
         """Write ``detector.safetensors``: prompts, options, calibration; the backbone by name and fingerprint.
@@ -168,13 +171,9 @@ class Detector:
         Raises:
             InputError: the file exists and ``overwrite`` is not set, or its folder does not exist.
         """
-        backbone, head = self.backbone, self.head
-        record: dict[str, Any] = {"backbone": backbone.name, "fingerprint": backbone.fingerprint}
-        record |= {"activation": backbone.activation, "image_size": backbone.image_size, "pretrained": self.pretrained}
-        record |= {"class_names": self.class_names, "score": self.score}
-        record |= {"surgery": asdict(head.surgery), "mask": asdict(head.mask), "scoring": asdict(head.scoring)}
-        record |= {"threshold": self.threshold, "temperature": self.temperature, "calibration": self.calibration}
-        write_artefact(path, {"text": head.text, "class_text": head.class_text}, record, overwrite)
+        calibrated = {"threshold": self.threshold, "temperature": self.temperature, "calibration": self.calibration}
+        tensors = {"text": self.head.text, "class_text": self.head.class_text}
+        write_artefact(path, tensors, asdict(self.record) | calibrated, overwrite)
 
     def to(self, device: str | torch.device) -> "Detector":
         """This detector, moved to a device; ``auto``: the GPU where there is one.
@@ -194,6 +193,11 @@ class Detector:
     # ---- deciding
 
     @property
+    def record(self) -> DetectorRecord:
+        """Which backbone, weights, classes and options it belongs to."""
+        return DetectorRecord.of(self.backbone, self.head, self.class_names, self.pretrained, self.class_wordings)
+
+    @property
     def score(self) -> str:
         """The name of the score that it decides by."""
         return self.head.scores[0]
@@ -211,13 +215,12 @@ class Detector:
         return Prediction(best.indices, best.values, scores[self.score], shares)
 
     @torch.inference_mode()
-    def maps(self, images: Images, label: int | None = None) -> tuple[Prediction, Explanation]:
+    def maps(self, images: Images, label: int | None = None) -> tuple[Prediction, ClassMaps]:
         """As :meth:`predict`, and S, S_clip and the mask for the predicted or a given class, by one forward."""
-        paths = self.head.paths | MAP_PATHS | self.head.mask.paths
-        features = self.backbone.encode_image(images.to(self.backbone.device), paths)
-        seen = self.predict_features(features)
-        labels = seen.predicted if label is None else torch.full_like(seen.predicted, label)
-        return seen, Explanation(seen.predicted, seen.probability, *self.head.maps(features, labels))
+        features = self.backbone.encode_image(images.to(self.backbone.device), self.head.map_paths)
+        found = self.predict_features(features)
+        labels = found.predicted if label is None else torch.full_like(found.predicted, label)
+        return found, self.head.maps(features, labels)
 
     def decide(self, seen: Prediction) -> list[Decision]:
         """A judgement in words."""
@@ -290,18 +293,3 @@ def open_pictures(image: ImageInput) -> Iterator[Image.Image]:
 def is_checkpoint(path: str | Path) -> bool:
     """Whether the file is a checkpoint rather than a safetensors file: by its name."""
     return Path(path).suffix != ".safetensors"
-
-
-def check_backbone(path: str | Path, backbone: FrozenClip, record: dict[str, Any]) -> None:
-    """The weights that were found are those that the detector was made with.
-
-    Raises:
-        InputError: others.
-    """
-    for key, what in (("fingerprint", "weights (their fingerprint)"), ("activation", "activation")):
-        ours = getattr(backbone, key)
-        if ours != record[key]:
-            raise InputError(
-                f"{path} was made with other {what} of {backbone.name}: {shorten_value(record[key])}, here "
-                f"{shorten_value(ours)}; give those weights (pretrained)"
-            )

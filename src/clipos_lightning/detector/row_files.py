@@ -145,7 +145,7 @@ class Done:
             return False
         key = np.uint64(self.key(path))
         place = int(np.searchsorted(self.keys, key))
-        return place < len(self.keys) and self.keys[place] == key
+        return place < len(self.keys) and bool(self.keys[place] == key)
 
 
 @dataclass

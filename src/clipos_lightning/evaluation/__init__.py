@@ -1,1 +1,1 @@
-"""Scores, metrics, thresholds and calibration."""
+"""Scores, detector heads, metrics, test tables, thresholds, validation and calibration."""

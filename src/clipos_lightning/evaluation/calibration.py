@@ -6,13 +6,14 @@ scaling is Guo et al.'s (2017, arXiv:1706.04599).
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch.nn.functional as F
 from jaxtyping import Float
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import betaincinv
 from torch import Tensor
 
 from ..types import Labels
@@ -77,32 +78,21 @@ def conformal_point(scores: NDArray[np.float64], recall: float) -> ConformalPoin
     n = len(scores)
     rank = max(1, conformal_rank(n, recall))
     threshold = threshold_at_recall(scores, (n - rank + 1) / n)  # the rank-th smallest
-    low, high = (beta_quantile(n + 1 - rank, rank, q) for q in (0.05, 0.95))
     achieved = float(np.mean(scores >= threshold))
-    return ConformalPoint(threshold, n, rank, achieved, 1 - rank / (n + 1), (low, high))
+    return ConformalPoint(threshold, n, rank, achieved, 1 - rank / (n + 1), likely_recall(n, rank))
 
 
-def beta_quantile(a: int, b: int, probability: float) -> float:
-    """The quantile of Beta(a, b), by bisection on its distribution function.
+def likely_recall(n: int, rank: int) -> tuple[float, float]:
+    """The 5 % and 95 % quantiles of the recall on new ID images when the rank-th smallest of n scores is the threshold.
 
-    The recall of the k-th smallest of n scores is distributed as Beta(n + 1 - k, k), without ties.
+    Without ties the recall is distributed as Beta(n + 1 - rank, rank).
 
     Example:
-        >>> round(beta_quantile(1, 1, 0.3), 6), round(beta_quantile(2, 1, 0.25), 6)  # x, and the root of x
-        (0.3, 0.5)
+        >>> [round(recall, 6) for recall in likely_recall(1, 1)]  # uniform
+        [0.05, 0.95]
     """
-    n, j = a + b - 1, np.arange(a, a + b)  # P(Beta(a, b) <= x) = P(Binomial(n, x) >= a)
-    factorials = np.array([math.lgamma(i + 1) for i in range(n + 1)])
-    choose = factorials[n] - factorials[j] - factorials[n - j]
-
-    def below(x: float) -> bool:
-        return np.exp(choose + j * math.log(x) + (n - j) * math.log1p(-x)).sum() < probability
-
-    low, high = 1e-12, 1 - 1e-12
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if below(middle) else (low, middle)
-    return (low + high) / 2
+    low, high = betaincinv(n + 1 - rank, rank, [0.05, 0.95]).tolist()
+    return low, high
 
 
 @dataclass(frozen=True)
@@ -141,30 +131,8 @@ def fit_temperature(logits: Float[Tensor, "batch classes"], labels: Labels) -> T
         return float(F.cross_entropy(logits.double() / math.exp(log_t), labels))
 
     low, high = map(math.log, T_RANGE)
-    best = golden_section(nll, low, high)
+    best = float(minimize_scalar(nll, bounds=(low, high), method="bounded", options={"xatol": 1e-8}).x)
     determined = low + 0.01 < best < high - 0.01
     value = math.exp(best) if determined else 1.0
     accuracy = float((logits.argmax(1) == labels).double().mean())
     return Temperature(value, determined, nll(math.log(value)), nll(0.0), accuracy, len(labels))
-
-
-def golden_section(function: Callable[[float], float], low: float, high: float, steps: int = 60) -> float:
-    """Where a function with one minimum in [low, high] has it.
-
-    Example:
-        >>> round(golden_section(lambda x: (x - 0.3) ** 2, -1, 2), 6)
-        0.3
-    """
-    ratio = (math.sqrt(5) - 1) / 2
-    left, right = high - ratio * (high - low), low + ratio * (high - low)
-    at_left, at_right = function(left), function(right)
-    for _ in range(steps):
-        if at_left <= at_right:
-            high, right, at_right = right, left, at_left
-            left = high - ratio * (high - low)
-            at_left = function(left)
-        else:
-            low, left, at_left = left, right, at_right
-            right = low + ratio * (high - low)
-            at_right = function(right)
-    return (low + high) / 2

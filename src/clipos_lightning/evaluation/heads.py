@@ -1,4 +1,4 @@
-"""Heads: what images are judged by. Many can judge the same features, so one pass of the backbone serves them all."""
+"""Detector heads: prompts, mask and score settings. Several heads share one forward pass of the backbone."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,32 +8,38 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..clip.surgery import SurgeryOptions
-from ..method.mask import MaskOptions, relevant_patches, similarity_map
-from ..types import ImageFeatures, Labels, PatchMap, PatchMask, PathName, Texts
+from ..method.mask import MAP_PATHS, MaskOptions, relevant_patches, similarity_map
+from ..types import ClassMaps, ClassTexts, ImageFeatures, Labels, PathName, Texts
 from .scores import ScoreOptions, compute_scores, needed_paths
 
-ZERO_SHOT = "zero_shot/"  # prefix of the zero-shot detector's columns beside a trained one's
-SIDES = {"text": "text/", "images": "images/"}  # prefixes of text alone and images alone beside their blend
+ZERO_SHOT = "zero_shot/"  # column prefix of the zero-shot detector next to a trained one
+SIDES = {"text": "text/", "images": "images/"}  # column prefixes of text alone and images alone next to their blend
 
 
 @dataclass
 class Head:
-    """A detector without its backbone: prompts, and the constants of its mask and scores.
+    """A detector without its backbone: its prompts, and the settings of its mask and scores.
 
     Attributes:
-        prefix: of its columns in a table.
-        text: (C, D), or (C + 1, D) with "unknown" last.
+        prefix: of its column names in a table.
+        text: the detector's prompts, (C, D), or (C + 1, D) with "unknown" last.
         class_text: the frozen class prompts of the mask, (C, D).
         scale: s of the model.
-        scores: those it reports.
+        scores: names of the scores that it reports.
         surgery: the surgery path that its patches come from.
-        mask: which patches are the region.
-        scoring: temperature and weights.
+        mask: which patches are ID-relevant.
+        scoring: temperature and weights of the scores.
+
+    Example:
+        >>> text = torch.eye(2)
+        >>> head = Head("", text, text, 10.0, ["max_logit"], SurgeryOptions(), MaskOptions(), ScoreOptions())
+        >>> head.columns, head.values(ImageFeatures(cls=torch.tensor([[0.6, 0.8]])))
+        (['predicted', 'max_logit'], tensor([[1., 8.]]))
     """
 
     prefix: str
     text: Texts
-    class_text: Texts
+    class_text: ClassTexts
     scale: float
     scores: list[str]
     surgery: SurgeryOptions
@@ -42,48 +48,70 @@ class Head:
 
     @property
     def paths(self) -> frozenset[PathName]:
-        """The backbone's paths that it looks at."""
+        """The backbone's paths that its scores need."""
         return needed_paths(self.scores, self.mask)
 
     @property
+    def map_paths(self) -> frozenset[PathName]:
+        """The backbone's paths that scores and maps together need."""
+        return self.paths | MAP_PATHS | self.mask.paths
+
+    @property
     def columns(self) -> list[str]:
-        """Names of what it says of an image: the predicted class, then its scores."""
+        """Column names of its results: the predicted class, then its scores."""
         return [f"{self.prefix}{column}" for column in ("predicted", *self.scores)]
 
     def to(self, device: torch.device) -> "Head":
-        """The same on a device."""
+        """A copy with its tensors on a device."""
         return replace(self, text=self.text.to(device), class_text=self.class_text.to(device))
 
     def score(self, features: ImageFeatures) -> tuple[dict[str, Tensor], Float[Tensor, "batch classes"]]:
-        """Scores of a batch, and the class token's cosines, whose argmax is the predicted class."""
+        """Scores of a batch by name, each (B,), and cosines to the classes, (B, C), whose argmax is the predicted class."""
         return compute_scores(self.scores, features, self.text, self.class_text, self.scale, self.mask, self.scoring)
 
-    def maps(self, features: ImageFeatures, labels: Labels) -> tuple[PatchMap, PatchMap, PatchMask]:
-        """S, S_clip and the ID-relevant patches of a class for each image, (B, P)."""
-        own = self.class_text[labels]
-        s, clip = similarity_map(features.path("vv"), own), similarity_map(features.path("clip"), own)
-        return s, clip, relevant_patches(features, self.class_text, labels, self.mask)
+    def probabilities(self, features: ImageFeatures) -> Float[Tensor, "batch classes"]:
+        """softmax(l) over the C classes, without calibration."""
+        return (self.scale * features.cls @ self.text[: len(self.class_text)].T).softmax(1)
+
+    def maps(self, features: ImageFeatures, labels: Labels) -> ClassMaps:
+        """S, S_clip and the ID-relevant patches of a class for each image.
+
+        Args:
+            features: with the paths of ``map_paths``.
+            labels: the class of each image's maps, (B,).
+        """
+        text = self.class_text[labels]
+        return ClassMaps(
+            surgery=similarity_map(features.path("vv"), text),
+            clip=similarity_map(features.path("clip"), text),
+            mask=relevant_patches(features, self.class_text, labels, self.mask),
+        )
 
     def values(self, features: ImageFeatures) -> Float[Tensor, "batch columns"]:
-        """What ``columns`` names."""
+        """The values of ``columns`` for a batch, (B, 1 + scores)."""
         scores, cosine = self.score(features)
         return torch.stack([column.float() for column in (cosine.argmax(1), *scores.values())], 1)
 
 
 def all_paths(heads: Sequence[Head]) -> frozenset[PathName]:
-    """The paths that at least one head looks at."""
+    """The paths that at least one head needs."""
     return frozenset().union(*(head.paths for head in heads))
 
 
 def all_surgeries(heads: Sequence[Head]) -> list[SurgeryOptions]:
-    """The different surgery options whose patches some head looks at; at least one."""
-    asked = list(dict.fromkeys(head.surgery for head in heads if "vv" in head.paths))
-    return asked or [heads[0].surgery]
+    """The different surgery options of the heads that need a surgery path; at least one."""
+    needed = list(dict.fromkeys(head.surgery for head in heads if "vv" in head.paths))
+    return needed or [heads[0].surgery]
 
 
 def score_all(
     heads: Sequence[Head], features: Mapping[SurgeryOptions, ImageFeatures]
 ) -> Float[Tensor, "batch columns"]:
-    """Every head's values beside each other."""
-    some = next(iter(features.values()))
-    return torch.cat([head.values(features.get(head.surgery, some)) for head in heads], 1)
+    """The values of all heads, concatenated along the columns.
+
+    Args:
+        heads: K heads.
+        features: surgery options to features; heads that need no surgery path take any of them.
+    """
+    default = next(iter(features.values()))
+    return torch.cat([head.values(features.get(head.surgery, default)) for head in heads], 1)

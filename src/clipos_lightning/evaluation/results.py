@@ -1,4 +1,4 @@
-"""Test tables: rows of images, columns of predictions, scores, and maps where there is a truth."""
+"""Test tables: a row per image, columns for predictions, scores, and similarity maps where ground-truth masks exist."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,45 +9,93 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..method.mask import similarity_map
+from ..method.mask import MAP_PATHS, similarity_map
 from ..types import Features, ImageFeatures, PathName
-from .heads import Head
-from .metrics import RowBuffer
+from .heads import Head, all_paths
+from .metrics import OOD_METRICS, RowBuffer, ood_metrics
 
-Columns = Mapping[str, NDArray[np.float64]]  # column name to one value an image
+Columns = Mapping[str, NDArray[np.float64]]  # column name to one value per image
 Results = Mapping[str, Columns]  # test set to its columns; the ID set is called "id"
-MAP_PATHS: frozenset[PathName] = frozenset({"clip", "vv"})
 MAP_COLUMNS = ("clip", "s", "truth")
 
 
-class TestTable:
-    """One test set's rows while it is tested.
+class TestTables:
+    """Predictions, scores and maps of every test set under several heads, filled batch by batch.
 
     Args:
-        name: the set.
-        columns: names of the columns.
+        heads: the detectors; the maps use the class prompts of the first one.
+        masked: test set to whether it has true object masks, in the order of the test loaders.
+        grid: rows and columns of patches.
+        device: of the scores.
     """
 
-    def __init__(self, name: str, columns: list[str]) -> None:
-        self.name, self.columns, self.rows = name, columns, RowBuffer(len(columns))
-        self.rows.update(torch.empty(0), torch.empty(0, len(columns)))  # a process may have no image of a small set
+    __test__ = False  # not a pytest class
 
-    def gather(self) -> dict[str, NDArray[np.float64]]:
-        """Column to values over all processes, rows in the order of the set."""
-        return dict(zip(self.columns, self.rows.compute().T, strict=True))
+    def __init__(
+        self, heads: Sequence[Head], masked: Mapping[str, bool], grid: tuple[int, int], device: torch.device
+    ) -> None:
+        self.heads, self.grid = list(heads), grid
+        scores = [column for head in heads for column in head.columns]
+        maps = [f"map/{kind}/{p}" for kind in MAP_COLUMNS for p in range(grid[0] * grid[1])]
+        self.columns = {name: scores + (maps if has_masks else []) for name, has_masks in masked.items()}
+        self.rows = {name: RowBuffer(len(columns)).to(device) for name, columns in self.columns.items()}
+        for name, rows in self.rows.items():  # a process may have no image of a small set
+            rows.update(torch.empty(0), torch.empty(0, len(self.columns[name])))
 
+    def paths(self, batch: Mapping[str, Tensor]) -> frozenset[PathName]:
+        """The backbone's paths that the heads need for a batch."""
+        return all_paths(self.heads) | (MAP_PATHS if "mask" in batch else frozenset())
 
-def column_names(heads: Sequence[Head], grid: tuple[int, int], masked: bool) -> list[str]:
-    """Predicted class and scores of each head, then the maps patch by patch where the set has true masks."""
-    patches = range(grid[0] * grid[1] if masked else 0)
-    names = [column for head in heads for column in head.columns]
-    return names + [f"map/{kind}/{p}" for kind in MAP_COLUMNS for p in patches]
+    def update(self, place: int, features: ImageFeatures, batch: Mapping[str, Tensor]) -> None:
+        """Score a batch of one set under every head.
+
+        Args:
+            place: position of the set among the test loaders.
+            features: of the batch's images.
+            batch: ``index`` of the images in their set, ``label`` for the ID set, true ``mask`` where there are some.
+        """
+        values = [head.values(features) for head in self.heads]
+        if "mask" in batch:
+            values.append(map_values(features, self.heads[0].class_text[batch["label"]], batch["mask"], self.grid))
+        list(self.rows.values())[place].update(batch["index"], torch.cat(values, 1))
+
+    def gather(self) -> dict[str, dict[str, NDArray[np.float64]]]:
+        """Test set to column to values over all processes, rows in the order of the set."""
+        return {n: dict(zip(self.columns[n], rows.compute().T, strict=True)) for n, rows in self.rows.items()}
 
 
 def map_values(
     features: ImageFeatures, own: Features, mask: Float[Tensor, "batch height width"], grid: tuple[int, int]
 ) -> Float[Tensor, "batch columns"]:
-    """S_clip and S for the true label, and each patch's share of the object: what masks are judged by, (B, 3 P)."""
+    """S_clip, S and the fraction of each patch that the object covers, concatenated, (B, 3 P).
+
+    Args:
+        features: with the paths ``clip`` and ``vv``.
+        own: the text feature of each image's true class, (B, D).
+        mask: true object masks in [0, 1], (B, H, W).
+        grid: rows and columns of patches.
+    """
     truth = F.adaptive_avg_pool2d(mask[:, None].float(), grid).flatten(1)
     maps = (similarity_map(features.path("clip"), own), similarity_map(features.path("vv"), own), truth)
     return torch.cat([m.float() for m in maps], 1)
+
+
+def headline_metrics(results: Results, score: str) -> dict[str, float]:
+    """``<set>/<metric>`` and ``average/<metric>`` of one score, in percent; averages are unweighted over sets.
+
+    Args:
+        results: test set to column to values; the ID test set is called ``id``.
+        score: name of the score.
+
+    Raises:
+        InputError: a score is not finite.
+    """
+    inside = results["id"][score]
+    sets = {
+        name: ood_metrics(inside, columns[score], f"score {score} of {name}")
+        for name, columns in results.items()
+        if name != "id"
+    }
+    found = {f"{name}/{metric}": value for name, metrics in sets.items() for metric, value in metrics.items()}
+    means = {f"average/{m}": sum(metrics[m] for metrics in sets.values()) / len(sets) for m in OOD_METRICS if sets}
+    return found | means

@@ -1,6 +1,6 @@
 """Operating points: what a threshold on a score accepts, counted exactly. Pure functions.
 
-One convention everywhere: an image is accepted when its score >= the threshold, and "unknown" below it.
+One convention everywhere: an image is accepted if its score >= the threshold, and is "unknown" otherwise.
 """
 
 from collections.abc import Sequence
@@ -13,17 +13,21 @@ from ..types import CountArray, FloatArray
 from .results import Results
 
 RECALL = 0.95
-MATRIX_LIMIT = 20  # with more classes a matrix of all against all is not readable
+MATRIX_LIMIT = 20  # the largest number of classes whose full confusion matrix is readable
 
 
 def threshold_at_recall(id_scores: FloatArray, recall: float = RECALL) -> float:
-    """The highest threshold that accepts at least ``recall`` of the ID scores; itself one of them.
+    """The highest threshold that accepts at least ``recall`` of the ID scores; it is one of the scores.
 
-    With ties at the threshold all of them are accepted, so the recall reached may be higher. (FPR95 follows MCM's rule,
-    the recall *closest* to 95 % and the lowest threshold that has it: it may accept a few more OOD images.)
+    All scores tied with the threshold are accepted, so the recall may be higher. (FPR95 follows MCM's rule instead, the
+    recall *closest* to 95 % and the lowest threshold that has it, so it may accept a few more OOD images.)
+
+    Args:
+        id_scores: finite, (N,).
+        recall: in (0, 1].
 
     Raises:
-        ValueError: no scores, one that is not finite, or a recall outside (0, 1].
+        ValueError: no scores, a score that is not finite, or a recall outside (0, 1].
 
     Example:
         >>> scores = np.arange(1.0, 21.0)  # 1 … 20
@@ -31,27 +35,27 @@ def threshold_at_recall(id_scores: FloatArray, recall: float = RECALL) -> float:
         (2.0, 2.0, 1.0)
     """
     if not len(id_scores) or not np.isfinite(id_scores).all():
-        raise ValueError("a threshold needs at least one ID score, and finite ones")
+        raise ValueError("a threshold needs at least one ID score, and only finite ones")
     if not 0 < recall <= 1:
         raise ValueError(f"the recall of a threshold is in (0, 1], not {recall}")
-    return float(at_shares(id_scores, recall))
+    return float(thresholds_at_recalls(id_scores, recall))
 
 
-def at_shares(scores: FloatArray, shares: Any) -> Any:
-    """For each share the highest score that at least this share of all scores reach."""
-    reached = np.arange(1, len(scores) + 1) / len(scores)  # by the best, the two best, …
-    return np.sort(scores)[::-1][np.searchsorted(reached, shares)]
+def thresholds_at_recalls(scores: FloatArray, recalls: Any) -> Any:
+    """For each recall the highest threshold that accepts at least this fraction of the scores."""
+    reached = np.arange(1, len(scores) + 1) / len(scores)  # recall of the highest score, the two highest, …
+    return np.sort(scores)[::-1][np.searchsorted(reached, recalls)]
 
 
 def threshold_grid(id_scores: FloatArray, ood_scores: FloatArray) -> FloatArray:
-    """Thresholds worth looking at, ascending: every whole percent of ID and of OOD images accepted; at most 200.
+    """Thresholds of every whole percent of ID and of OOD images accepted, ascending; at most 200.
 
     Example:
         >>> threshold_grid(np.array([1.0, 2.0]), np.array([0.0]))
         array([0., 1., 2.])
     """
-    shares = np.arange(1, 101) / 100
-    return np.unique([at_shares(scores, shares) for scores in (id_scores, ood_scores) if len(scores)])
+    percents = np.arange(1, 101) / 100
+    return np.unique([thresholds_at_recalls(scores, percents) for scores in (id_scores, ood_scores) if len(scores)])
 
 
 def count_accepted(scores: FloatArray, cells: CountArray, size: int, thresholds: FloatArray) -> CountArray:
@@ -59,7 +63,7 @@ def count_accepted(scores: FloatArray, cells: CountArray, size: int, thresholds:
 
     Args:
         scores: (N,).
-        cells: which cell each image belongs to, (N,).
+        cells: the cell of each image, in [0, size), (N,).
         size: number of cells.
         thresholds: (K,), ascending.
 
@@ -69,26 +73,26 @@ def count_accepted(scores: FloatArray, cells: CountArray, size: int, thresholds:
                [1, 1],
                [0, 1]])
     """
-    passed = np.searchsorted(thresholds, scores, "right")  # how many thresholds accept the image
+    passed = np.searchsorted(thresholds, scores, "right")  # number of thresholds that accept the image
     counts = np.bincount(passed * size + cells, minlength=(len(thresholds) + 1) * size).reshape(-1, size)
     return np.cumsum(counts[::-1], 0)[::-1][1:]
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """What becomes of every image at each threshold of a grid.
+    """Confusion counts at every threshold of a grid.
 
     Attributes:
-        score: on which the threshold lies.
+        score: name of the thresholded score.
         thresholds: (K,), ascending.
-        default: place of the threshold at 95 % ID recall.
+        default: index of the threshold at 95 % ID recall.
         rows: R names: the C true classes, then the OOD sets.
-        matrix: every predicted class has a column; otherwise the columns are "right class" and "another class".
+        matrix: True: one column per predicted class; False: the columns are "right class" and "another class".
         columns: M names.
-        right: the column of each true class's right prediction, (C,).
+        right: column of each true class's correct prediction, (C,).
         totals: images in each row, (R,).
-        accepted: images accepted, by row and column, (K, R, M).
-        taken_for: each row's most frequent other prediction, whatever its score; (R,), "" where there is none.
+        accepted: accepted images by row and column, (K, R, M).
+        most_confused: each row's most frequent wrong class, at any score, "" if there is none; R names.
     """
 
     score: str
@@ -100,15 +104,15 @@ class Confusion:
     right: CountArray
     totals: CountArray
     accepted: CountArray
-    taken_for: list[str]
+    most_confused: list[str]
 
     @property
     def unknown(self) -> CountArray:
-        """Images below the threshold, (K, R)."""
+        """Images below each threshold, by row, (K, R)."""
         return self.totals - self.accepted.sum(-1)
 
-    def place(self, recall: float) -> int:
-        """The place on the grid of the highest threshold with at least this ID recall."""
+    def index_at_recall(self, recall: float) -> int:
+        """Index of the highest threshold with at least this ID recall."""
         ids = self.accepted[:, : len(self.right)].sum((1, 2))
         return int(np.flatnonzero(ids / self.totals[: len(self.right)].sum() >= recall)[-1])
 
@@ -117,10 +121,17 @@ def confusion(results: Results, labels: CountArray, class_names: Sequence[str], 
     """True classes and OOD sets against predicted classes and "unknown", at every threshold of the grid.
 
     Args:
-        results: set to column to values, the ID test set as ``id``.
-        labels: true classes of the ID test set.
+        results: test set to column to values; the ID test set is called ``id``.
+        labels: true classes of the ID test set, (N,).
         class_names: C names.
-        score: on which the threshold lies.
+        score: name of the thresholded score.
+
+    Example:
+        >>> ids = {"s": np.array([2.0, 1.0]), "predicted": np.array([0, 1])}
+        >>> ood = {"s": np.array([1.0, 0.0]), "predicted": np.array([0, 0])}
+        >>> table = confusion({"id": ids, "noise": ood}, np.array([0, 1]), ["cat", "dog"], "s")
+        >>> table.rows, table.thresholds, table.accepted[table.default].tolist()
+        (['cat', 'dog', 'noise'], array([0., 1., 2.]), [[1, 0], [0, 1], [1, 0]])
     """
     classes, outside = len(class_names), [name for name in results if name != "id"]
     sets = [results["id"], *(results[name] for name in outside)]
@@ -143,12 +154,19 @@ def confusion(results: Results, labels: CountArray, class_names: Sequence[str], 
         right=np.arange(classes) * matrix,
         totals=np.bincount(row, minlength=len(rows)),
         accepted=accepted.reshape(len(thresholds), len(rows), len(columns)),
-        taken_for=taken_for(row, predicted, len(rows), class_names),
+        most_confused=most_confused(row, predicted, len(rows), class_names),
     )
 
 
-def taken_for(row: CountArray, predicted: CountArray, rows: int, class_names: Sequence[str]) -> list[str]:
-    """For each row the class, other than its own, that most of its images are predicted as."""
+def most_confused(row: CountArray, predicted: CountArray, rows: int, class_names: Sequence[str]) -> list[str]:
+    """For each row, the class other than its own that most of its images are predicted as; "" if there is none.
+
+    Args:
+        row: of each image, (N,).
+        predicted: class of each image, (N,).
+        rows: R; the first C rows are the classes.
+        class_names: C names.
+    """
     names = []
     order = np.argsort(row, kind="stable")
     for r, images in enumerate(np.split(order, np.cumsum(np.bincount(row, minlength=rows))[:-1])):
@@ -159,14 +177,28 @@ def taken_for(row: CountArray, predicted: CountArray, rows: int, class_names: Se
 
 
 def operating_point(results: Results, labels: CountArray, score: str, recall: float = RECALL) -> dict[str, Any]:
-    """The threshold at an ID recall and what it accepts, in percent: plain data for report.json."""
-    ours = results["id"]
-    threshold = threshold_at_recall(ours[score], recall)
-    taken, right = ours[score] >= threshold, ours["predicted"] == labels
+    """The threshold at an ID recall and what it accepts, in percent: plain data for report.json.
+
+    Args:
+        results: test set to column to values; the ID test set is called ``id``.
+        labels: true classes of the ID test set, (N,).
+        score: name of the thresholded score.
+        recall: in (0, 1].
+
+    Example:
+        >>> ids = {"s": np.array([2.0, 1.0]), "predicted": np.array([0, 1])}
+        >>> ood = {"s": np.array([1.0, 0.0]), "predicted": np.array([0, 0])}
+        >>> point = operating_point({"id": ids, "noise": ood}, np.array([0, 0]), "s")
+        >>> point["threshold"], point["id_accepted"], point["id_accepted_right"], point["ood_accepted"]
+        (1.0, 100.0, 50.0, {'noise': 50.0})
+    """
+    ids = results["id"]
+    threshold = threshold_at_recall(ids[score], recall)
+    accepted, correct = ids[score] >= threshold, ids["predicted"] == labels
     return {
         "score": score,
         "threshold": threshold,
-        "id_accepted": 100 * float(taken.mean()),
-        "id_accepted_right": 100 * float((taken & right).mean()),
+        "id_accepted": 100 * float(accepted.mean()),
+        "id_accepted_right": 100 * float((accepted & correct).mean()),
         "ood_accepted": {n: 100 * float((t[score] >= threshold).mean()) for n, t in results.items() if n != "id"},
     }

@@ -10,7 +10,7 @@ import time
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ class Bench:
         self.parser = grid_parser()
         self.seconds: dict[str, float] = {"training": 0.0, "features": 0.0, "judging": 0.0}
         self.images = 0
-        self.origins: dict[str, dict[str, Any]] = {}
+        self.data: dict[str, tuple[list[str], str | None]] = {}
 
     def run(self) -> None:
         """Train what is not trained, then score what is not scored."""
@@ -72,30 +72,30 @@ class Bench:
         return find_run(self.folder, run.id) or self.folder / "runs" / run.id
 
     def trained(self, run: GridRun) -> bool:
-        """Its detector is there, of these very classes and images: ``run.json`` is written last.
+        """Whether the run's detector exists, trained on exactly these classes and images.
 
         Raises:
-            InputError: it is of others.
+            InputError: it was trained on others.
         """
-        path = self.place(run) / "run.json"
+        path = self.place(run) / "run.json"  # written last
         if not path.exists():
             return False
-        origin = json.loads(path.read_text(encoding="utf-8")).get("origin")
-        if origin is not None and origin != self.origin(run):
+        written = json.loads(path.read_text(encoding="utf-8"))
+        if "detector" in written and (written["detector"]["class_names"], written["draw"]) != self.data_of(run):
             raise InputError(
                 f"benchmark: {path.parent} was trained on other classes or images of the same names: give another --out"
             )
-        return origin is not None
+        return "detector" in written
 
-    def origin(self, run: GridRun) -> dict[str, Any]:
-        """Which classes and few-shot images a run's options mean here and now."""
+    def data_of(self, run: GridRun) -> tuple[list[str], str | None]:
+        """Class names and digest of the few-shot images that a run's options give on this machine."""
         key = json.dumps([run.draws, run.config.data.as_dict()], default=str)
-        if key not in self.origins:
+        if key not in self.data:
             data = FewShotOOD(**vars(self.parser.instantiate_classes(run.config).data))
             if run.draws:
                 data.setup("fit")
-            self.origins[key] = origin_of(data)
-        return self.origins[key]
+            self.data[key] = data.class_names, draw_digest(data)
+        return self.data[key]
 
     def train(self, run: GridRun) -> None:
         """Train a run's detector (or take the zero-shot prompts), and write it.
@@ -115,9 +115,8 @@ class Bench:
         place = self.place(run)
         place.mkdir(parents=True, exist_ok=True)
         Detector.of(module).save(place / "detector.safetensors", overwrite=True)
-        record = {"id": run.id, "train": run.train, "options": run.plain, "score": module.score}
-        record |= {"scores": module.tested_scores, "fingerprint": module.backbone.fingerprint}
-        write_json(place / "run.json", record | {"origin": origin_of(data)})
+        written = {"id": run.id, "train": run.train, "options": run.plain, "scores": module.tested_scores}
+        write_json(place / "run.json", {**written, "draw": draw_digest(data), "detector": asdict(module.record)})
         self.seconds["training"] += time.perf_counter() - start
 
     def build(self, run: GridRun) -> tuple[FewShotOOD, ClipOS, Trainer]:
@@ -153,18 +152,18 @@ class Bench:
         data.image_size = backbone.image_size
         data.setup("test")
         heads = {name: replace(head, prefix=f"{name}/") for name, (_, head) in detectors.items()}
-        for k, (name, (images, positions)) in enumerate(data.tests.items()):
+        for k, (name, (images, positions)) in enumerate(data.test_sets.items()):
             rows = sorted(positions)
-            keys = which(images, rows)
+            keys = images_digest(images, rows)
             asked = [heads[run.id] for run in runs if not self.scored(run, name, keys)]
             if asked:
-                label = f"{len(asked)} detectors on {name} ({k + 1} of {len(data.tests)})"
+                label = f"{len(asked)} detectors on {name} ({k + 1} of {len(data.test_sets)})"
                 batches = track(data.loader(data.test_images(name)), label)
                 table = self.one_pass(backbone, asked, batches, str(options.trainer.precision))
                 labels = None if images.labels is None else images.labels[rows]
                 for head, values in zip(asked, table, strict=True):
                     self.write(head, name, values, keys, labels)
-        tests = {"id": {"name": data.id_set.name, "n": len(data.tests[ID][1])}, "ood": data.ood_kinds}
+        tests = {"id": {"name": data.id_set.name, "n": len(data.test_sets[ID][1])}, "ood": data.ood_kinds}
         tests |= {"limit_per_set": data.limit_per_set, "ood_resolution": data.ood_resolution}
         for run in runs:
             write_json(self.place(run) / "tests.json", tests)
@@ -220,13 +219,15 @@ class Bench:
             write_npz(file, arrays)
 
 
-def origin_of(data: FewShotOOD) -> dict[str, Any]:
-    """Class names, and the drawn images by class, name and size of the file."""
-    labels = data.shot_labels[: len(data.drawn)].tolist()
-    return {"classes": data.class_names, "draw": which(data.id_set.train, data.drawn, labels) if data.drawn else None}
+def draw_digest(data: FewShotOOD) -> str | None:
+    """Digest of the drawn few-shot images with their classes; None: none were drawn."""
+    positions = data.shot_positions
+    return (
+        images_digest(data.id_set.train, positions, data.shot_labels[: len(positions)].tolist()) if positions else None
+    )
 
 
-def which(images: ImageSet, positions: Sequence[int], labels: Sequence[int] = ()) -> str:
+def images_digest(images: ImageSet, positions: Sequence[int], labels: Sequence[int] = ()) -> str:
     """A digest of some images: names, sizes of files, labels."""
     names = [images.keys[i] for i in positions]
     if isinstance(images, FolderSet):

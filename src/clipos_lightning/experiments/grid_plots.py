@@ -1,11 +1,8 @@
 """A benchmark's pictures: AUROC of every row with its spread, and figures against the value of each varied option."""
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 from matplotlib.figure import Figure
 
 from ..reporting.plots import ID_COLOR, OOD_COLOR, axes_grid, new_figure
@@ -28,14 +25,6 @@ def draw_outcome(outcome: Mapping[str, Any]) -> dict[str, Figure]:
                 varied
             )
     return figures
-
-
-def data_uri(figure: Figure) -> str:
-    """A figure as an embedded SVG, the same bytes for the same figure."""
-    buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "clipos", "svg.fonttype": "none"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def dots(rows: Sequence[Row]) -> Figure:

@@ -18,8 +18,7 @@ from torch import Tensor
 from ..clip.backbone import FrozenClip
 from ..clip.surgery import SurgeryOptions
 from ..evaluation.metrics import boundary_f, mask_iou
-from ..evaluation.results import MAP_PATHS
-from ..method.mask import min_max, similarity_map
+from ..method.mask import MAP_PATHS, min_max, similarity_map
 from ..types import ImageFeatures, Labels, PatchMap, Texts
 
 MAP_KINDS = ("clip", "s", "delta")

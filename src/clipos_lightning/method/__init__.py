@@ -1,1 +1,1 @@
-"""The paper's steps on features: mask, synthesis, prompts, objectives."""
+"""The paper's steps on features: mask, outlier synthesis, prompts, objectives; and the few-shot images' features."""

@@ -1,4 +1,4 @@
-"""The frozen-feature store: what the objective needs of each few-shot image, encoded once per run, not per step."""
+"""The frozen features of the few-shot images that an objective needs, encoded once per run instead of once per step."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
@@ -14,13 +14,13 @@ ENCODE_BATCH = 256
 
 @dataclass
 class ShotFeatures:
-    """What training needs of few-shot images; fields that the objective does not need are None.
+    """Frozen features of few-shot images; fields that the objective does not need are None.
 
     Attributes:
         cls: CLIP's global feature, (N, D).
         region: normalised sum of the patches that outliers are made from, (N, D).
-        patches: the patches themselves, where single patches are drawn or LoCoOp's loss runs over them, (N, P, D).
-        mask: which of them outliers are made from, (N, P).
+        patches: single patches, for outliers of level ``patch`` or for LoCoOp's loss, (N, P, D).
+        mask: the patches that outliers are made from, bool (N, P).
     """
 
     cls: Features
@@ -35,19 +35,24 @@ class ShotFeatures:
 
     @property
     def nbytes(self) -> int:
-        """Memory of all tensors."""
+        """Bytes of all tensors."""
         tensors = (getattr(self, f.name) for f in fields(self))
         return sum(t.nbytes for t in tensors if t is not None)
 
 
 class FeatureStore:
-    """Features of N images by index; kept if they fit the budget, else encoded anew for the images of each step.
+    """Features of N images by index: kept if they fit the budget, else encoded again in each step.
 
     Args:
-        encode: indices (n,) on the CPU to the features of these images.
+        encode: maps indices (n,) on the CPU to the features of these images.
         count: N.
         budget: bytes that may be kept.
         progress: wraps the iteration over chunks, for a progress bar.
+
+    Example:
+        >>> store = FeatureStore(lambda index: ShotFeatures(cls=torch.eye(4)[index]), count=4, budget=10**6)
+        >>> store[torch.tensor([2])].cls
+        tensor([[0., 0., 1., 0.]])
     """
 
     def __init__(
@@ -66,7 +71,7 @@ class FeatureStore:
             self.kept = concatenate([first, *(encode(c) for c in progress(chunks[1:]))])
 
     def __getitem__(self, index: Tensor) -> ShotFeatures:
-        """Features of the images at ``index`` (n,), in that order; images that repeat are encoded once."""
+        """Features of the images at ``index`` (n,), in that order; repeated images are encoded once."""
         if self.kept is not None:
             return self.kept[index.to(self.kept.cls.device)]
         if self.step is None or not torch.isin(index.cpu(), self.step[0]).all():
@@ -76,9 +81,9 @@ class FeatureStore:
         return features[torch.searchsorted(known, index.cpu().contiguous()).to(features.cls.device)]
 
     def prepare(self, index: Tensor) -> None:
-        """Over budget: encode the images of a step once, whatever is asked of them later; else nothing to do."""
+        """Encode the images of a step once if the store is over its budget; otherwise do nothing."""
         if self.kept is None:
             unique = index.cpu().unique()
-            some = unique if len(unique) else torch.zeros(1, dtype=torch.long)  # an encoder refuses no images at all
-            found = concatenate([self._encode(chunk) for chunk in some.split(ENCODE_BATCH)])
-            self.step = unique, found[torch.arange(len(unique))]
+            batch = unique if len(unique) else torch.zeros(1, dtype=torch.long)  # the encoder needs an image
+            features = concatenate([self._encode(chunk) for chunk in batch.split(ENCODE_BATCH)])
+            self.step = unique, features[torch.arange(len(unique))]

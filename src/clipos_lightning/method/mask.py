@@ -1,6 +1,7 @@
-"""Which patches belong to the class: similarity maps and the discrepancy mask. Pure functions.
+"""Which patches belong to the class: similarity maps and the CLIP-surgery-discrepancy mask. Pure functions.
 
-Source: CLIP-OS, Sun et al. 2024, arXiv:2404.00323. Where the paper leaves a constant open it is an option here.
+Source: CLIP-OS, Sun et al. 2024, arXiv:2404.00323, section 3, "CLIP-surgery-discrepancy masking". Constants that the
+paper leaves open are options. Shapes: B images, P patches, C classes, D dimensions; all features are L2-normalised.
 """
 
 from dataclasses import dataclass
@@ -15,16 +16,26 @@ from ..errors import InputError
 from ..types import Features, ImageFeatures, Labels, Patches, PatchMap, PatchMask, PathName, Texts
 from ..utils.chunks import by_chunks
 
+MAP_PATHS: frozenset[PathName] = frozenset({"clip", "vv"})  # what S and S_clip are computed from
+
 
 @dataclass(frozen=True)
 class MaskOptions:
     """Which patches count as ID-relevant.
 
     Attributes:
-        kind: discrepancy (S - S_clip, the paper's), top_k (LoCoOp's way: the label is among the patch's top classes),
-            surgery (S alone), clip (plain CLIP's S_clip alone), none (every patch).
-        threshold: a patch is ID-relevant above it; null: 0 for the discrepancy, 0.5 for one map alone.
-        top_k: K of kind top_k and of LoCoOp's loss, as a fraction of the classes (LoCoOp: 200 of 1,000).
+        kind: discrepancy (S - S_clip, the paper's), top_k (LoCoOp's: the label is among the patch's top K classes),
+            surgery (S alone), clip (plain CLIP's S_clip alone) or none (every patch).
+        threshold: patches with a value above it are ID-relevant; null: 0 for discrepancy, 0.5 for surgery and clip.
+        top_k: K of kind top_k and of LoCoOp's and SCT's losses, as a fraction of the classes (LoCoOp: 200 of 1,000).
+
+    Raises:
+        InputError: top_k is outside (0, 1], or a threshold is given for kind top_k or none.
+
+    Example:
+        >>> from clipos_lightning import MaskOptions
+        >>> sorted(MaskOptions().paths), sorted(MaskOptions(kind="clip").paths)
+        (['clip', 'vv'], ['clip'])
     """
 
     kind: Literal["discrepancy", "top_k", "surgery", "clip", "none"] = "discrepancy"
@@ -33,19 +44,24 @@ class MaskOptions:
 
     def __post_init__(self) -> None:
         if not 0 < self.top_k <= 1:
-            raise InputError(f"--model.mask.top_k is {self.top_k}: a fraction of the classes, above 0 and at most 1")
+            raise InputError(f"--model.mask.top_k is {self.top_k}: take a fraction of the classes in (0, 1]")
         if self.threshold is not None and self.kind in ("top_k", "none"):
             raise InputError(f"--model.mask.threshold has no meaning for kind {self.kind}: leave it out")
 
     @property
     def paths(self) -> frozenset[PathName]:
-        """The backbone's paths that this mask looks at."""
+        """The backbone's paths whose patch features the mask needs."""
         by_kind: dict[str, set[PathName]] = {"discrepancy": {"clip", "vv"}, "clip": {"clip"}, "none": set()}
         return frozenset(by_kind.get(self.kind, {"vv"}))
 
 
 def min_max(scores: PatchMap) -> PatchMap:
-    """Each image's map stretched to [0, 1]; a map whose range is below 1e-6 is constant and becomes 0."""
+    """Scale each image's map to [0, 1]; a map whose range is below 1e-6 is constant and becomes 0. (B, P).
+
+    Example:
+        >>> min_max(torch.tensor([[1.0, 2.0, 3.0], [5.0, 5.0, 5.0]])).tolist()
+        [[0.0, 0.5, 1.0], [0.0, 0.0, 0.0]]
+    """
     low, high = scores.amin(1, keepdim=True), scores.amax(1, keepdim=True)
     span = high - low
     flat = span < 1e-6
@@ -53,33 +69,80 @@ def min_max(scores: PatchMap) -> PatchMap:
 
 
 def similarity_map(patches: Patches, text: Features) -> PatchMap:
-    """S = norm(<patches, t>) for each image's own text feature t, min-max over the image's patches, in [0, 1]."""
+    """S = norm(<patches, t>): cosines to each image's text feature t, min-max normalised per image, in [0, 1].
+
+    Args:
+        patches: (B, P, D).
+        text: one text feature per image, (B, D).
+
+    Example:
+        >>> similarity_map(torch.eye(3)[None], torch.tensor([[0.8, 0.6, 0.0]]))
+        tensor([[1.0000, 0.7500, 0.0000]])
+    """
     return min_max(torch.einsum("bpd,bd->bp", patches, text))
 
 
 def discrepancy(features: ImageFeatures, text: Features) -> PatchMap:
-    """Delta = S - S_clip in [-1, 1]: what the surgery path sees of the class beyond CLIP's own map (CLIP-OS)."""
+    """Delta = S - S_clip in [-1, 1], (B, P): the surgery path's map minus plain CLIP's (CLIP-OS, section 3).
+
+    Args:
+        features: with the paths ``vv`` and ``clip``.
+        text: one text feature per image, (B, D).
+
+    Raises:
+        ValueError: a path was not computed.
+
+    Example:
+        >>> vv, clip = torch.eye(2)[None], torch.eye(2).flip(0)[None]  # the first patch is the object
+        >>> features = ImageFeatures(cls=torch.eye(2)[:1], patches=clip, patches_vv=vv)
+        >>> discrepancy(features, torch.tensor([[1.0, 0.0]]))
+        tensor([[ 1., -1.]])
+    """
     return similarity_map(features.path("vv"), text) - similarity_map(features.path("clip"), text)
 
 
 def relevance_map(features: ImageFeatures, text: Texts, labels: Labels, options: MaskOptions) -> PatchMap:
-    """What the mask is cut from: Delta, S, S_clip, or minus the label's rank among the classes at each patch."""
-    own = text[labels]
+    """The map that the mask thresholds, (B, P): Delta, S, S_clip, or minus the label's rank among the classes.
+
+    Args:
+        features: with the paths in ``options.paths``.
+        text: the frozen class prompts, (C, D).
+        labels: each image's class, (B,).
+        options: which map; not kind none.
+
+    Example:
+        >>> vv, clip = torch.eye(2)[None], torch.eye(2).flip(0)[None]
+        >>> features = ImageFeatures(cls=torch.eye(2)[:1], patches=clip, patches_vv=vv)
+        >>> relevance_map(features, torch.eye(2), torch.tensor([0]), MaskOptions(kind="clip"))
+        tensor([[0., 1.]])
+    """
+    label_text = text[labels]
     if options.kind == "discrepancy":
-        return discrepancy(features, own)
+        return discrepancy(features, label_text)
     if options.kind == "top_k":
         return -label_rank(features.path("vv"), text, labels).to(text.dtype)
-    return similarity_map(features.path("vv" if options.kind == "surgery" else "clip"), own)
+    return similarity_map(features.path("vv" if options.kind == "surgery" else "clip"), label_text)
 
 
 def relevant_patches(features: ImageFeatures, text: Texts, labels: Labels, options: MaskOptions) -> PatchMask:
-    """The ID-relevant patches of each image for its label; at least the best patch always is.
+    """The ID-relevant patches of each image for its label, Delta > tau (CLIP-OS, section 3), bool (B, P).
+
+    The number of ID-relevant patches adapts to the image; the best patch always is one.
 
     Args:
-        features: with the paths that ``options.paths`` names.
+        features: with the paths in ``options.paths``.
         text: the frozen class prompts, (C, D).
         labels: each image's class, (B,): the true one in training, the predicted one at test time.
-        options: which map, which threshold.
+        options: which map and which threshold.
+
+    Raises:
+        ValueError: a path was not computed.
+
+    Example:
+        >>> vv, clip = torch.eye(2)[None], torch.eye(2).flip(0)[None]
+        >>> features = ImageFeatures(cls=torch.eye(2)[:1], patches=clip, patches_vv=vv)
+        >>> relevant_patches(features, torch.eye(2), torch.tensor([0]), MaskOptions())
+        tensor([[ True, False]])
     """
     if options.kind == "none":
         patches = features.patches if features.patches_vv is None else features.path("vv")
@@ -91,19 +154,39 @@ def relevant_patches(features: ImageFeatures, text: Texts, labels: Labels, optio
 
 
 def mask_threshold(options: MaskOptions, classes: int) -> float:
-    """Above what the relevance map counts as ID-relevant: as given, or the kind's own."""
+    """The threshold tau on the relevance map: as given, else 0 (discrepancy), 0.5 (one map) or -K (top_k).
+
+    Example:
+        >>> mask_threshold(MaskOptions(), 10), mask_threshold(MaskOptions(kind="surgery"), 10)
+        (0.0, 0.5)
+    """
     default = {"discrepancy": 0.0, "top_k": -top_k_count(classes, options.top_k)}.get(options.kind, 0.5)
     return float(default if options.threshold is None else options.threshold)
 
 
 def top_k_count(classes: int, fraction: float) -> int:
-    """K = fraction of the classes, at least 1."""
+    """K = fraction of the classes, rounded, at least 1.
+
+    Example:
+        >>> top_k_count(1000, 0.2), top_k_count(3, 0.1)
+        (200, 1)
+    """
     return max(1, round(fraction * classes))
 
 
 @torch.no_grad()
 def label_rank(patches: Patches, text: Texts, labels: Labels) -> Float[Tensor, "batch patches"]:
-    """How many classes beat the label at each patch (0: the label is the best)."""
+    """Number of classes with a higher cosine than the label at each patch, (B, P); 0: the label is the best.
+
+    Args:
+        patches: (B, P, D).
+        text: class features, (C, D).
+        labels: each image's class, (B,).
+
+    Example:
+        >>> label_rank(torch.eye(3)[None], torch.eye(3), torch.tensor([0]))
+        tensor([[0., 1., 1.]])
+    """
 
     def rank(patches: Patches, labels: Labels) -> Tensor:
         logits = patches @ text.T
@@ -114,5 +197,15 @@ def label_rank(patches: Patches, text: Texts, labels: Labels) -> Float[Tensor, "
 
 
 def region_feature(patches: Patches, mask: PatchMask) -> Features:
-    """The normalised sum of the chosen patches, (B, D)."""
+    """r = normalise(sum of the chosen patches), (B, D): the image's region.
+
+    Args:
+        patches: (B, P, D).
+        mask: the chosen patches, bool (B, P).
+
+    Example:
+        >>> patches = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]])
+        >>> region_feature(patches, torch.tensor([[True, True, True]]))
+        tensor([[1., 0.]])
+    """
     return F.normalize((patches * mask[..., None].to(patches.dtype)).sum(1), dim=-1)

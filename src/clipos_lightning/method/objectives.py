@@ -1,95 +1,65 @@
-"""The objectives: the ID term and the outlier term of each, as values per item.
+"""Objectives: the ID term and the outlier term of each method, one value per item.
 
-A term is a vector with one value an item (image, outlier or patch); the module divides its sum by the global count, so
-that several processes train exactly as one. Each loss is a pure function; an ``Objective`` says which ones it uses.
+An ``Objective`` selects the losses (see :mod:`.losses`, with their sources) that a method uses. A term is a vector with
+one value per item (image, outlier or patch); the module divides its sum by the global count, so several processes train
+as one.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import InputError
-from ..types import Labels, OutlierSource, Patches, Texts
+from ..types import Labels, OutlierSource
 from ..utils.imports import load_object
-from .mask import label_rank, top_k_count
-
-ItemLogits = Float[Tensor, "items prompts"]
-ItemLosses = Float[Tensor, " items"]
-
-
-def id_loss(logits: ItemLogits, labels: Labels) -> ItemLosses:
-    """CE(s <f_global, t>, y) of each image over the prompts there are: C + 1 with "unknown", else C (CLIP-OS, CoOp)."""
-    return F.cross_entropy(logits, labels, reduction="none")
-
-
-def unknown_loss(logits: ItemLogits) -> ItemLosses:
-    """CE(s <f_outlier, t>, unknown) over C + 1 prompts, "unknown" last (CLIP-OS's second term)."""
-    return torch.logsumexp(logits, 1) - logits[:, -1]
-
-
-def focal_loss(logits: ItemLogits, gamma: float = 2.0) -> ItemLosses:
-    """(1 - p_u)^gamma times the cross-entropy to "unknown", p_u its probability (Lin et al. 2017)."""
-    cross_entropy = unknown_loss(logits)
-    return (1 - torch.exp(-cross_entropy)) ** gamma * cross_entropy
-
-
-def uniform_loss(logits: ItemLogits) -> ItemLosses:
-    """KL(uniform || p) over the C classes = logsumexp(l) - mean(l) - log C (Hendrycks et al. 2019)."""
-    classes = torch.tensor(float(logits.shape[1]))
-    return torch.logsumexp(logits, 1) - logits.mean(1) - torch.log(classes).to(logits.device)
-
-
-def entropy_loss(logits: ItemLogits) -> ItemLosses:
-    """-H(softmax(l)) over the C classes: minimising it maximises the entropy (LoCoOp, Miyai et al. 2023)."""
-    log_p = logits.log_softmax(1)
-    return (log_p.exp() * log_p).sum(1)
-
-
-def energy_id_loss(logits: ItemLogits, margin: float) -> ItemLosses:
-    """max(0, E - m_in)^2 with E = -logsumexp(l), for ID images (Liu et al. 2020, eq. 8)."""
-    return F.relu(-torch.logsumexp(logits, 1) - margin) ** 2
-
-
-def energy_outlier_loss(logits: ItemLogits, margin: float) -> ItemLosses:
-    """max(0, m_out - E)^2 with E = -logsumexp(l), for outliers (Liu et al. 2020, eq. 8)."""
-    return F.relu(margin + torch.logsumexp(logits, 1)) ** 2
-
-
-def irrelevant_locals(
-    patches_local: Patches, text: Texts, labels: Labels, top_k: float
-) -> Bool[Tensor, "batch patches"]:
-    """LoCoOp's ID-irrelevant patches: the true label is not among the top K classes under the current prompts."""
-    return label_rank(patches_local, text, labels) >= top_k_count(len(text), top_k)
-
-
-def confidence(logits: ItemLogits, labels: Labels) -> ItemLosses:
-    """p_y, the probability of each image's own class; gradients flow through it, as in SCT's code."""
-    return logits.softmax(1).gather(1, labels[:, None])[:, 0]
+from .losses import (
+    ItemLogits,
+    ItemLosses,
+    confidence,
+    energy_id_loss,
+    energy_outlier_loss,
+    entropy_loss,
+    focal_loss,
+    id_loss,
+    uniform_loss,
+    unknown_loss,
+)
 
 
 class Objective:
-    """What a detector learns from: cross-entropy over the C classes alone (CoOp, Zhou et al. 2022).
+    """Base class, and CoOp's objective: cross-entropy over the C classes alone (Zhou et al. 2022).
 
-    A subclass changes a term. Every term is a vector with one value an item, which the module sums, divides by the
-    global count and, but for the first, multiplies by ``outlier_weight``. One of your own: see docs/extend.md.
+    A subclass overrides terms. Every term is a vector with one value per item. The module sums it, divides by the
+    global count and multiplies all terms but ``id_loss`` by ``outlier_weight``. How to add one: docs/extend.md.
 
     Attributes:
-        unknown: there is a prompt for "unknown", the last of C + 1.
-        outliers: what the outlier term runs over: outliers from ``synthesis``, LoCoOp's ID-irrelevant
-            ``local_patches``, or ``none``.
+        unknown: whether there is a prompt for "unknown", the last of C + 1.
+        outliers: input of the outlier term: ``synthesis`` (synthesised outliers), ``local_patches`` (LoCoOp's
+            ID-irrelevant patches) or ``none``.
+
+    Example:
+        >>> from clipos_lightning import Objective
+        >>> class SmallLogits(Objective):
+        ...     outliers = "synthesis"
+        ...
+        ...     def outlier_loss(self, logits):
+        ...         return logits.square().mean(1)
+        >>> SmallLogits().outlier_loss(torch.tensor([[1.0, 3.0]]))
+        tensor([5.])
     """
 
     unknown: bool = False
     outliers: OutlierSource = "none"
 
-    def prepare(self, inside: ItemLogits, outside: Float[Tensor, "outliers prompts"]) -> None:
-        """Called before training with the zero-shot logits (over C) of the few-shot images and of their outliers.
+    def prepare(self, id_logits: ItemLogits, outlier_logits: Float[Tensor, "outliers prompts"]) -> None:
+        """Called once before training; does nothing by default.
 
-        Of 1,000 outliers, or of none where ``outliers`` is not ``synthesis``.
+        Args:
+            id_logits: zero-shot logits of the few-shot images over the C classes.
+            outlier_logits: those of 1,000 synthesised outliers; of none unless ``outliers`` is ``synthesis``.
         """
 
     def id_loss(self, logits: ItemLogits, labels: Labels) -> ItemLosses:
@@ -97,30 +67,44 @@ class Objective:
         return id_loss(logits, labels)
 
     def id_penalty(self, logits: ItemLogits) -> ItemLosses:
-        """A part of the outlier term that runs over the ID images, (B,); 0 for most."""
+        """The part of the outlier term that runs over the ID images, (B,); 0 by default."""
         return torch.zeros_like(logits[:, 0])
 
     def outlier_loss(self, logits: ItemLogits) -> ItemLosses:
-        """The outlier term of each outlier or patch, (M,)."""
+        """The outlier term of each outlier or patch, (M,).
+
+        Raises:
+            NotImplementedError: the objective has no outlier term.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no outlier term")
 
     def patch_weight(self, logits: ItemLogits, labels: Labels) -> ItemLosses:
-        """Weight of each image's local patches in the outlier term, (B,)."""
+        """Weight of each image's ID-irrelevant patches in the outlier term, (B,); 1 by default."""
         return torch.ones_like(logits[:, 0])
 
 
 class Unknown(Objective):
-    """CLIP-OS: outliers are "unknown" by cross-entropy over C + 1 prompts."""
+    """CLIP-OS (section 3): outliers are classified as "unknown" by cross-entropy over C + 1 prompts.
+
+    Example:
+        >>> Unknown().outlier_loss(torch.zeros(1, 4))  # log 4
+        tensor([1.3863])
+    """
 
     unknown, outliers = True, "synthesis"
 
     def outlier_loss(self, logits: ItemLogits) -> ItemLosses:
-        """CE to "unknown"."""
+        """Cross-entropy to "unknown"."""
         return unknown_loss(logits)
 
 
 class Focal(Unknown):
-    """As ``Unknown``, focal (gamma = 2): easy outliers weigh little."""
+    """``Unknown`` with the focal loss (gamma = 2): easy outliers get a small weight.
+
+    Example:
+        >>> Focal().outlier_loss(torch.zeros(1, 4))  # (3 / 4)^2 log 4
+        tensor([0.7798])
+    """
 
     def outlier_loss(self, logits: ItemLogits) -> ItemLosses:
         """Focal loss to "unknown"."""
@@ -128,7 +112,12 @@ class Focal(Unknown):
 
 
 class UniformKL(Objective):
-    """Outliers are uniform over the C classes (Hendrycks et al. 2019)."""
+    """Outlier exposure (Hendrycks et al. 2019): outliers are pulled to the uniform distribution over the C classes.
+
+    Example:
+        >>> UniformKL().outlier_loss(torch.zeros(1, 4))
+        tensor([0.])
+    """
 
     outliers = "synthesis"
 
@@ -138,10 +127,15 @@ class UniformKL(Objective):
 
 
 class EnergyMargin(Objective):
-    """Squared hinges on the energies of ID images and outliers (Liu et al. 2020).
+    """Squared hinges on the energies E = -logsumexp(l) of ID images and of outliers (Liu et al. 2020, eq. 8).
 
     Args:
-        margins: m_in and m_out; None: medians of -logsumexp of the few-shot images and of their outliers (zero-shot).
+        margins: m_in and m_out; None: the median zero-shot energies of the few-shot images and of their outliers.
+
+    Example:
+        >>> objective = EnergyMargin(margins=(-1.0, 2.0))
+        >>> objective.id_penalty(torch.zeros(1, 1)), objective.outlier_loss(torch.zeros(1, 1))  # E = 0
+        (tensor([1.]), tensor([4.]))
     """
 
     outliers = "synthesis"
@@ -149,26 +143,31 @@ class EnergyMargin(Objective):
     def __init__(self, margins: tuple[float, float] | None = None) -> None:
         self.margins = margins
 
-    def prepare(self, inside: ItemLogits, outside: Float[Tensor, "outliers prompts"]) -> None:
-        """The medians, where no margins were given."""
+    def prepare(self, id_logits: ItemLogits, outlier_logits: Float[Tensor, "outliers prompts"]) -> None:
+        """Set the margins to the median energies if none were given."""
         if self.margins is None:
-            sides = (inside, outside if len(outside) else inside)
+            sides = (id_logits, outlier_logits if len(outlier_logits) else id_logits)
             m_in, m_out = (float((-torch.logsumexp(logits, 1)).median()) for logits in sides)
             self.margins = (m_in, m_out)
 
     def id_penalty(self, logits: ItemLogits) -> ItemLosses:
-        """The ID hinge."""
+        """max(0, E - m_in)^2."""
         assert self.margins is not None
         return energy_id_loss(logits, self.margins[0])
 
     def outlier_loss(self, logits: ItemLogits) -> ItemLosses:
-        """The outliers' hinge."""
+        """max(0, m_out - E)^2."""
         assert self.margins is not None
         return energy_outlier_loss(logits, self.margins[1])
 
 
 class LoCoOp(Objective):
-    """The entropy of ID-irrelevant local patches is maximised (Miyai et al. 2023, arXiv:2306.01293)."""
+    """LoCoOp (Miyai et al. 2023): maximise the entropy of ID-irrelevant local patches.
+
+    Example:
+        >>> LoCoOp().outlier_loss(torch.zeros(1, 4))  # -log 4
+        tensor([-1.3863])
+    """
 
     outliers = "local_patches"
 
@@ -178,14 +177,20 @@ class LoCoOp(Objective):
 
 
 class SCT(LoCoOp):
-    """Self-calibrated tuning (Yu et al. 2024, arXiv:2411.03359): LoCoOp with CE x (1 - p_y) and the patches x p_y."""
+    """Self-calibrated tuning (Yu et al. 2024): LoCoOp, its ID term times 1 - p_y and its outlier term times p_y.
+
+    Example:
+        >>> logits, labels = torch.zeros(1, 4), torch.tensor([2])  # p_y = 1 / 4
+        >>> SCT().id_loss(logits, labels), SCT().patch_weight(logits, labels)  # 3 / 4 log 4
+        (tensor([1.0397]), tensor([0.2500]))
+    """
 
     def id_loss(self, logits: ItemLogits, labels: Labels) -> ItemLosses:
-        """(1 - p_y) CE: sure images teach little about classes."""
+        """(1 - p_y) times the cross-entropy: confident images get a small weight."""
         return (1 - confidence(logits, labels)) * id_loss(logits, labels)
 
     def patch_weight(self, logits: ItemLogits, labels: Labels) -> ItemLosses:
-        """p_y: sure images teach more about what is outside."""
+        """p_y: the patches of confident images get a large weight."""
         return confidence(logits, labels)
 
 
@@ -201,19 +206,23 @@ OBJECTIVES: dict[str, type[Objective]] = {
 
 
 def make_objective(given: str | Mapping[str, Any], margins: tuple[float, float] | None = None) -> Objective:
-    """An objective by its name in ``OBJECTIVES``, or one's own by its dotted path.
+    """Create an objective by its name in ``OBJECTIVES``, or a user-defined one by its dotted path.
 
     Args:
         given: a name, ``package.module.Class``, or ``{"class_path": ..., "init_args": {...}}``.
-        margins: of objective ``energy``.
+        margins: m_in and m_out of objective ``energy``; None: set before training.
 
     Raises:
-        InputError: no such name or class, arguments that it does not take, or not an Objective.
+        InputError: unknown name or class, arguments that the class does not take, or a class that is no Objective.
+
+    Example:
+        >>> type(make_objective("unknown")).__name__, make_objective("energy", (-1.0, 2.0)).margins
+        ('Unknown', (-1.0, 2.0))
     """
     if given == "energy":
         return EnergyMargin(margins)
     if margins is not None:
-        raise InputError("--model.energy_margins belong to --model.objective energy: leave them out")
+        raise InputError("--model.energy_margins belong to --model.objective energy: leave them out, or choose energy")
     if isinstance(given, str) and given in OBJECTIVES:
         return OBJECTIVES[given]()
     if not isinstance(given, str) and set(given) - {"class_path", "init_args"}:

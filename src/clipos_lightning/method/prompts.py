@@ -1,6 +1,7 @@
-"""Learnable prompts: contexts before the class names, and before "unknown"; (C+1, D) text features.
+"""Learnable prompts: contexts before the class names and before "unknown", encoded to text features (C + 1, D).
 
-CLIP-OS section 3, "unknown-aware prompt learning"; contexts as in CoOp (Zhou et al. 2022).
+Sources: CLIP-OS, Sun et al. 2024, arXiv:2404.00323, section 3, "unknown-aware prompt learning"; contexts as in CoOp
+(Zhou et al. 2022, arXiv:2109.01134).
 """
 
 from collections import Counter
@@ -24,10 +25,15 @@ class ContextOptions:
     """The learnable part of the prompts.
 
     Attributes:
-        length: context tokens, started from N(0, 0.02); null: 16.
-        words: start from these words instead ("a photo of a"); their tokens give the length.
-        learn: shared (one context for all prompts), own (a second one for "unknown"), unknown_only (the class prompts
-            stay the template's, so ID accuracy is the zero-shot one's; only "unknown" learns).
+        length: number of context tokens, initialised from N(0, 0.02); null: 16, or the tokens of ``words``.
+        words: initial context in words, such as "a photo of a", whose tokens set the length; null: random.
+        learn: shared (one context for all prompts), own (another context for "unknown"), or unknown_only (the class
+            prompts stay the template's, which keeps the zero-shot ID accuracy; only "unknown" learns).
+
+    Example:
+        >>> from clipos_lightning import ContextOptions
+        >>> ContextOptions(words="a photo of a").learn
+        'shared'
     """
 
     length: int | None = None
@@ -36,24 +42,32 @@ class ContextOptions:
 
 
 def check_names(class_names: Sequence[str], unknown_word: str, template: str) -> None:
-    """Class names that differ from each other and from the unknown word; a template with one place."""
-    same = [name for name in class_names if name.lower() == unknown_word.lower()]  # CLIP reads lower case
+    """Check that class names differ from each other and from the unknown word, and that the template has one place.
+
+    Raises:
+        InputError: one of these does not hold; the message names the option to change.
+    """
+    same = [name for name in class_names if name.lower() == unknown_word.lower()]  # CLIP's tokenizer lower-cases
     if same:
-        raise InputError(f"a class is called {same[0]!r}, like the unknown word: choose another --model.unknown_word")
+        raise InputError(f"a class is named {same[0]!r} like the unknown word: choose another --model.unknown_word")
     twice = [name for name, count in Counter(name.lower() for name in class_names).items() if count > 1]
     if twice:
-        raise InputError(f"two classes are worded {twice[0]!r} to CLIP: give each its own (--data.class_names)")
+        raise InputError(f"two classes are named {twice[0]!r} (CLIP ignores case): rename one with --data.class_names")
     if template.count("{}") != 1:
-        raise InputError(f"--model.template {template!r} must hold {{}} once, where the class name stands")
+        raise InputError(f"--model.template {template!r} must contain {{}} once, in place of the class name")
 
 
 @dataclass(frozen=True)
 class Wordings:
-    """The classes' names, some of which may have several, and the templates around them.
+    """Names and prompt templates of each class; a class may have several of both.
 
     Attributes:
-        names: of each class, the first of them the one that is shown.
-        templates: of each class.
+        names: of each class; the first one is shown.
+        templates: of each class, with ``{}`` in place of the name.
+
+    Example:
+        >>> Wordings.of(["cat", "dog"], None, "a photo of a {}.").prompts
+        [['a photo of a cat.'], ['a photo of a dog.']]
     """
 
     names: list[list[str]]
@@ -61,20 +75,30 @@ class Wordings:
 
     @classmethod
     def of(cls, class_names: Sequence[str], given: Sequence[Wording] | None, template: str) -> "Wordings":
-        """One name a class and one template, or what was given beside them."""
+        """Use ``given`` if it is not None, else one name per class; classes without templates use ``template``."""
         plain: list[Wording] = [{"names": [name]} for name in class_names]
         chosen = plain if given is None else list(given)
         return cls([w["names"] for w in chosen], [w.get("templates", [template]) for w in chosen])
 
     @property
     def prompts(self) -> list[list[str]]:
-        """Each class's frozen prompts: its names in its templates."""
+        """The frozen prompts of each class: each name in each template."""
         pairs = zip(self.names, self.templates, strict=True)
         return [[t.replace("{}", name) for name in names for t in templates] for names, templates in pairs]
 
 
 def mean_rows(rows: Float[Tensor, "rows dim"], groups: Sequence[Sequence[str]]) -> Float[Tensor, "prompts dim"]:
-    """The normalised mean of each group's rows, (C, D); rows behind those of the groups stay as they are."""
+    """The normalised mean of each group's rows, then the rows after those of the groups unchanged, (C + M, D).
+
+    Args:
+        rows: features of all prompts of all groups, then M more, (K + M, D).
+        groups: the prompts of each of C groups; their numbers sum to K.
+
+    Example:
+        >>> mean_rows(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]), [["a", "b"]])
+        tensor([[0.7071, 0.7071],
+                [0.0000, 1.0000]])
+    """
     count = sum(map(len, groups))
     if count == len(groups):
         return rows
@@ -83,24 +107,33 @@ def mean_rows(rows: Float[Tensor, "rows dim"], groups: Sequence[Sequence[str]]) 
 
 
 def encode_prompts(backbone: FrozenClip, groups: Sequence[Sequence[str]], more: Sequence[str] = ()) -> Texts:
-    """Frozen text features of groups of prompts, one row a group, then one for each of ``more``."""
+    """Frozen text features: one mean row per group of prompts, then one row for each prompt in ``more``."""
     return mean_rows(backbone.encode_text([*(prompt for group in groups for prompt in group), *more]), groups)
 
 
 class PromptLearner(nn.Module):
-    """Contexts (n, W) that learn, and everything fixed around them; calling it gives the prompts' text features.
+    """Learnable contexts (n, W) with fixed class names; calling it encodes the prompts (CLIP-OS, section 3).
+
+    Prompts are "[context] [class]." for each class and "[context] [unknown].". Gradients reach the contexts through the
+    frozen text tower.
 
     Args:
-        backbone: the frozen CLIP, which encodes the prompts; not registered as a part of this module.
-        class_names: C class names as they stand in the prompts.
-        unknown_word: the word for "none of them"; None: no such prompt (C rows instead of C+1).
-        options: length or words, and what learns.
-        template: of the class prompts that do not learn (``unknown_only``).
-        seed: of the context's start.
-        wordings: several names a class, whose features are averaged, and templates of its own; None: ``class_names``.
+        backbone: the frozen CLIP that encodes the prompts; not a submodule of this module.
+        class_names: C class names as they appear in the prompts.
+        unknown_word: the word for "none of the classes"; None: no such prompt (C rows instead of C + 1).
+        options: length or words of the context, and what learns.
+        template: of class prompts that do not learn (``unknown_only``).
+        seed: of the random initial context.
+        wordings: several names per class, whose features are averaged, and their templates; None: ``class_names``.
 
     Raises:
-        InputError: nothing learns, no context tokens, or a prompt too long for the model.
+        InputError: nothing to learn, an empty context, or a prompt too long for the model.
+
+    Example:
+        >>> from clipos_lightning import load_backbone
+        >>> learner = PromptLearner(load_backbone(), ["cat", "dog"], "unknown", ContextOptions(words="a photo of a"))
+        >>> learner().shape, len(learner.context)
+        (torch.Size([3, 128]), 4)
     """
 
     fixed: Tensor
@@ -125,14 +158,14 @@ class PromptLearner(nn.Module):
         if options.learn == "unknown_only" and unknown_word is None:
             raise InputError(
                 "--model.context.learn unknown_only with an objective without an unknown prompt leaves nothing to "
-                "learn: take shared, or --model.objective unknown"
+                "learn: choose shared, or --model.objective unknown"
             )
-        self._encode = backbone.encode_embeddings  # a bound method: the backbone stays the detector's own part
+        self._encode = backbone.encode_embeddings  # a bound method, so the backbone is not a submodule here
         self.learn = options.learn
-        start = start_context(backbone, options, seed)
+        initial = start_context(backbone, options, seed)
         separate = unknown_word is not None and options.learn != "shared"
-        self.context = nn.Parameter(start.clone()) if options.learn != "unknown_only" else None
-        self.unknown_context = nn.Parameter(start.clone()) if separate else None
+        self.context = nn.Parameter(initial.clone()) if options.learn != "unknown_only" else None
+        self.unknown_context = nn.Parameter(initial.clone()) if separate else None
         worded = Wordings.of(class_names, wordings, template)
         self.names = worded.names
         prompts = [f"{name}." for names in worded.names for name in names]
@@ -141,9 +174,9 @@ class PromptLearner(nn.Module):
             fixed, prompts = encode_prompts(backbone, worded.prompts), []
         self.register_buffer("fixed", fixed, persistent=False)
         if unknown_word is not None and not separate:
-            prompts = [*prompts, f"{unknown_word}."]  # shares the context: one batch of prompts
-        self._embed("class", backbone, prompts, len(start))
-        self._embed("unknown", backbone, [f"{unknown_word}."] if separate else [], len(start))
+            prompts = [*prompts, f"{unknown_word}."]  # with the shared context: one batch of prompts
+        self._embed("class", backbone, prompts, len(initial))
+        self._embed("unknown", backbone, [f"{unknown_word}."] if separate else [], len(initial))
 
     @torch.no_grad()
     def _embed(self, kind: str, backbone: FrozenClip, prompts: list[str], placeholders: int) -> None:
@@ -151,41 +184,45 @@ class PromptLearner(nn.Module):
         if prompts:
             embeddings, ends = backbone.embed_prompts(prompts, placeholders)
         for name, tensor in (
-            ("start", embeddings[0, :1] if prompts else torch.empty(0)),  # the start token, the same for all
+            ("start", embeddings[0, :1] if prompts else torch.empty(0)),  # the start token, the same for all prompts
             ("embeddings", embeddings[:, 1 + placeholders :]),  # what follows the context
             ("ends", ends - 1 - placeholders),
         ):
             self.register_buffer(f"{kind}_{name}", tensor.clone(), persistent=False)
 
     def forward(self) -> Texts:
-        """Text features, C rows in the order of the class names, then "unknown" where there is one; normalised."""
+        """Text features, L2-normalised: C rows in the order of the class names, then "unknown" if there is one."""
         rows = []
         if self.context is None:
             rows.append(self.fixed)
         else:
-            beginning = torch.cat([self.class_start, self.context])
-            rows.append(mean_rows(self._encode(self.class_embeddings, self.class_ends, beginning), self.names))
+            prefix = torch.cat([self.class_start, self.context])
+            rows.append(mean_rows(self._encode(self.class_embeddings, self.class_ends, prefix), self.names))
         if self.unknown_context is not None:
-            beginning = torch.cat([self.unknown_start, self.unknown_context])
-            rows.append(self._encode(self.unknown_embeddings, self.unknown_ends, beginning))
+            prefix = torch.cat([self.unknown_start, self.unknown_context])
+            rows.append(self._encode(self.unknown_embeddings, self.unknown_ends, prefix))
         return torch.cat(rows)
 
 
 @torch.no_grad()
 def start_context(backbone: FrozenClip, options: ContextOptions, seed: int) -> Tensor:
-    """The context's first value, (n, W): words' token embeddings, or N(0, 0.02) from a generator of its own."""
+    """The initial context (n, W): the token embeddings of words, or N(0, 0.02) from a seeded generator.
+
+    Raises:
+        InputError: length and words are both set, no word is given, or the length is below 1.
+    """
     table = backbone.clip.token_embedding
     if options.words is not None and options.length is not None:
         raise InputError(
-            "--model.context.length and .words are both set, and words have their own length: set one to null"
+            "--model.context.length and .words are both set, but words set the length themselves: set one to null"
         )
     if options.words is not None:
         ids = backbone.tokenize(options.words)
         if not ids:
-            raise InputError("--model.context.words has no words: give some, or a length")
+            raise InputError("--model.context.words has no words: give some, or set --model.context.length instead")
         return table(torch.tensor(ids, device=table.weight.device)).float()
     length = 16 if options.length is None else options.length
     if length < 1:
-        raise InputError(f"--model.context.length is {length}: at least 1")
+        raise InputError(f"--model.context.length is {length}: take at least 1")
     generator = torch.Generator().manual_seed(seed)
     return 0.02 * torch.randn(length, table.embedding_dim, generator=generator)

@@ -19,7 +19,6 @@ from ..training.module import ClipOS
 from ..utils.files import atomic_write, write_json, write_text
 from .gallery import draw_pictures, labels_of
 from .html import report_html
-from .plots import dashboard_figures
 from .report import (
     HEADERS,
     build_report,
@@ -52,10 +51,8 @@ class TestReport(Callback):
         module, data = pl_module, trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(module, ClipOS) and isinstance(data, FewShotOOD)
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (
-            atomic_write(self.folder / "scores.npz") as path,
-            open(path, "wb") as file,
-        ):  # first: nothing below may lose them
+        # scores first: no failure below may lose them
+        with atomic_write(self.folder / "scores.npz") as path, open(path, "wb") as file:
             np.savez_compressed(file, **score_arrays(module, data))
         labels = labels_of(data)
         run = self.run_record(module, data)
@@ -69,10 +66,9 @@ class TestReport(Callback):
         print_report(report)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                from ..reporting.wandb_log import log_report  # imports wandb, which is slow
+                from .wandb_log import log_report  # imports wandb, which is slow
 
-                figures = dashboard_figures(module.results, module.score, module.trained, pictures)
-                log_report(logger.experiment, report, module.results, figures)
+                log_report(logger.experiment, report, module.results, pictures)
 
     def run_record(self, module: ClipOS, data: FewShotOOD) -> dict[str, Any]:
         """Versions, seed, command, fingerprints, configuration."""
@@ -98,7 +94,7 @@ def score_arrays(module: ClipOS, data: FewShotOOD) -> dict[str, Any]:
     """
     arrays: dict[str, Any] = {}
     for name, table in module.results.items():
-        images, positions = data.tests[name]
+        images, positions = data.test_sets[name]
         rows = sorted(positions)
         arrays[f"{name}/paths"] = np.array([images.keys[i] for i in rows])
         if images.labels is not None:

@@ -52,13 +52,22 @@ def histogram_path(scores: FloatArray, axis: Axis) -> str:
     return f"M0 {HEIGHT}" + "".join(f"V{top:g}h{width:g}" for top in tops) + f"V{HEIGHT}Z"
 
 
-def roc_path(inside: FloatArray, outside: FloatArray) -> str:
-    """A ROC curve, ID positive, on 100 x 100 with the origin at the lower left; steps below 0.2 points are merged."""
+def roc_points(inside: FloatArray, outside: FloatArray) -> FloatArray:
+    """A ROC curve, ID positive, as (OOD accepted, ID accepted) in percent, (M, 2); steps below 0.2 points are merged.
+
+    Example:
+        >>> roc_points(np.array([2.0, 3.0]), np.array([1.0, 2.5])).tolist()
+        [[0.0, 0.0], [0.0, 50.0], [50.0, 50.0], [50.0, 100.0], [100.0, 100.0]]
+    """
     true, false = counts_at_thresholds(inside, outside)
     x, y = np.append(0, false / len(outside)), np.append(0, true / len(inside))
-    points = np.round(np.stack([100 * x, 100 - 100 * y], 1) * 5) / 5
-    keep = np.append(True, (np.diff(points, axis=0) != 0).any(1))
-    return "M" + "L".join(f"{a:g} {b:g}" for a, b in points[keep])
+    points = np.round(np.stack([100 * x, 100 * y], 1) * 5) / 5
+    return points[np.append(True, (np.diff(points, axis=0) != 0).any(1))]
+
+
+def roc_path(inside: FloatArray, outside: FloatArray) -> str:
+    """The ROC curve as an SVG path on 100 x 100 with the origin at the lower left."""
+    return "M" + "L".join(f"{x:g} {100 - y:g}" for x, y in roc_points(inside, outside))
 
 
 def roc_panels(curves: Mapping[str, Mapping[str, tuple[FloatArray, FloatArray]]]) -> list[dict[str, Any]]:

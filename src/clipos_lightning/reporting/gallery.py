@@ -10,7 +10,7 @@ from ..data.datamodule import ID, FewShotOOD
 from ..data.image_sets import ModelSizeImages
 from ..evaluation.thresholds import threshold_at_recall
 from ..training.module import ClipOS
-from .plots import Example
+from .heatmaps import Example
 
 MAX_PICTURES = 12  # pictures in a gallery
 Indices = NDArray[np.intp]
@@ -39,7 +39,7 @@ def draw_pictures(module: ClipOS, data: FewShotOOD) -> dict[str, list[Example]]:
 
 def labels_of(data: FewShotOOD) -> NDArray[np.int64]:
     """True classes of the ID test images, in the order of the results' rows."""
-    images, positions = data.tests[ID]
+    images, positions = data.test_sets[ID]
     assert images.labels is not None
     return images.labels[sorted(positions)]
 
@@ -64,19 +64,24 @@ def highest_outliers(module: ClipOS, data: FewShotOOD, outside: Sequence[str]) -
     return sorted(found, key=lambda e: -e.score)
 
 
+@torch.no_grad()
 def examples(module: ClipOS, data: FewShotOOD, name: str, rows: Indices) -> list[Example]:
     """These rows of a test set as pictures, with the maps for the predicted class."""
     if not len(rows):
         return []
-    images, positions = data.tests[name]
+    images, positions = data.test_sets[name]
     chosen = [sorted(positions)[row] for row in rows]
     sized = ModelSizeImages(images, chosen, data.image_size)
     items = [sized[i] for i in range(len(chosen))]
-    seen = module.explain(torch.stack([item["image"] for item in items]).to(module.device))
+    head = module.detector_head
+    pixels = torch.stack([item["image"] for item in items]).to(module.device)
+    features = module.backbone.encode_image(pixels, head.map_paths)
+    best = head.probabilities(features).max(1)
+    maps = head.maps(features, best.indices)
     table, grid, labels = module.results[name], module.backbone.grid, labels_of(data) if name == ID else None
     found = []
     for i, (item, row) in enumerate(zip(items, rows, strict=True)):
-        s, clip, mask = (t[i].reshape(grid).cpu().numpy() for t in (seen.surgery, seen.clip, seen.mask))
+        s, clip, mask = (t[i].reshape(grid).cpu().numpy() for t in (maps.surgery, maps.clip, maps.mask))
         example = Example(
             image=item["image"].permute(1, 2, 0).numpy(),
             surgery=s,
@@ -85,7 +90,7 @@ def examples(module: ClipOS, data: FewShotOOD, name: str, rows: Indices) -> list
             origin=name if labels is None else data.class_names[int(labels[row])],
             key=images.keys[chosen[i]],
             predicted=data.class_names[int(table["predicted"][row])],
-            probability=float(seen.probability[i]),
+            probability=float(best.values[i]),
             score=float(table[module.score][row]),
             truth=item["mask"].numpy() if "mask" in item else None,
         )

@@ -1,45 +1,170 @@
-"""A heat map for each of many images: the image, Delta, the ID-relevant patches; one small PNG each."""
+"""Heat maps: similarity maps and ID-relevant patches as pixels. Every report, figure and file draws them from here."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 
+import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..types import Explanation, Images
+from ..types import ClassMaps, FloatArray, Images, Pixels
 from ..utils.files import atomic_write
-from .plots import colored, shade
+from .plots import new_figure
 
-MIN_PANEL_SIDE = 224  # pixels of a panel, at the least
-GAP = 4
+MAP_COLORS = "magma"  # matplotlib's colour map of S and S_clip, in [0, 1]
+DELTA_COLORS = "RdBu_r"  # of Delta = S - S_clip, in [-1, 1]: red where the surgery path sees more of the class
+MIN_PANEL_SIDE = 224  # pixels of a panel in a file
+GAP = 4  # pixels between the panels of a file
+
+
+@dataclass
+class Example:
+    """One image, the detector's output for it, and its maps on the patch grid.
+
+    Attributes:
+        image: (H, W, 3) uint8.
+        surgery: S for the predicted class, (g, g).
+        clip: plain CLIP's S_clip, (g, g).
+        mask: the ID-relevant patches, (g, g) bool.
+        origin: the true class, or the OOD set.
+        key: of the image in its set.
+        predicted: the predicted class.
+        probability: of that class over the C classes.
+        score: the detector's.
+        truth: the true object mask (H, W), or None.
+    """
+
+    image: Pixels
+    surgery: FloatArray
+    clip: FloatArray
+    mask: NDArray[np.bool_]
+    origin: str
+    key: str
+    predicted: str
+    probability: float
+    score: float
+    truth: FloatArray | None = None
+
+    @property
+    def caption(self) -> str:
+        """True and predicted class, on two lines."""
+        return f"{self.origin}\n→ {self.predicted} {100 * self.probability:.0f} %"
+
+    @property
+    def panels(self) -> dict[str, Pixels]:
+        """Its heat maps, see :func:`map_panels`."""
+        return map_panels(self.image, self.clip, self.surgery, self.mask, self.truth)
+
+
+def map_panels(
+    image: Pixels, clip: FloatArray, surgery: FloatArray, mask: NDArray[np.bool_], truth: FloatArray | None = None
+) -> dict[str, Pixels]:
+    """Title to pixels: the image, S_clip, S, Delta, the image outside the mask faded, the true object if given.
+
+    Args:
+        image: (H, W, 3).
+        clip: plain CLIP's S_clip, (g, g).
+        surgery: S, (g, g).
+        mask: the ID-relevant patches, (g, g).
+        truth: the true object mask in [0, 1], (H, W) or (g, g).
+    """
+    panels = {
+        "image": image,
+        "plain CLIP": map_pixels(clip),
+        "surgery S": map_pixels(surgery),
+        "difference Δ": delta_pixels(surgery - clip),
+        "ID-relevant": fade_outside(image, mask),
+    }
+    return panels if truth is None else {**panels, "true object": gray_pixels(truth)}
+
+
+def map_pixels(values: FloatArray) -> Pixels:
+    """A similarity map in [0, 1], (g, g), as (g, g, 3)."""
+    return matplotlib.colormaps[MAP_COLORS](np.clip(values, 0, 1), bytes=True)[..., :3]
+
+
+def delta_pixels(values: FloatArray) -> Pixels:
+    """A discrepancy map in [-1, 1], (g, g), as (g, g, 3)."""
+    return matplotlib.colormaps[DELTA_COLORS](np.clip((values + 1) / 2, 0, 1), bytes=True)[..., :3]
+
+
+def gray_pixels(values: FloatArray) -> Pixels:
+    """An object mask in [0, 1], (H, W), as (H, W, 3): white on black."""
+    return np.repeat((255 * values).astype(np.uint8)[..., None], 3, -1)
+
+
+def fade_outside(image: Pixels, mask: NDArray[np.bool_]) -> Pixels:
+    """The image, (H, W, 3), with the patches outside the mask, (g, g), faded to grey.
+
+    Example:
+        >>> fade_outside(np.zeros((1, 2, 3), np.uint8), np.array([[True, False]]))[0, :, 0].tolist()
+        [0, 176]
+    """
+    height, width = image.shape[:2]
+    rows, columns = np.arange(height) * mask.shape[0] // height, np.arange(width) * mask.shape[1] // width
+    keep = mask[rows[:, None], columns[None]][..., None]
+    faded = 0.25 * image.mean(-1, keepdims=True) + 0.75 * 235
+    return np.where(keep, image, faded).astype(np.uint8)
+
+
+def enlarge(pixels: Pixels, side: int = MIN_PANEL_SIDE) -> Pixels:
+    """Square pixels repeated until a side has at least ``side``, so that no viewer smooths the patches."""
+    times = -(-side // len(pixels))
+    return pixels.repeat(times, 0).repeat(times, 1)
+
+
+def panel_figure(rows: Sequence[tuple[str, Mapping[str, Pixels]]]) -> Figure:
+    """A figure with a row for each image: (caption, title to panel); the titles stand above the first row."""
+    columns = len(rows[0][1])
+    figure = new_figure(1.45 * columns, 1.5 * len(rows) + 0.3)
+    for row, (caption, panels) in enumerate(rows):
+        for column, (title, pixels) in enumerate(panels.items()):
+            axis = figure.add_subplot(len(rows), columns, row * columns + column + 1)
+            axis.set_axis_off()
+            axis.imshow(pixels, interpolation="nearest")
+            axis.set_title(caption if column == 0 else title if row == 0 else "", fontsize=7)
+    return figure
+
+
+# ---- a file for each image
 
 
 def write_heatmaps(
-    folder: Path, paths: Sequence[str], images: Images, maps: Explanation, grid: tuple[int, int], rows: Sequence[int]
+    folder: Path, paths: Sequence[str], images: Images, maps: ClassMaps, grid: tuple[int, int], rows: Sequence[int]
 ) -> None:
-    """Write the heat maps of these rows of a batch below a folder.
+    """Write a PNG for each of some images of a batch: the image, Delta and the ID-relevant patches in a row.
 
     Args:
-        folder: made where it is not there.
-        paths: of the images; a heat map lies at its image's path below ``folder``.
+        folder: created if it does not exist.
+        paths: of the images; a heat map has its image's path below ``folder``.
         images: at the model's size, (B, 3, S, S).
-        maps: what the detector saw.
+        maps: of the detector.
         grid: the patch grid.
-        rows: which images.
+        rows: which images of the batch.
     """
-    delta = (maps.surgery - maps.clip).reshape(-1, *grid).cpu().numpy()
-    mask = maps.mask.reshape(-1, *grid).cpu().numpy()
+    clip, surgery, mask = (t.reshape(-1, *grid).cpu().numpy() for t in (maps.clip, maps.surgery, maps.mask))
     for i in rows:
         target = folder / heatmap_name(paths[i])
         target.parent.mkdir(parents=True, exist_ok=True)
-        picture = Image.fromarray(panels(images[i].permute(1, 2, 0).numpy(), delta[i], mask[i]))
+        panels = map_panels(images[i].permute(1, 2, 0).numpy(), clip[i], surgery[i], mask[i])
+        picture = Image.fromarray(panel_row([panels[title] for title in ("image", "difference Δ", "ID-relevant")]))
         with atomic_write(target) as partial:
             picture.save(partial, "png")
 
 
+def panel_row(panels: Sequence[Pixels]) -> Pixels:
+    """Square panels at the size of the first one enlarged, in a row with white gaps."""
+    side = -(-MIN_PANEL_SIDE // len(panels[0])) * len(panels[0])
+    gap = np.full((side, GAP, 3), 255, dtype=np.uint8)
+    parts = [np.asarray(Image.fromarray(p).resize((side, side), Image.Resampling.NEAREST)) for p in panels]
+    return np.concatenate([part for panel in parts for part in (gap, panel)][1:], axis=1)
+
+
 def heatmap_name(path: str) -> Path:
-    """Where an image's heat map lies: at the image's own path, below the folder of the heat maps.
+    """The heat map's path below the folder of heat maps: the image's own path.
 
     Example:
         >>> heatmap_name("../photos/cat.jpg").as_posix(), heatmap_name("/x/cat.jpg").as_posix()
@@ -47,18 +172,3 @@ def heatmap_name(path: str) -> Path:
     """
     parts = ["__" if part == ".." else part for part in PurePath(path).parts if part != PurePath(path).anchor]
     return Path(*parts[:-1], f"{parts[-1]}.png")
-
-
-def panels(image: NDArray[np.uint8], delta: NDArray[np.floating], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Image, Delta (red where the surgery path sees more of the class) and masked image, beside each other.
-
-    Args:
-        image: (S, S, 3).
-        delta: (g, g), in [-1, 1].
-        mask: (g, g).
-    """
-    side = -(-MIN_PANEL_SIDE // len(image)) * len(image)
-    parts = [image, colored(delta, "RdBu_r", -1, 1), shade(image, mask)]
-    large = [np.asarray(Image.fromarray(part).resize((side, side), Image.Resampling.NEAREST)) for part in parts]
-    gap = np.full((side, GAP, 3), 255, dtype=np.uint8)
-    return np.concatenate([large[0], gap, large[1], gap, large[2]], axis=1)

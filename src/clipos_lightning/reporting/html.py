@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from ..evaluation.results import Results
 from ..evaluation.thresholds import Confusion, confusion
 from .charts import Axis, common_axis, histogram_path, roc_panels
-from .plots import Example, colored, embed, shade
+from .heatmaps import Example, fade_outside
+from .plots import image_uri
 from .report import HEADERS, format_metric, is_trained, paired_scores, report_title, set_tables, summary_lines
 
 RECALLS = (0.8, 0.9, 0.95, 0.99)  # buttons beside the slider
@@ -63,7 +64,7 @@ def report_html(
         table=table,
         now=snapshot(table),
         payload=Markup(json.dumps(payload(table, axis), separators=(",", ":"))),
-        presets=[(f"{recall:.0%}".replace("%", " %"), table.place(recall)) for recall in RECALLS],
+        presets=[(f"{recall:.0%}".replace("%", " %"), table.index_at_recall(recall)) for recall in RECALLS],
         axis=axis,
         strips=[(name, histogram_path(columns[score], axis)) for name, columns in results.items()],
         rocs=roc_panels(paired_scores(results, score, is_trained(report))),
@@ -151,8 +152,8 @@ def payload(table: Confusion, axis: Axis) -> dict[str, Any]:
 def tile(example: Example) -> dict[str, Any]:
     """One mistake: the image, the image with its ID-relevant patches, and what it says below."""
     return {
-        "image": embed(example.image),
-        "masked": embed(shade(example.image, example.mask)),
+        "image": image_uri(example.image),
+        "masked": image_uri(fade_outside(example.image, example.mask)),
         "small": max(example.image.shape) <= 64,
         "example": example,
     }
@@ -160,13 +161,5 @@ def tile(example: Example) -> dict[str, Any]:
 
 def heat_maps(example: Example) -> dict[str, Any]:
     """One row of the heat maps: (column, picture, whether it is drawn with hard pixels)."""
-    maps = [
-        ("plain CLIP", colored(example.clip, "magma")),
-        ("surgery S", colored(example.surgery, "magma")),
-        ("difference Δ", colored(example.surgery - example.clip, "RdBu_r", -1, 1)),
-        ("ID-relevant", shade(example.image, example.mask)),
-    ]
-    if example.truth is not None:
-        maps.append(("true object", np.repeat((255 * example.truth).astype(np.uint8)[..., None], 3, -1)))
-    found = [("image", example.image), *maps]
-    return {"example": example, "maps": [(name, embed(pixels), max(pixels.shape) <= 64) for name, pixels in found]}
+    panels = example.panels.items()
+    return {"example": example, "maps": [(name, image_uri(p), max(p.shape) <= 64) for name, p in panels]}

@@ -18,7 +18,10 @@ HEADERS = {"auroc": "AUROC ↑", "fpr95": "FPR95 ↓", "aupr_in": "AUPR-in ↑",
 
 
 def summarise(
-    results: Results, labels: NDArray[np.int64], kinds: Mapping[str, str | None], prefix: str = ""
+    results: Mapping[str, Mapping[str, NDArray[Any]]],
+    labels: NDArray[np.int64],
+    kinds: Mapping[str, str | None],
+    prefix: str = "",
 ) -> Metrics:
     """One detector's part of the report: ID accuracy, metrics per OOD set and score, averages over sets.
 

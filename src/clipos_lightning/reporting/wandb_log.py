@@ -2,7 +2,7 @@
 
 import netrc
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from ..evaluation.metrics import OOD_METRICS, counts_at_thresholds
+from ..evaluation.metrics import OOD_METRICS
 from ..evaluation.results import Results
 from ..utils.progress import print_once
+from .charts import roc_points
+from .heatmaps import Example, panel_figure
+from .report import paired_scores
 
 RESULT_COLUMNS = ["detector", "set", "score", *OOD_METRICS, "n_id", "n_ood"]
 
@@ -40,27 +43,35 @@ class Dashboard(Callback):
             wandb.finish()
 
 
-def log_report(run: Any, report: Mapping[str, Any], results: Results, pictures: Mapping[str, Any]) -> None:
-    """A test's results: table, summary, ROC curves, histograms, pictures.
+def log_report(
+    run: Any, report: Mapping[str, Any], results: Results, galleries: Mapping[str, Sequence[Example]]
+) -> None:
+    """Log a test: results table, summary, interactive ROC curves and histograms, heat maps, worst mistakes.
 
     Args:
         run: W&B's run.
         report: as written to report.json.
         results: the test tables.
-        pictures: caption to matplotlib figure.
+        galleries: of :func:`gallery.draw_pictures`; those that are missing are left out.
     """
     headline, trained = report["headline"], bool(report["run"]["trained"])
     run.log({"results": wandb.Table(columns=RESULT_COLUMNS, data=table_rows(report, trained))})
     run.summary["id/accuracy"] = report["id"]["accuracy"]
     for score, metrics in report["average"].items():
         run.summary.update({f"average/{score}/{name}": value for name, value in metrics.items()})
-    for name in report["ood"]:
-        if headline in results["id"]:
-            run.log({f"roc/{name}": roc_plot(results["id"][headline], results[name][headline], f"{name}: {headline}")})
-            run.log({f"scores/{name}": wandb.Histogram(results[name][headline].tolist())})
-    if headline in results["id"]:
-        run.log({"scores/id": wandb.Histogram(results["id"][headline].tolist())})
-    run.log({"pictures": [wandb.Image(figure, caption=caption) for caption, figure in pictures.items()]})
+    for name, curves in paired_scores(results, headline, trained).items():
+        run.log({f"roc/{name}": roc_plot(curves, f"{name}: {headline}")})
+    for name, columns in results.items():
+        if headline in columns:
+            run.log({f"scores/{name}": wandb.Histogram(columns[headline].tolist())})
+    shown = {
+        "classes": "ID test images: what the method thought belonged to the predicted class",
+        "outside": f"OOD images with the highest {headline}: the worst mistakes",
+    }
+    for kind, caption in shown.items():
+        rows = [(example.caption, example.panels) for example in galleries.get(kind, [])]
+        if rows:
+            run.log({f"pictures/{kind}": wandb.Image(panel_figure(rows), caption=caption)})
 
 
 def table_rows(report: Mapping[str, Any], trained: bool) -> list[list[Any]]:
@@ -74,13 +85,11 @@ def table_rows(report: Mapping[str, Any], trained: bool) -> list[list[Any]]:
     ]
 
 
-def roc_plot(inside: np.ndarray, outside: np.ndarray, title: str, points: int = 200) -> Any:
-    """An interactive ROC curve, ID positive, thinned to ``points``."""
-    true, false = counts_at_thresholds(inside, outside)
-    x, y = np.append(0, false / len(outside)), np.append(0, true / len(inside))
-    keep = np.unique(np.linspace(0, len(x) - 1, points).astype(int))
-    table = wandb.Table(columns=["OOD accepted", "ID accepted"], data=np.stack([x[keep], y[keep]], 1).tolist())
-    return wandb.plot.line(table, "OOD accepted", "ID accepted", title=title)
+def roc_plot(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -> Any:
+    """Interactive ROC curves, ID positive: detector -> (ID scores, OOD scores)."""
+    points = {name: roc_points(inside, outside) for name, (inside, outside) in curves.items()}
+    xs, ys = ([found[:, axis].tolist() for found in points.values()] for axis in (0, 1))
+    return wandb.plot.line_series(xs, ys, keys=list(points), title=title, xname="OOD accepted, %")
 
 
 def has_wandb_key() -> bool:

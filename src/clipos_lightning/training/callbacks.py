@@ -36,5 +36,5 @@ class ShotsManifest(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """The DataModule has drawn; where training images are not at hand, a test goes without."""
         data = trainer.datamodule  # type: ignore[attr-defined]
-        if isinstance(data, FewShotOOD) and data.drawn:
+        if isinstance(data, FewShotOOD) and data.shot_positions:
             write_json(self.folder / "shots.json", data.manifest())

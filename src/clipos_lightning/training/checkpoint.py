@@ -18,11 +18,6 @@ RENAMED = {  # beginnings of dotted paths in checkpoints of version 0.1.0
     "clipos_lightning.schedule.WarmupCosine": "clipos_lightning.WarmupCosine",
     "clipos_lightning.scores.": "clipos_lightning.evaluation.scores.",
 }
-IDENTITY_NAMES = {
-    "fingerprint": "weights (their fingerprint)",
-    "class_names": "class names",
-    "class_wordings": "wordings of the classes",
-}
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:
@@ -115,28 +110,9 @@ def as_config(checkpoint: dict[str, Any]) -> dict[str, Any]:
     return {"seed_everything": seed, "model": model_options(checkpoint), "data": data}
 
 
-def check_identity(given: dict[str, Any] | None, ours: dict[str, Any]) -> None:
-    """The checkpoint belongs to this backbone, these weights and these class names."""
-    if given is None:
-        raise InputError("the checkpoint was not written by clipos: give a last.ckpt of `clipos fit`")
-    for key, value in ours.items():
-        if given.get(key) != value:
-            name = IDENTITY_NAMES.get(key, key)
-            raise InputError(
-                f"the checkpoint was trained with other {name}: {shorten_value(given.get(key))}, here "
-                f"{shorten_value(value)}; test it with those, or train again"
-            )
-
-
 def check_state(given: dict[str, Any], ours: dict[str, Any]) -> None:
     """The checkpoint holds every learned tensor and nothing else, each in its shape."""
     shapes, wanted = ({k: tuple(v.shape) for k, v in state.items()} for state in (given, ours))
     wrong = sorted(k for k in shapes.keys() | wanted.keys() if shapes.get(k) != wanted.get(k))
     if wrong:
         raise InputError(f"the checkpoint does not fit the model's options: {', '.join(wrong)} differ")
-
-
-def shorten_value(value: Any) -> str:
-    """A value for an error message, cut to 60 characters."""
-    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,43 +1,36 @@
 """ClipOS: the LightningModule that wires backbone, mask, synthesis, prompts, losses and scores together."""
 
-import math
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ..clip.loading import load_backbone
 from ..clip.surgery import SurgeryOptions
 from ..errors import InputError
-from ..evaluation.heads import SIDES, ZERO_SHOT, Head, all_paths
-from ..evaluation.metrics import OOD_METRICS, ood_metrics
-from ..evaluation.results import MAP_PATHS, TestTable, column_names, map_values
 from ..evaluation.scores import ScoreOptions, check_scores, defined_scores
 from ..evaluation.validation import Validation
 from ..method.feature_store import FeatureStore, ShotFeatures
+from ..method.losses import irrelevant_locals
 from ..method.mask import MaskOptions
-from ..method.objectives import Objective, irrelevant_locals, make_objective
+from ..method.objectives import Objective, make_objective
 from ..method.prompts import ContextOptions, PromptLearner, Wordings, check_names, encode_prompts
-from ..method.prototypes import VIEWS, blend
 from ..method.synthesis import Draw, SynthesisOptions, as_tensors, draw_step, mix_shots
-from ..types import Explanation, Features, Images, Labels, OutlierSource, Texts, as_options
+from ..types import Features, Labels, OutlierSource, Texts, as_options
 from ..utils.chunks import by_chunks
-from .checkpoint import check_identity, check_state
-from .schedule import WarmupCosine
+from .detector_module import DetectorModule
+from .schedule import WarmupCosine, planned_epochs
 from .shots import Shots
 
 NOT_RECORDED = ("self", "__class__", "optimizer", "lr_scheduler")  # of the arguments, in hparams
 
 
-class ClipOS(LightningModule):
+class ClipOS(DetectorModule):
     """Few-shot OOD detection with a frozen CLIP: CLIP-OS (Sun et al. 2024, arXiv:2404.00323), and its rivals by option.
 
     The paper leaves many constants open: each is an option here, and nothing claims to reproduce the paper's numbers.
@@ -76,7 +69,6 @@ class ClipOS(LightningModule):
     """
 
     store: FeatureStore
-    results: dict[str, dict[str, NDArray[np.float64]]]
 
     def __init__(
         self,
@@ -131,7 +123,6 @@ class ClipOS(LightningModule):
         self.feature_budget = feature_budget_mb * 2**20
         self.trained = False
         self.notes: list[str] = []  # what whoever trains should be told
-        self.failure: InputError | None = None  # what is wrong with a test's scores
         self.strict_loading = False  # a checkpoint lacks the frozen backbone; on_load_checkpoint checks every other key
         self.recipe: dict[str, Any] = {}  # how it is trained, as plain data for the checkpoint (the CLI fills it)
         given |= {"pretrained": pretrained, "seed": self.seed, "class_names": self.class_names}
@@ -152,44 +143,6 @@ class ClipOS(LightningModule):
         frozen = [f"backbone.{name}" for name, _ in self.backbone.named_parameters()]
         frozen += [name for name, _ in self.named_buffers()]
         self._ddp_params_and_buffers_to_ignore = frozen  # DDP neither broadcasts nor reduces what never changes
-
-    plain_text: Tensor
-    image_text: Tensor
-
-    # ---- what the classes look like
-
-    @property
-    def class_text(self) -> Texts:
-        """The frozen class features of the mask, (C, D)."""
-        return self.blend(self.plain_text[:-1])
-
-    @property
-    def zero_shot_text(self) -> Texts:
-        """The zero-shot detector's prompts, "unknown" last, (C + 1, D)."""
-        return self.blend(self.plain_text)
-
-    def blend(self, text: Texts, weight: float | None = None) -> Texts:
-        """The classes' rows blended with their few-shot images' mean features."""
-        return blend(text, self.image_text, self.image_weight if weight is None else weight)
-
-    def learn_images(self, data: Any) -> None:
-        """Each class's mean image feature where it has a share, and with ``auto`` how large that is.
-
-        Args:
-            data: the DataModule, which has drawn the few-shot images.
-        """
-        if self.hparams["image_weight"]:
-            data.setup("fit")  # a test draws where it can; here it must
-            shots = Shots(self.backbone, data)
-            self.image_text.copy_(shots.means(len(self.class_names)))
-            if self.hparams["image_weight"] == "auto":
-                chosen = shots.image_weight(self.plain_text[:-1], self.scale)
-                weight = chosen.weight
-                self.image_weight = weight if self._trainer is None else self.trainer.strategy.broadcast(weight)
-                self.notes.append(
-                    f"image weight {weight}, chosen on {VIEWS} views of {len(data.drawn)} few-shot images "
-                    f"(quality: text alone {chosen.text_quality:.2f}, images alone {chosen.image_quality:.2f})"
-                )
 
     # ---- training
 
@@ -228,10 +181,6 @@ class ClipOS(LightningModule):
         self.log_dict(terms, sync_dist=True, batch_size=1)
         self.log("train/loss", loss.detach(), sync_dist=True, prog_bar=True, batch_size=1)
         return loss
-
-    def exact(self) -> torch.autocast:
-        """Fp32 whatever the Trainer's precision: only the two encoders run in mixed precision."""
-        return torch.autocast(self.device.type, enabled=False)
 
     def scale_for_ddp(self, values: Tensor, count: int | Tensor) -> Tensor:
         """This process's part of a mean over ``count`` items of all processes, for DDP, which averages gradients."""
@@ -272,12 +221,7 @@ class ClipOS(LightningModule):
             return optimizer
         scheduler = self.lr_scheduler(optimizer)
         if isinstance(scheduler, WarmupCosine) and scheduler.epochs is None:
-            self.trainer.fit_loop.setup_data()  # a run by steps does not know its epochs before
-            steps = self.trainer.estimated_stepping_batches
-            if math.isinf(steps):
-                raise InputError("WarmupCosine needs its length: set its init_args.epochs, or --trainer.max_epochs")
-            in_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
-            scheduler.epochs = math.ceil(steps / in_epoch)
+            scheduler.epochs = planned_epochs(self.trainer)
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     # ---- the few-shot images' frozen features
@@ -300,89 +244,6 @@ class ClipOS(LightningModule):
         outliers = self.outliers_of_all(1000) if self.objective.outliers == "synthesis" else shots[:0]
         return self.scale * shots @ self.class_text.T, self.scale * outliers @ self.class_text.T
 
-    # ---- testing
-
-    @property
-    def text(self) -> Texts:
-        """The detector's prompts: the learned ones, or the zero-shot detector's before any training."""
-        with torch.no_grad(), self.exact():
-            return self.blend(self.prompts()) if self.trained else self.zero_shot_text
-
-    def head(self, prefix: str, text: Texts, class_text: Texts, scores: list[str]) -> Head:
-        """This detector's constants around some prompts."""
-        constants = (self.scale, scores, self.backbone.surgery, self.mask, self.scoring)
-        return Head(prefix, text, class_text, *constants)
-
-    @property
-    def zero_shot_scores(self) -> list[str]:
-        """What the zero-shot detector, which always has "unknown", reports where nothing was chosen."""
-        return list(dict.fromkeys([*defined_scores(True), self.score]))
-
-    @property
-    def tested_scores(self) -> list[str]:
-        """The scores that a test of this detector reports."""
-        return self.scores if self.trained or self.hparams["scores"] else self.zero_shot_scores
-
-    @torch.no_grad()
-    def heads(self) -> list[Head]:
-        """What a test compares: the detector; beside a trained one zero-shot; where images count, each side alone."""
-        every = self.scores if self.hparams["scores"] else self.zero_shot_scores
-        text, plain, ours = self.text, self.plain_text, self.tested_scores
-        heads = [self.head("", text, self.class_text, ours)]
-        if self.trained:
-            heads.append(self.head(ZERO_SHOT, plain, plain[:-1], every))
-        if self.hparams["image_weight"]:
-            with self.exact():
-                learned = self.prompts() if self.trained else plain
-            heads.append(self.head(SIDES["text"], learned, plain[:-1], ours))
-            images = self.blend(learned, 1.0)
-            heads.append(self.head(SIDES["images"], images, images[: len(self.class_names)], ours))
-        return heads
-
-    def on_test_end(self) -> None:
-        """Scores that are not finite are said when every callback has written what there is."""
-        if self.failure is not None:
-            raise self.failure
-
-    def on_test_start(self) -> None:
-        """Encode the prompts once; an empty table for each set."""
-        self.failure = None
-        if not self.trained:
-            self.learn_images(self.trainer.datamodule)  # type: ignore[attr-defined]
-        self.test_heads = self.heads()
-        self.test_paths = all_paths(self.test_heads)
-        tests = self.trainer.datamodule.tests  # type: ignore[attr-defined]
-        grid = self.backbone.grid
-        columns = {name: column_names(self.test_heads, grid, images.has_masks) for name, (images, _) in tests.items()}
-        self.tables = [TestTable(name, names) for name, names in columns.items()]
-        for table in self.tables:
-            table.rows.to(self.device)
-
-    def test_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Score a batch under every head, in one pass of the backbone."""
-        paths = self.test_paths | (MAP_PATHS if "mask" in batch else frozenset())
-        features = self.backbone.encode_image(batch["image"], paths)
-        with self.exact():
-            values = [head.values(features) for head in self.test_heads]
-            if "mask" in batch:
-                values.append(map_values(features, self.class_text[batch["label"]], batch["mask"], self.backbone.grid))
-        self.tables[dataloader_idx].rows.update(batch["index"], torch.cat(values, 1))
-
-    def on_test_epoch_end(self) -> None:
-        """Gather every table over processes; log the headline's figures."""
-        self.results = {table.name: table.gather() for table in self.tables}
-        ours, found = self.results["id"][self.score], {}
-        try:
-            for name in (n for n in self.results if n != "id"):
-                found[name] = ood_metrics(ours, self.results[name][self.score], f"score {self.score} of {name}")
-        except InputError as error:
-            self.failure = error
-            return
-        for name, metrics in found.items():
-            self.log_dict({f"test/{name}/{metric}": value for metric, value in metrics.items()}, rank_zero_only=True)
-        for metric in OOD_METRICS if found else ():
-            self.log(f"test/average/{metric}", sum(m[metric] for m in found.values()) / len(found), rank_zero_only=True)
-
     # ---- validating
 
     def on_validation_start(self) -> None:
@@ -403,46 +264,6 @@ class ClipOS(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Undrawn ID images against synthesised outliers; never a test OOD set."""
         self.log_dict(self.validation.compute())
-
-    # ---- one's own images
-
-    @torch.no_grad()
-    def explain(self, images: Images, labels: Labels | None = None) -> Explanation:
-        """Maps and mask of images, for the predicted class or the given labels."""
-        features = self.backbone.encode_image(images, MAP_PATHS | self.mask.paths)
-        probability = (self.scale * features.cls @ self.text[: len(self.class_names)].T).softmax(1).max(1)
-        labels = probability.indices if labels is None else labels
-        maps = self.head("", self.text, self.class_text, [self.score]).maps(features, labels)
-        return Explanation(probability.indices, probability.values, *maps)
-
-    # ---- checkpoints: kilobytes, and checked
-
-    def identity(self) -> dict[str, Any]:
-        """What a checkpoint must agree on to be loaded."""
-        b = self.backbone
-        names = {"backbone": b.name, "fingerprint": b.fingerprint, "activation": b.activation}
-        return names | {"class_names": self.class_names, "class_wordings": self.hparams["class_wordings"]}
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Drop the frozen backbone; record what the checkpoint belongs to."""
-        state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith("backbone.")}
-        checkpoint["clipos"] = {**self.identity(), "recipe": self.recipe, "image_weight": self.image_weight}
-        data = getattr(self._trainer, "datamodule", None)
-        if data is not None and data.drawn:
-            checkpoint["clipos"]["shots"] = data.manifest()["digest"]
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check backbone, weights, activation, class names and keys.
-
-        Raises:
-            InputError: the checkpoint is not ours, or was trained on something else.
-        """
-        check_identity(checkpoint.get("clipos"), self.identity())
-        learned = {k: v for k, v in self.state_dict().items() if not k.startswith("backbone.")}
-        check_state(checkpoint["state_dict"], learned)
-        self.image_weight = checkpoint["clipos"].get("image_weight", self.image_weight)
-        self.trained = True
 
 
 @cache

@@ -3,8 +3,11 @@
 import math
 from typing import Any
 
+from lightning.pytorch import Trainer
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+
+from ..errors import InputError
 
 
 class WarmupCosine(LRScheduler):
@@ -37,3 +40,16 @@ class WarmupCosine(LRScheduler):
     def state_dict(self) -> dict[str, Any]:
         """Plain data; without the length, which a resumed run may have changed."""
         return {key: value for key, value in super().state_dict().items() if key != "epochs"}
+
+
+def planned_epochs(trainer: Trainer) -> int:
+    """Epochs that a fit will take, also where its length is given in steps.
+
+    Raises:
+        InputError: the fit has no end.
+    """
+    trainer.fit_loop.setup_data()  # a run by steps does not know its epochs before
+    steps = trainer.estimated_stepping_batches
+    if math.isinf(steps):
+        raise InputError("WarmupCosine needs its length: set its init_args.epochs, or --trainer.max_epochs")
+    return math.ceil(steps / math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches))

@@ -53,7 +53,7 @@ class Shots:
             text: the class prompts, (C, D).
             scale: s of the model.
         """
-        count = len(self.data.drawn)
+        count = len(self.data.shot_positions)
         views = self.encode(VIEWS * count).view(VIEWS, count, -1).transpose(0, 1)
         with torch.autocast(text.device.type, enabled=False):  # fp32 whatever the encoder ran in
             return choose_weight(views, self.labels[:count], text, scale)

@@ -1,1 +1,1 @@
-"""Files, progress bars, chunks, imports by dotted path."""
+"""Atomic file writes, progress bars, row-wise chunks, imports by dotted path."""

@@ -1,4 +1,4 @@
-"""Patches against many classes, a part of them at a time: no (images, patches, classes) tensor beyond a budget."""
+"""Row-wise functions in chunks, so that (images, patches, classes) tensors stay within a memory budget."""
 
 from collections.abc import Callable
 
@@ -6,24 +6,31 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-CHUNK_BYTES = 64 * 2**20  # bytes of one such tensor; one row alone may be larger
+CHUNK_BYTES = 64 * 2**20  # the budget for one intermediate tensor; a single row may exceed it
 
 
 def by_chunks(function: Callable[..., Tensor], tensors: tuple[Tensor, ...], row_bytes: int) -> Tensor:
-    """``function(*tensors)``, some rows at a time.
+    """Compute ``function(*tensors)`` in chunks of rows.
 
-    Where gradients are taken, a part's tensors are computed anew for them, so that they are never there all at once.
+    With gradients enabled, each chunk is checkpointed: its intermediate tensors are recomputed in the backward pass, so
+    that only one chunk's are in memory at a time.
 
     Args:
-        function: each row of its result depends on the same row of the tensors alone.
-        tensors: of N rows each.
-        row_bytes: what one row takes inside the function.
+        function: row-wise: output row i depends only on row i of each input.
+        tensors: inputs with N rows each.
+        row_bytes: bytes of the largest intermediate tensor per row; a chunk has ``CHUNK_BYTES // row_bytes`` rows.
+
+    Returns:
+        The outputs of all chunks, concatenated along the first axis: N rows.
+
+    >>> by_chunks(torch.add, (torch.arange(3), torch.ones(3)), row_bytes=CHUNK_BYTES)  # one row per chunk
+    tensor([1., 2., 3.])
     """
     rows = max(1, CHUNK_BYTES // row_bytes)
-    if torch.compiler.is_compiling() or len(tensors[0]) <= rows:  # an exported graph takes any batch
+    if torch.compiler.is_compiling() or len(tensors[0]) <= rows:  # a compiled graph must not depend on the batch size
         return function(*tensors)
-    found = []
-    for part in zip(*(tensor.split(rows) for tensor in tensors), strict=True):
-        again = torch.is_grad_enabled()
-        found.append(checkpoint(function, *part, use_reentrant=False) if again else function(*part))
-    return torch.cat(found)
+    outputs = []
+    for chunk in zip(*(tensor.split(rows) for tensor in tensors), strict=True):
+        recompute = torch.is_grad_enabled()
+        outputs.append(checkpoint(function, *chunk, use_reentrant=False) if recompute else function(*chunk))
+    return torch.cat(outputs)

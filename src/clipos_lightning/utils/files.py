@@ -1,4 +1,4 @@
-"""Files of a run: its folder, and writes that are whole or not there."""
+"""Run folders and atomic file writes."""
 
 import json
 import os
@@ -14,8 +14,19 @@ from ..errors import InputError
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A path beside ``path`` to write to, moved into place when the block ends without an error."""
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.partial")  # others may write the same
+    """Write a file atomically: it appears at ``path`` complete, or not at all.
+
+    Yields a temporary path in the same folder to write to. It replaces ``path`` when the block ends without an error,
+    and is removed otherwise.
+
+    >>> import tempfile
+    >>> target = Path(tempfile.mkdtemp()) / "scores.txt"
+    >>> with atomic_write(target) as partial:
+    ...     _ = partial.write_text("0.5")
+    >>> target.read_text(), [path.name for path in target.parent.iterdir()]
+    ('0.5', ['scores.txt'])
+    """
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.partial")  # unique: there may be concurrent writers
     try:
         yield partial
         os.replace(partial, path)
@@ -24,31 +35,31 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all; bytes of file names that are not UTF-8 as JSON escapes them."""
+    r"""Write a UTF-8 text file atomically; undecodable bytes of file names are escaped (``\udce9``), as JSON does."""
     with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file, whole or not at all."""
+    """Write a value as an indented JSON file, atomically."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def check_parent(path: Path) -> None:
-    """A file can be written where it shall lie.
+    """Check that the folder of an output file exists and is writable.
 
     Raises:
-        InputError: no such folder, or not one to write to.
+        InputError: the folder does not exist, or is not writable.
     """
     folder = path.absolute().parent
     if not folder.is_dir():
-        raise InputError(f"no folder {folder} to write {path.name} to: make it first")
+        raise InputError(f"cannot write {path.name}: no folder {folder}; create it first")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"{folder} cannot be written to: {path.name} needs another place")
+        raise InputError(f"cannot write {path.name}: the folder {folder} is not writable; choose another one")
 
 
 def new_run_folder(root: Path, command: str) -> Path:
-    """Make ``<root>/<command>-<local time>[-k]``; never one that exists."""
+    """Create and return a new folder ``<root>/<command>-<local time>``; ``-2``, ``-3``, … is appended if it exists."""
     stem = f"{command}-{time.strftime('%Y%m%d-%H%M%S')}"
     root.mkdir(parents=True, exist_ok=True)
     k = 1

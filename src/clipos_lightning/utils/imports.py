@@ -1,4 +1,4 @@
-"""One's own scores and objectives by their dotted path. No torch."""
+"""Import user-defined scores and objectives by their dotted path (no torch)."""
 
 import importlib
 import os
@@ -9,19 +9,28 @@ from ..errors import InputError
 
 
 def load_object(path: str, option: str) -> Any:
-    """What ``package.module.name`` names; modules of the working directory are found too, after all others.
+    """Import the object that ``package.module.name`` refers to.
+
+    The working directory is searched too, after all other entries of ``sys.path``.
+
+    Args:
+        path: the dotted path.
+        option: the option it was given with, for error messages.
 
     Raises:
-        InputError: no such module or name, or the module fails when it is imported.
+        InputError: the module or the name does not exist, or importing the module fails.
+
+    >>> load_object("math.sqrt", "--model.score")(9)
+    3.0
     """
     module_name, _, name = path.rpartition(".")
     if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # and left there: the module may import more when it is used
+        sys.path.append(os.getcwd())  # stays there: the module may import others later, when it is used
     try:
         return getattr(importlib.import_module(module_name), name)
     except ModuleNotFoundError as error:
-        raise InputError(f"{option} {path}: no module {error.name!r}; install it, or run where it lies") from error
+        raise InputError(f"{option} {path}: no module {error.name!r}; install it, or run in its folder") from error
     except AttributeError as error:
         raise InputError(f"{option} {path}: {module_name} has no {name!r}") from error
-    except Exception as error:  # whatever a module of the user's does when it is imported
-        raise InputError(f"{option} {path}: importing it fails: {type(error).__name__}: {error}") from error
+    except Exception as error:  # a user's module may raise anything
+        raise InputError(f"{option} {path}: importing it failed: {type(error).__name__}: {error}") from error

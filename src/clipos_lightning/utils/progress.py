@@ -1,4 +1,4 @@
-"""What the terminal shows of work under way: bars that say what is going on, and no banners of other libraries."""
+"""Progress bars on stderr, and filters for the log lines and warnings of other libraries."""
 
 import logging
 import math
@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from io import TextIOBase
 from typing import Any, TextIO, TypeVar
 
 from lightning.pytorch import LightningModule, Trainer
@@ -17,17 +18,17 @@ T = TypeVar("T")
 
 
 def process_rank() -> int:
-    """This process's rank among all of the run."""
+    """The global rank of this process; 0 outside of distributed runs."""
     return int(getattr(rank_zero_only, "rank", 0))
 
 
 def track(items: Iterable[T], description: str) -> Iterator[T]:
-    """Iterate with a bar on stderr, which vanishes when done; only on the first process and a terminal."""
+    """Iterate with a progress bar on stderr, removed when done; shown only by rank 0 and only on a terminal."""
     yield from tqdm(items, description, leave=False, disable=process_rank() != 0 or not sys.stderr.isatty())
 
 
 class Progress(ProgressBar):
-    """One bar over all training steps, and one per test set; silent where stderr is not a terminal."""
+    """Lightning progress bars: one over all training steps, one per test set; hidden if stderr is not a terminal."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,49 +36,49 @@ class Progress(ProgressBar):
         self.enabled = True
 
     def disable(self) -> None:
-        """Other processes than the first show nothing."""
+        """Hide the bars; Lightning calls this on every rank but 0."""
         self.enabled = False
 
     def open(self, total: int | float | None, description: str) -> None:
-        """Close the bar there is and start another."""
+        """Close the current bar and start a new one; a total of None or infinity only counts."""
         self.close()
         count = None if total in (None, float("inf")) else int(total or 0)
         hidden = not self.enabled or not sys.stderr.isatty()
         self.bar = tqdm(total=count, desc=description, leave=True, disable=hidden, dynamic_ncols=True)
 
     def close(self) -> None:
-        """End the bar there is."""
+        """Close the current bar, if there is one."""
         if self.bar is not None:
             self.bar.close()
             self.bar = None
 
     def step(self) -> None:
-        """One batch more."""
+        """Advance the bar by one batch."""
         if self.bar is not None:
             self.bar.update(1)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """One bar over the whole run."""
+        """Start one bar over the batches of all epochs."""
         in_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
         batches = trainer.estimated_stepping_batches / in_epoch * trainer.num_training_batches
         self.open(batches, "training prompts")
         if self.bar is not None:
-            self.bar.update(trainer.fit_loop.total_batch_idx + 1)  # of a resumed run
+            self.bar.update(trainer.fit_loop.total_batch_idx + 1)  # batches done before, in a resumed run
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """The loss beside the bar."""
+        """Advance the bar and show the loss."""
         self.step()
         if self.bar is not None and "train/loss" in trainer.progress_bar_metrics:
             self.bar.set_postfix_str(f"loss {float(trainer.progress_bar_metrics['train/loss']):.3f}", refresh=False)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Done."""
+        """Close the bar."""
         self.close()
 
     def on_test_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """A bar for each set: k of n."""
+        """Start a bar at the first batch of each test set."""
         if batch_idx == 0:
             names = list(trainer.test_dataloaders or {})
             totals = trainer.num_test_batches
@@ -85,32 +86,32 @@ class Progress(ProgressBar):
             self.open(totals[dataloader_idx], label)
 
     def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
-        """One batch more."""
+        """Advance the bar by one batch."""
         self.step()
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Done."""
+        """Close the bar."""
         self.close()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The undrawn training images."""
-        self.open(sum(trainer.num_val_batches), "validating on undrawn training images")
+        """Start a bar over the held-out training images."""
+        self.open(sum(trainer.num_val_batches), "validating on held-out training images")
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
-        """One batch more."""
+        """Advance the bar by one batch."""
         self.step()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Done."""
+        """Close the bar."""
         self.close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """No bar is left half-way in front of an error."""
+        """Close the bar, so that the error message starts on a new line."""
         self.close()
 
 
 def silence_libraries() -> None:
-    """No banners and tips: stderr is for what is wrong."""
+    """Silence Lightning's log lines and the warnings that need no action; stderr is for errors."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
@@ -130,12 +131,19 @@ def silence_libraries() -> None:
 
 @contextmanager
 def counter(total: int | None, done: int, description: str, shown: bool) -> Iterator[Callable[[int], Any]]:
-    """A bar on stderr that is told how many images are done more; without a total it only counts."""
+    """A bar over images on stderr; yields a function that advances it.
+
+    Args:
+        total: number of images; None if it is unknown: the bar only counts.
+        done: images that were processed before.
+        description: text in front of the bar.
+        shown: False: no bar.
+    """
     with tqdm(total=total, initial=done, desc=description, unit=" images", disable=not shown) as bar:
         yield lambda count: bool(bar.update(count))
 
 
 @rank_zero_only
-def print_once(line: str, file: TextIO | None = None) -> None:
-    """A line on stdout (or elsewhere), by the first process."""
+def print_once(line: str, file: TextIO | TextIOBase | None = None) -> None:
+    """Print a line on rank 0, to stdout or another file, and flush it."""
     print(line, file=file, flush=True)

@@ -1,0 +1,183 @@
+"""Base scores: pure functions of one feature's cosines to a detector's prompts; higher = more in-distribution.
+
+Notation: l_c = s cos(f, t_c) over the C classes, l_u the logit of "unknown", s the model's scale. All are computed in
+fp32, per item in any number of leading dimensions: (..., C) to (...). Sources: msp (Hendrycks and Gimpel 2017,
+arXiv:1610.02136), mcm (Ming et al. 2022, arXiv:2211.13445), max_logit (Hendrycks et al. 2022, arXiv:1911.11132), energy
+(Liu et al. 2020, arXiv:2010.03759); those with "unknown" use CLIP-OS's prompt (arXiv:2404.00323, section 3).
+``scores.py`` defines on which features of an image each named score evaluates them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from ..types import Texts
+
+
+@dataclass
+class Logits:
+    """Cosines and logits of features against one detector's prompts.
+
+    Attributes:
+        cosine: to the C class prompts, in [-1, 1], (..., C).
+        unknown: cosine to "unknown", (...,); None if the detector has no such prompt.
+        scale: s of the model; logits are s times cosines.
+        temperature: T of mcm.
+
+    Example:
+        >>> z = Logits(torch.tensor([[0.3, 0.1]]), unknown=torch.tensor([0.2]), scale=10.0)
+        >>> z.logits, z.unknown_logit
+        (tensor([[3., 1.]]), tensor([2.]))
+    """
+
+    cosine: Float[Tensor, "*items classes"]
+    unknown: Float[Tensor, "*items"] | None
+    scale: float
+    temperature: float = 1.0
+
+    @property
+    def logits(self) -> Tensor:
+        """l_c = s cos(f, t_c), (..., C)."""
+        return self.scale * self.cosine
+
+    @property
+    def unknown_logit(self) -> Tensor:
+        """l_u = s cos(f, t_unknown), (...,)."""
+        assert self.unknown is not None, "this detector has no unknown prompt"
+        return self.scale * self.unknown
+
+
+def prompt_logits(
+    feature: Float[Tensor, "*items dim"], text: Texts, classes: int, scale: float, t: float = 1.0
+) -> Logits:
+    """Cosines of features to C class prompts and, if ``text`` has one more row, to "unknown".
+
+    Args:
+        feature: L2-normalised, (..., D).
+        text: (C, D), or (C + 1, D) with "unknown" last.
+        classes: C.
+        scale: s of the model.
+        t: temperature of mcm.
+
+    Example:
+        >>> z = prompt_logits(torch.tensor([[1.0, 0.0]]), torch.eye(2), classes=1, scale=10.0)
+        >>> z.cosine, z.unknown
+        (tensor([[1.]]), tensor([0.]))
+    """
+    cosine = feature @ text.T
+    return Logits(cosine[..., :classes], cosine[..., classes] if len(text) > classes else None, scale, t)
+
+
+def msp(z: Logits) -> Tensor:
+    """log max_c softmax(l)_c as -log(1 + sum_{c != c*} exp(l_c - l_c*)), c* the best class: it does not saturate.
+
+    Example:
+        >>> msp(Logits(torch.tensor([[0.3, 0.1]]), None, scale=10.0))  # -log(1 + e^-2)
+        tensor([-0.1269])
+    """
+    return log_max_softmax(z.logits, z.logits)
+
+
+def msp_unknown(z: Logits) -> Tensor:
+    """``msp`` with "unknown" in the denominator.
+
+    Example:
+        >>> msp_unknown(Logits(torch.tensor([[0.3, 0.1]]), torch.tensor([0.2]), scale=10.0))  # -log(1 + e^-2 + e^-1)
+        tensor([-0.4076])
+    """
+    return log_max_softmax(z.logits, torch.cat([z.logits, z.unknown_logit[..., None]], -1))
+
+
+def log_max_softmax(logits: Tensor, denominator: Tensor) -> Tensor:
+    """log softmax of the best class, normalised over ``denominator``.
+
+    Args:
+        logits: (..., C).
+        denominator: ``logits``, and any further ones after them, (..., C + M).
+    """
+    best = logits.argmax(-1, keepdim=True)
+    others = (denominator - logits.gather(-1, best)).scatter(-1, best, -torch.inf)
+    return -F.softplus(torch.logsumexp(others, -1))
+
+
+def mcm(z: Logits) -> Tensor:
+    """max_c softmax(cos / T)_c, in (0, 1] (MCM; T = 1 by default, the raw cosines).
+
+    Example:
+        >>> mcm(Logits(torch.tensor([[0.3, 0.1]]), None, scale=10.0))  # 1 / (1 + e^-0.2)
+        tensor([0.5498])
+    """
+    return (z.cosine / z.temperature).softmax(-1).amax(-1)
+
+
+def mcm_unknown(z: Logits) -> Tensor:
+    """``mcm`` with "unknown" in the denominator.
+
+    Example:
+        >>> mcm_unknown(Logits(torch.tensor([[0.3, 0.1]]), torch.tensor([0.1]), scale=10.0))  # 1 / (1 + 2 e^-0.2)
+        tensor([0.3792])
+    """
+    assert z.unknown is not None, "this detector has no unknown prompt"
+    both = torch.cat([z.cosine, z.unknown[..., None]], -1) / z.temperature
+    return both.softmax(-1)[..., :-1].amax(-1)
+
+
+def max_logit(z: Logits) -> Tensor:
+    """max_c l_c.
+
+    Example:
+        >>> max_logit(Logits(torch.tensor([[0.3, 0.1]]), None, scale=10.0))
+        tensor([3.])
+    """
+    return z.logits.amax(-1)
+
+
+def energy(z: Logits) -> Tensor:
+    """logsumexp_c l_c, the negative free energy.
+
+    Example:
+        >>> energy(Logits(torch.tensor([[0.3, 0.1]]), None, scale=10.0))  # log(e^3 + e^1)
+        tensor([3.1269])
+    """
+    return torch.logsumexp(z.logits, -1)
+
+
+def entropy(z: Logits) -> Tensor:
+    """-H(softmax(l)), minus the entropy over the classes, in [-log C, 0].
+
+    Example:
+        >>> entropy(Logits(torch.tensor([[0.3, 0.3]]), None, scale=10.0))  # -log 2
+        tensor([-0.6931])
+    """
+    log_p = z.logits.log_softmax(-1)
+    return (log_p.exp() * log_p).sum(-1)
+
+
+def unknown(z: Logits) -> Tensor:
+    """logsumexp_c l_c - l_u: ranks as 1 - p(unknown), without its ties in fp32.
+
+    Example:
+        >>> unknown(Logits(torch.tensor([[0.3, 0.1]]), torch.tensor([0.2]), scale=10.0))  # log(e^3 + e^1) - 2
+        tensor([1.1269])
+    """
+    return energy(z) - z.unknown_logit
+
+
+def energy_unknown(z: Logits) -> Tensor:
+    """e + log(1 - p(unknown)) with e the energy, computed as e + logsigmoid(e - l_u).
+
+    It keeps the size of the logits, which ``unknown``, a difference, drops. Ours, not from a paper.
+
+    Example:
+        >>> energy_unknown(Logits(torch.tensor([[0.3]]), torch.tensor([0.3]), scale=10.0))  # 3 + log(1 / 2)
+        tensor([2.3069])
+    """
+    e = energy(z)
+    return e + F.logsigmoid(e - z.unknown_logit)
+
+
+BaseScore = Callable[[Logits], Tensor]
