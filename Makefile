@@ -1,6 +1,7 @@
-# `make demo`: a virtual environment, the package, a detector trained and tested on the embedded set, a report.
-# `make test`: the fast tests. `make bench`: what it costs beside the plain way, one table.
-# PYTHON chooses the interpreter that makes the environment (3.11 or newer).
+# make demo:  install into a virtual environment, train and test a detector on the embedded set, write a report
+# make test:  the fast tests;  make check: lint, types and tests
+# make bench: speed and memory compared with a plain implementation, one table
+# PYTHON: interpreter for the virtual environment (3.11 or newer)
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin

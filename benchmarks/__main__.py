@@ -1,9 +1,9 @@
-"""Every benchmark as one Markdown table (``make bench``): ours against the plain way, ratios within one run.
+"""Print all benchmarks as one Markdown table (``make bench``): this package compared with a plain implementation.
 
     python benchmarks [PART...]
 
-Each part runs in a process of its own and can be run alone (``python benchmarks/passes.py``). All use ViT-B/16 with
-random weights, which is right for speed and meaningless for accuracy.
+Each part runs in a separate process and can be run alone (``python benchmarks/passes.py``). All use ViT-B/16 with
+random weights, which is fine for speed and meaningless for accuracy. Ratios are within one run.
 """
 
 import os
@@ -19,7 +19,7 @@ PARTS = ("startup", "decode", "passes", "fit", "steps")
 
 
 def machine() -> str:
-    """Processor, cores, threads, load."""
+    """Processor, cores, threads and load, as text."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     model = next(
         (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine()

@@ -1,6 +1,6 @@
-"""What the benchmarks share: timing, peak memory, the table, a ViT-B/16 with random weights, images and class names.
+"""Shared by the benchmarks: timing, peak memory, the table, a ViT-B/16 with random weights, images and class names.
 
-Random weights are right for speed and meaningless for accuracy.
+Random weights are fine for speed and meaningless for accuracy.
 """
 
 import ctypes
@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")  # as the command line does, on both sides of every ratio
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")  # as the command line does; for both sides of every ratio
 
 import open_clip
 import torch
@@ -21,9 +21,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from clipos_lightning.clip.backbone import FrozenClip
-from clipos_lightning.clip.loading import quiet
 from clipos_lightning.data.classnames import CIFAR10, CIFAR100, imagenet_classes
 from clipos_lightning.data.scenes import ID_SHAPES, render
+from clipos_lightning.utils.progress import quiet
 
 VIT = "ViT-B-16-quickgelu"
 COLUMNS = ("what", "ours", "plain", "ratio", "goal", "peak MB: ours", "plain", "repeats: ours, plain")
@@ -32,7 +32,13 @@ HEAD = f"| {' | '.join(COLUMNS)} |\n|---|{'---:|' * 7}"
 
 @dataclass
 class Measured:
-    """A function's median seconds, its process's peak memory while it ran, and how often it was timed."""
+    """Timing of a function.
+
+    Attributes:
+        seconds: median of the repeats.
+        peak: peak memory of the process in MB; 0 where it is not measured.
+        repeats: how often it was timed.
+    """
 
     seconds: float
     peak: float
@@ -41,14 +47,14 @@ class Measured:
 
 @dataclass
 class Row:
-    """A line of the table.
+    """A row of the table.
 
     Attributes:
-        what: is compared.
-        ours: our way.
-        plain: the plain way.
-        goal: that the ratio plain / ours (how many times faster) must reach; None: none was set.
-        limit: seconds that ours may take; None: no such goal.
+        what: what is compared.
+        ours: timing of this package.
+        plain: timing of the plain implementation.
+        goal: smallest ratio plain / ours (how many times faster) that meets the goal; None: no goal.
+        limit: largest number of seconds for ours that meets the goal; None: no goal.
     """
 
     what: str
@@ -59,7 +65,7 @@ class Row:
 
     @property
     def text(self) -> str:
-        """As Markdown."""
+        """The row in Markdown."""
         ratio = self.plain.seconds / self.ours.seconds
         goals = [(f"≥ {self.goal:.3g}×", ratio >= (self.goal or 0))] if self.goal else []
         goals += [(f"≤ {self.limit:g} s", self.ours.seconds <= (self.limit or 0))] if self.limit else []
@@ -71,7 +77,7 @@ class Row:
 
 
 def show(rows: Iterable[Row]) -> None:
-    """Print rows as they come; ``--rows`` on the command line leaves the table's head to the driver."""
+    """Print rows as they are measured; with ``--rows`` on the command line the caller prints the table's head."""
     if "--rows" not in sys.argv:
         print(HEAD, flush=True)
     for row in rows:
@@ -79,7 +85,7 @@ def show(rows: Iterable[Row]) -> None:
 
 
 def timed(function: Callable[[], object], repeats: int = 3, warm_up: int = 1, device: str = "cpu") -> Measured:
-    """Median seconds of a call, after some to warm up, and the peak memory."""
+    """Time ``repeats`` calls after ``warm_up`` untimed ones: median seconds, and peak memory of the timed calls."""
     seconds = []
     for i in range(warm_up + repeats):
         if i == warm_up:
@@ -93,7 +99,7 @@ def timed(function: Callable[[], object], repeats: int = 3, warm_up: int = 1, de
 
 
 def in_turns(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, Measured]:
-    """Each function's median seconds, the functions taking turns, so that a busy moment falls on all; one warms up."""
+    """Time several functions in alternation, so that other load affects all of them; the first round is a warm-up."""
     rounds = [{name: timed(function, 1, 0) for name, function in functions.items()} for _ in range(repeats + 1)][1:]
     return {
         name: Measured(statistics.median(r[name].seconds for r in rounds), max(r[name].peak for r in rounds), repeats)
@@ -102,14 +108,14 @@ def in_turns(functions: dict[str, Callable[[], object]], repeats: int) -> dict[s
 
 
 def reset_peak() -> None:
-    """Give freed memory back, and count the process's peak from now on (Linux)."""
+    """Return freed memory to the system and restart the count of peak memory (Linux)."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_mb() -> float:
-    """Peak of the process's resident memory since :func:`reset_peak`, MB; 0 where the system does not say."""
+    """Peak resident memory of the process since :func:`reset_peak`, in MB; 0 if the system does not report it."""
     with suppress(OSError):
         lines = Path("/proc/self/status").read_text().splitlines()
         return next((int(line.split()[1]) / 1000 for line in lines if line.startswith("VmHWM")), 0.0)
@@ -117,31 +123,31 @@ def peak_mb() -> float:
 
 
 def random_clip() -> open_clip.CLIP:
-    """ViT-B/16 as OpenAI's, randomly initialised."""
+    """OpenAI's ViT-B/16, randomly initialised."""
     torch.manual_seed(0)
     with quiet():
         return open_clip.create_model(VIT, pretrained=None, load_weights=False)
 
 
 def vit_b_16() -> FrozenClip:
-    """Our backbone around it."""
+    """This package's backbone with the model of :func:`random_clip`."""
     return FrozenClip(random_clip(), open_clip.get_tokenizer(VIT), VIT, "quick_gelu", weights_fingerprint="random")
 
 
 def save_weights(path: Path) -> str:
-    """Random weights as a file, for ``--model.pretrained``."""
+    """Write random weights to a file for ``--model.pretrained``; returns its path."""
     save_file({name: tensor.contiguous() for name, tensor in random_clip().state_dict().items()}, path)
     return str(path)
 
 
 def class_names(count: int) -> list[str]:
-    """CIFAR-10's, CIFAR-100's or ImageNet's names, so many of them."""
+    """The first ``count`` class names of CIFAR-10, CIFAR-100 or ImageNet."""
     every = CIFAR10 if count <= 10 else CIFAR100 if count <= 100 else tuple(imagenet_classes().values())
     return [name.replace("/", " ") for name in every[:count]]
 
 
 def write_classes(root: Path, names: Iterable[str], images: int) -> None:
-    """``root/train/<class>/N.png``: pictures of 32 px, as CIFAR's."""
+    """Write ``root/train/<class>/N.png``: images of 32 px, the size of CIFAR's."""
     for c, name in enumerate(names):
         folder = root / "train" / name
         folder.mkdir(parents=True)
@@ -151,12 +157,22 @@ def write_classes(root: Path, names: Iterable[str], images: int) -> None:
 
 
 def random_images(count: int, size: int) -> torch.Tensor:
-    """uint8 (N, 3, size, size)."""
+    """Random pixels, uint8 (N, 3, size, size)."""
     return torch.randint(0, 256, (count, 3, size, size), generator=torch.manual_seed(0), dtype=torch.uint8)
 
 
 def check(ours: torch.Tensor, plain: torch.Tensor, what: str, tolerance: float = 1e-3) -> None:
-    """Both ways give the same numbers, relative to the largest of them."""
+    """Check that two results agree.
+
+    Args:
+        ours: result of this package.
+        plain: result of the plain implementation.
+        what: name of the result, for the message.
+        tolerance: largest difference, relative to the largest absolute value.
+
+    Raises:
+        AssertionError: they differ by more.
+    """
     worst = float((ours - plain).abs().max() / plain.abs().max().clamp_min(1e-12))
     if worst > tolerance:
-        raise AssertionError(f"{what}: ours and the plain way differ by {worst:.1e} of the largest value")
+        raise AssertionError(f"{what}: ours and the plain implementation differ by {worst:.1e} of the largest value")

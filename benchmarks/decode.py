@@ -1,8 +1,8 @@
-"""Decoding and resizing of small images for a test loader: the array cache against the image files.
+"""Decode and resize small images for a test loader: the array cache compared with image files.
 
     python benchmarks/decode.py [--images 1000] [--side 32] [--format PNG] [--size 224]
 
-Pictures of one small size, one thread, no workers; the ways take turns.
+Images of one small size, one thread, no worker processes; the variants are timed in alternation.
 """
 
 import argparse
@@ -24,7 +24,7 @@ BATCH = 128
 
 
 def write_images(folder: Path, count: int, side: int, kind: str) -> None:
-    """The embedded scenes at another size, as files."""
+    """Write scenes of the embedded set at another size."""
     folder.mkdir()
     for i in range(count):
         image = Image.fromarray(render("id", "tune", 1, i % 500).image).resize((side, side), Image.Resampling.BICUBIC)
@@ -32,18 +32,18 @@ def write_images(folder: Path, count: int, side: int, kind: str) -> None:
 
 
 def over_batches(work: Callable[[list[int]], object], count: int) -> None:
-    """All positions, a batch at a time."""
+    """Call ``work`` with all positions, one batch at a time."""
     for start in range(0, count, BATCH):
         work(list(range(start, min(start + BATCH, count))))
 
 
 def decode(images: ImageSet, positions: list[int]) -> list[np.ndarray]:
-    """Decoded alone."""
+    """Decode images without resizing."""
     return [np.asarray(images.read(i).image) for i in positions]
 
 
 def rows(given: argparse.Namespace) -> Iterator[Row]:
-    """Decoding alone, then with the resize."""
+    """Measure decoding alone, then with the resize."""
     with tempfile.TemporaryDirectory() as folder:
         root, count = Path(folder), given.images
         write_images(root / "images", count, given.side, given.format)
@@ -72,9 +72,9 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--side", type=int, default=32, help="pixels a side of the images")
+    parser.add_argument("--side", type=int, default=32, help="side of the images in pixels")
     parser.add_argument("--format", default="PNG", choices=["PNG", "JPEG"])
-    parser.add_argument("--size", type=int, default=224, help="the model's")
+    parser.add_argument("--size", type=int, default=224, help="the model's image size")
     parser.add_argument("--rounds", type=int, default=3)
     torch.set_num_threads(1)
     show(rows(parser.parse_known_args()[0]))

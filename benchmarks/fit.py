@@ -1,9 +1,9 @@
-"""A whole 1-shot fit of 50 epochs on ten classes, ViT-B/16, against 50 plain steps: seconds besides start-up.
+"""A complete 1-shot fit of 50 epochs on ten classes, ViT-B/16, compared with 50 plain steps; without start-up.
 
     python benchmarks/fit.py
 
-Ours: Lightning's whole ``fit`` with CSV logs and a checkpoint, the encoding of the few-shot images included. Plain: a
-bare loop's body (image tower, 77 tokens a prompt, LoCoOp's loss), timed twice and multiplied by 50.
+Ours: Lightning's complete ``fit`` with CSV logs and a checkpoint, including the encoding of the few-shot images. Plain:
+the body of a bare loop (image tower, 77 tokens per prompt, LoCoOp's loss), timed twice and multiplied by 50.
 """
 
 import tempfile
@@ -27,7 +27,7 @@ EPOCHS = 50
 
 
 def fit(folder: Path, model: ClipOS, data: FewShotOOD) -> None:
-    """As the command line does it."""
+    """Fit with the same loggers and callbacks as the command line."""
     folder.mkdir()
     logger, callbacks = CSVLogger(folder, name="", version=""), [LastCheckpoint(folder)]
     settings = {"enable_progress_bar": False, "enable_model_summary": False, "log_every_n_steps": 1}
@@ -35,13 +35,13 @@ def fit(folder: Path, model: ClipOS, data: FewShotOOD) -> None:
 
 
 def plain_step(model: ClipOS, images: torch.Tensor, prompts: Prompts) -> None:
-    """One step of the plain loop, on the classes' ten images."""
+    """One step of the plain loop on the ten few-shot images."""
     loss = locoop_loss(encode_local(model.backbone, images), torch.arange(10), prompts(slice(None)), model.scale)
     loss.backward()
 
 
 def rows() -> Iterator[Row]:
-    """Our method and LoCoOp's by our code, both against the same plain loop."""
+    """CLIP-OS and LoCoOp with this package, both compared with the same plain loop."""
     silence_libraries()
     with tempfile.TemporaryDirectory() as folder, shared_weights():
         root, weights = Path(folder), save_weights(Path(folder) / "vit.safetensors")

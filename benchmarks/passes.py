@@ -1,8 +1,8 @@
-"""A test pass with its scores against bare ``encode_image``, and many detectors on one pass against a pass each.
+"""A test pass with scores compared with bare ``encode_image``; many detectors in one pass compared with one pass each.
 
     python benchmarks/passes.py [--images 16] [--classes 100] [--detectors 24] [--device cpu]
 
-ViT-B/16 with random weights; the same batch on both sides, which take turns.
+ViT-B/16 with random weights; both sides use the same batch and are timed in alternation.
 """
 
 import argparse
@@ -27,7 +27,7 @@ KINDS = {
 
 
 def make_heads(backbone: FrozenClip, count: int, classes: int, scores: Sequence[str], surgeries: int = 1) -> list[Head]:
-    """Detectors with different prompts, some with surgery options of their own."""
+    """``count`` detectors with different random prompts, and with ``surgeries`` different surgery options."""
     generator = torch.Generator().manual_seed(0)
     width = backbone.clip.text_projection.shape[1]
     text = torch.nn.functional.normalize(torch.randn(count, classes + 1, width, generator=generator), dim=-1)
@@ -40,13 +40,13 @@ def make_heads(backbone: FrozenClip, count: int, classes: int, scores: Sequence[
 
 
 @torch.inference_mode()
-def judge(backbone: FrozenClip, images: torch.Tensor, heads: list[Head]) -> torch.Tensor:
-    """What these detectors say of the images, from one forward."""
+def score_images(backbone: FrozenClip, images: torch.Tensor, heads: list[Head]) -> torch.Tensor:
+    """The columns of all detectors for the images, from one forward pass."""
     return score_all(heads, backbone.encode_surgeries(images, all_paths(heads), all_surgeries(heads)))
 
 
 def rows(images: int, classes: int, detectors: int, device: str, repeats: int) -> Iterator[Row]:
-    """Each kind of scores, then a grid."""
+    """Measure each kind of scores with one detector, then all scores with many detectors."""
     backbone = vit_b_16().to(device)
     pixels = random_images(images, backbone.image_size).to(device)
     found = backbone.encode_image(pixels, frozenset({"local"}))
@@ -57,15 +57,15 @@ def rows(images: int, classes: int, detectors: int, device: str, repeats: int) -
     works: dict[str, Callable[[], object]] = {"bare": partial(encode_image, backbone, pixels)}
     for name, (on, _) in KINDS.items():
         scores = [score for score, entry in SCORES.items() if entry.on in on]
-        works[name] = partial(judge, backbone, pixels, make_heads(backbone, 1, classes, scores))
+        works[name] = partial(score_images, backbone, pixels, make_heads(backbone, 1, classes, scores))
     took = in_turns(works, repeats)
     for name, (_, goal) in KINDS.items():
         yield Row(f"test pass, {classes} classes: {name} / bare encode_image", took[name], took["bare"], goal)
     heads = make_heads(backbone, detectors, classes, list(SCORES))
-    took = in_turns({"one": works[list(KINDS)[-1]], "all": partial(judge, backbone, pixels, heads)}, repeats)
+    took = in_turns({"one": works[list(KINDS)[-1]], "all": partial(score_images, backbone, pixels, heads)}, repeats)
     took["one"].seconds *= detectors
     yield Row(
-        f"{detectors} detectors, all scores: one pass / a pass each ({detectors} × one)", took["all"], took["one"]
+        f"{detectors} detectors, all scores: one pass / one pass each ({detectors} × one)", took["all"], took["one"]
     )
 
 

@@ -1,4 +1,4 @@
-"""The plain ways that ours are compared with: what LoCoOp-style code does, in our own words, on open_clip's modules.
+"""The plain implementation for comparison: what LoCoOp-style code does, written with open_clip's modules.
 
 Every step runs the image tower, every prompt has all 77 tokens, every patch is ranked against every class.
 """
@@ -9,23 +9,23 @@ from torch import Tensor
 
 from clipos_lightning.clip.backbone import FrozenClip
 
-TOGETHER = 100  # prompts whose graphs are held at once: 1,000 would need about 40 GB
+TOGETHER = 100  # prompts per backward pass: the graphs of 1,000 would need about 40 GB
 
 
 def normalised(backbone: FrozenClip, images: Tensor) -> Tensor:
-    """uint8 images as open_clip's towers take them."""
+    """uint8 images normalised for open_clip's towers."""
     return (images.float() / 255 - backbone.mean) / backbone.std
 
 
 @torch.no_grad()
 def encode_image(backbone: FrozenClip, images: Tensor) -> Tensor:
-    """Bare open_clip: the global features."""
+    """Global features (N, D) with open_clip alone."""
     return F.normalize(backbone.clip.encode_image(normalised(backbone, images)), dim=-1)
 
 
 @torch.no_grad()
 def encode_local(backbone: FrozenClip, images: Tensor) -> tuple[Tensor, Tensor]:
-    """LoCoOp's: global features, and local ones from the last block's values without attention."""
+    """LoCoOp's features: global (N, D), and local (N, P, D) from the last block's values without attention."""
     visual = backbone.clip.visual
     x = visual._embeds(normalised(backbone, images))
     *blocks, last = visual.transformer.resblocks
@@ -40,12 +40,12 @@ def encode_local(backbone: FrozenClip, images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Prompts:
-    """Prompts "[start] context name . [end]" filled up to 77 tokens, a context learned in front of all of them.
+    """Prompts "[start] context name . [end]" padded to 77 tokens, with one learned context for all classes.
 
     Args:
         backbone: the frozen CLIP.
-        names: of the classes.
-        context: the learned tokens, (n, W).
+        names: class names.
+        context: initial context vectors, (n, W).
     """
 
     def __init__(self, backbone: FrozenClip, names: list[str], context: Tensor) -> None:
@@ -57,14 +57,14 @@ class Prompts:
         self.ends = tokens.argmax(-1)
 
     def __call__(self, part: slice) -> Tensor:
-        """Text features of some classes, (c, D)."""
+        """Text features of a slice of the classes, (c, D)."""
         first, rest, ends = self.first[part], self.rest[part], self.ends[part]
         x = torch.cat([first, self.context.expand(len(first), -1, -1), rest], 1) + self.clip.positional_embedding
         x = self.clip.ln_final(self.clip.transformer(x, attn_mask=self.clip.attn_mask))
         return F.normalize(x[torch.arange(len(x)), ends] @ self.clip.text_projection, dim=-1)
 
     def forward_backward(self, gradient: Tensor) -> Tensor:
-        """All classes' features, and the context's gradient for a given one of these; some prompts at a time."""
+        """Text features of all classes (C, D), some at a time; back-propagates the features' given gradient."""
         found = []
         for start in range(0, len(self.ends), TOGETHER):
             part = slice(start, start + TOGETHER)
@@ -75,7 +75,7 @@ class Prompts:
 
 
 def locoop_loss(features: tuple[Tensor, Tensor], labels: Tensor, text: Tensor, scale: float) -> Tensor:
-    """CE - 0.25 x the mean entropy of the patches whose top fifth of classes lacks the label (Miyai et al. 2023)."""
+    """CE - 0.25 x mean entropy of the patches without the label in their top 20 % of classes (Miyai et al. 2023)."""
     whole, local = features
     loss = F.cross_entropy(scale * whole @ text.T, labels)
     probability = (scale * local @ text.T).softmax(-1).flatten(0, 1)

@@ -1,11 +1,11 @@
-"""``clipos predict`` over many images: memory, speed, and a kill at half; prints a line that stands in the docs.
+"""``clipos predict`` on many images: memory, speed, and a resume after a kill; prints the line quoted in the docs.
 
     OMP_NUM_THREADS=1 python benchmarks/predict_memory.py --images 100000
 
-Renders pictures of the embedded set into a temporary folder, makes an untrained detector of MicroCLIP, starts predict,
-kills it (SIGKILL) when half of the rows are written, goes on with ``--resume``, and checks that every image has exactly
-one row. Memory is the resident set of the command's process and
-its workers (pages that they share count twice); it is warm after a tenth of the images of its run.
+Renders images of the embedded set into a temporary folder, makes an untrained MicroCLIP detector, starts predict,
+kills it (SIGKILL) when half of the rows are written, resumes with ``--resume``, and checks that every image has exactly
+one row. Memory is the resident set of the process and its workers (shared pages count twice). The first value is taken
+after a tenth of the images of a run (warm-up).
 """
 
 import argparse
@@ -27,7 +27,7 @@ PER_FOLDER = 10_000
 
 
 def draw(root: Path, numbers: range) -> None:
-    """Pictures of every kind, so many a folder."""
+    """Render images of all kinds, ``PER_FOLDER`` to a folder."""
     for n in numbers:
         path = root / f"{n // PER_FOLDER:03}" / f"{n:07}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,7 +35,7 @@ def draw(root: Path, numbers: range) -> None:
 
 
 def draw_all(root: Path, count: int) -> None:
-    """All pictures, by two processes."""
+    """Render all images with two processes."""
     parts = [range(start, min(start + 1000, count)) for start in range(0, count, 1000)]
     with ProcessPoolExecutor(2) as pool:
         for work in [pool.submit(draw, root, part) for part in parts]:
@@ -43,9 +43,8 @@ def draw_all(root: Path, count: int) -> None:
 
 
 def save_detector(path: Path) -> None:
-    """An untrained detector."""
-    from clipos_lightning import ClipOS, Detector
-    from clipos_lightning.method.prompts import ContextOptions
+    """Write an untrained detector with an arbitrary threshold."""
+    from clipos_lightning import ClipOS, ContextOptions, Detector
 
     words = ContextOptions(words="a photo of a")
     detector = Detector.of(ClipOS(list(ID_SHAPES), backbone="MicroCLIP", score="energy_region", context=words))
@@ -54,7 +53,7 @@ def save_detector(path: Path) -> None:
 
 
 def resident(pid: int) -> float:
-    """MB of a process and its workers in memory; 0 when it has ended."""
+    """Resident memory of a process and its workers in MB; 0 if it has ended."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
         workers = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -65,7 +64,7 @@ def resident(pid: int) -> float:
 
 
 def rows_in(path: Path) -> int:
-    """Rows that are written."""
+    """Number of complete rows in a file, without the header; 0 if there is no file."""
     if not path.exists():
         return 0
     with open(path, "rb") as file:
@@ -73,7 +72,18 @@ def rows_in(path: Path) -> int:
 
 
 def watch(command: list[str], partial: Path, start: int, stop: int, count: int) -> str:
-    """Run, sampling memory; killed when ``stop`` rows are written. Returns what it needed."""
+    """Run a command and sample its memory; kill it when ``stop`` rows are written.
+
+    Args:
+        command: the command line.
+        partial: the file that it writes rows to.
+        start: rows in the file at the start.
+        stop: rows at which the command is killed; with ``count`` it runs to its end.
+        count: number of images.
+
+    Returns:
+        Exit code, time and memory, as text.
+    """
     began, process, samples = time.monotonic(), subprocess.Popen(command), []
     while process.poll() is None:
         rows = rows_in(partial)
@@ -91,7 +101,7 @@ def watch(command: list[str], partial: Path, start: int, stop: int, count: int) 
 
 
 def main() -> None:
-    """Measure."""
+    """Render, predict, kill, resume and print the measurements."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--num_workers", type=int, default=1)
@@ -99,12 +109,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         draw_all(root / "images", given.images)
-        print(f"{given.images} images are rendered", flush=True)
+        print(f"rendered {given.images} images", flush=True)
         save_detector(root / "detector.safetensors")
         out, partial = root / "rows.csv", root / "rows.csv.partial"
         command = [sys.executable, "-m", "clipos_lightning", "predict", str(root / "detector.safetensors")]
         command += [str(root / "images"), "--out", str(out), "--num_workers", str(given.num_workers)]
-        print("killed at half:", watch(command, partial, 0, given.images // 2, given.images), flush=True)
+        print("killed halfway:", watch(command, partial, 0, given.images // 2, given.images), flush=True)
         left = rows_in(partial)
         print("resumed:       ", watch([*command, "--resume"], partial, left, given.images, given.images), flush=True)
         with open(out, newline="") as file:

@@ -1,4 +1,4 @@
-"""Start-up: commands that need no torch, and the time to the first training step against importing the libraries.
+"""Start-up time of commands without torch and of the first training step, compared with importing the libraries.
 
 python benchmarks/startup.py
 """
@@ -14,8 +14,8 @@ from common import Row, show, timed
 IMPORTS = "import torch, lightning.pytorch, open_clip"
 FIRST_STEP = """
 import os
-from clipos_lightning.module import ClipOS
-from clipos_lightning.main import main
+from clipos_lightning import ClipOS
+from clipos_lightning.cli.main import main
 step = ClipOS.training_step
 def first(self, *arguments):
     step(self, *arguments)
@@ -30,21 +30,20 @@ LIGHT = {
     "configs": ["configs"],
     "a misspelt command": ["ift"],
     "a misspelt option": ["fit", "--modle.score", "mcm"],
-    "completion bash": ["completion", "bash"],
 }
 
 
 def run(words: list[str], folder: str, code: int = 0) -> None:
-    """One Python process, whose exit code must be this one."""
+    """Run Python with these arguments in a folder; the exit code must be ``code``."""
     found = subprocess.run([sys.executable, *words], cwd=folder, capture_output=True, text=True, check=False)
     assert found.returncode == code, found.stderr
 
 
 def rows() -> Iterator[Row]:
-    """Each of them."""
+    """Measure each command, then the first training step."""
     with tempfile.TemporaryDirectory() as folder:
         imports = timed(partial(run, ["-c", IMPORTS], folder))
-        imports.peak = 0.0  # of other processes
+        imports.peak = 0.0  # the memory is that of other processes
         for name, words in LIGHT.items():
             took = timed(partial(run, ["-m", "clipos_lightning", *words], folder, 2 if "misspelt" in name else 0))
             took.peak = 0.0

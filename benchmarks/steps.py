@@ -1,10 +1,10 @@
-"""A training step and its text encoding, ours against the plain way: LoCoOp's loss at 10, 100 and 1,000 classes.
+"""A training step and its text encoding, compared with the plain ones: LoCoOp's loss at 10, 100 and 1,000 classes.
 
     python benchmarks/steps.py [--classes 10 100 1000]
 
-Batch 32, ViT-B/16 with random weights. Ours is ``ClipOS`` under Lightning's Trainer, from one step's start to the
-next's; the plain way is a bare loop's body. Loss, text features and the context's gradient must agree. The plain text
-encoding runs some prompts at a time, given the loss's gradient: the same arithmetic in memory that there is.
+Batch 32, ViT-B/16 with random weights. Ours is ``ClipOS`` under Lightning's Trainer, from the start of one step to the
+start of the next; the plain one is the body of a bare loop. Loss, text features and the context's gradient must agree.
+The plain text encoding runs some prompts at a time, from the gradient of the loss: same arithmetic, less memory.
 """
 
 import argparse
@@ -26,20 +26,20 @@ from clipos_lightning.training.module import ClipOS
 from clipos_lightning.utils.progress import silence_libraries
 
 BATCH = 32
-CACHED = {10: 50.0, 100: 18.0, 1000: 10.0}  # goals
+CACHED = {10: 50.0, 100: 18.0, 1000: 10.0}  # classes: goal for the ratio
 UNCACHED = {100: 1.6, 1000: 5.0}
 TEXT = {100: 10.0}
 
 
 class Watch(Callback):
-    """When steps start; the first one's loss and gradient."""
+    """Record when steps start, and the first step's loss and gradient."""
 
     def __init__(self) -> None:
         self.starts: list[float] = []
         self.loss = self.gradient = torch.empty(0)
 
     def on_train_batch_start(self, *_: Any) -> None:
-        """Note the time."""
+        """Record the time."""
         self.starts.append(time.perf_counter())
         if len(self.starts) == 2:
             reset_peak()
@@ -56,7 +56,7 @@ class Watch(Callback):
 
 
 def make(root: Path, weights: str, budget_mb: int) -> tuple[ClipOS, FewShotOOD]:
-    """LoCoOp by our module, on 32 of the images."""
+    """LoCoOp's objective with ``ClipOS``, on 32 images."""
     data = FewShotOOD(id=f"folder:{root}", ood_sets=[], shots="all", batch_size=BATCH, num_workers=0)
     data.shot_positions = list(range(0, len(data.id_set.train), max(1, len(data.id_set.train) // BATCH)))[:BATCH]
     model = ClipOS(
@@ -66,7 +66,7 @@ def make(root: Path, weights: str, budget_mb: int) -> tuple[ClipOS, FewShotOOD]:
 
 
 def our_steps(model: ClipOS, data: FewShotOOD, repeats: int) -> tuple[Watch, Measured]:
-    """Train a few steps; the first one warms up."""
+    """Train a few steps and time them; the first one is a warm-up."""
     watch = Watch()
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     Trainer(accelerator="cpu", max_steps=repeats + 2, callbacks=[watch], enable_model_summary=False, **quiet).fit(
@@ -76,8 +76,21 @@ def our_steps(model: ClipOS, data: FewShotOOD, repeats: int) -> tuple[Watch, Mea
     return watch, Measured(statistics.median(b - a for a, b in pairs), peak_mb(), repeats)
 
 
-def rows_at(classes: int, weights: str, root: Path, pictures: Measured | None) -> Generator[Row, None, Measured]:
-    """Text, cached and uncached step at one number of classes; the image tower is timed once and handed on."""
+def rows_at(classes: int, weights: str, root: Path, tower: Measured | None) -> Generator[Row, None, Measured]:
+    """Measure the text, the cached and the uncached step for a number of classes.
+
+    Args:
+        classes: C.
+        weights: file of the backbone's weights.
+        root: folder to write images to.
+        tower: timing of the plain image tower; None: measure it.
+
+    Yields:
+        Rows of the table.
+
+    Returns:
+        Timing of the plain image tower, for the next call.
+    """
     names = class_names(classes)
     write_classes(root, names, -(-BATCH // classes))
     model, data = make(root, weights, 2048)
@@ -88,10 +101,10 @@ def rows_at(classes: int, weights: str, root: Path, pictures: Measured | None) -
     images, labels = data.shot_images(batch["index"]), batch["label"]
 
     repeats = 1 if classes > 100 else 2
-    pictures = pictures or timed(lambda: encode_local(backbone, images), 2)
+    tower = tower or timed(lambda: encode_local(backbone, images), 2)
     leaf = text.clone().requires_grad_()
     features = encode_local(backbone, images)
-    judged = timed(lambda: locoop_loss(features, labels, leaf, scale).backward(), repeats)
+    loss_time = timed(lambda: locoop_loss(features, labels, leaf, scale).backward(), repeats)
     leaf.grad = None
     loss = locoop_loss(features, labels, leaf, scale)
     loss.backward()
@@ -106,23 +119,25 @@ def rows_at(classes: int, weights: str, root: Path, pictures: Measured | None) -
         model.prompts().backward(gradient)
 
     yield Row(f"text, forward and backward, {classes:,} classes", timed(our_text, 3), plain_text, TEXT.get(classes))
-    seconds = pictures.seconds + judged.seconds + plain_text.seconds
-    plain = Measured(seconds, max(m.peak for m in (pictures, judged, plain_text)), repeats)
+    seconds = tower.seconds + loss_time.seconds + plain_text.seconds
+    plain = Measured(seconds, max(m.peak for m in (tower, loss_time, plain_text)), repeats)
     yield Row(f"training step, {classes:,} classes, features cached", cached, plain, CACHED.get(classes))
     again, uncached = our_steps(*make(root, weights, 0), 1)
     check(again.loss, loss.detach(), "the loss without a cache")
-    yield Row(f"training step, {classes:,} classes, images encoded anew", uncached, plain, UNCACHED.get(classes))
-    return pictures
+    yield Row(
+        f"training step, {classes:,} classes, images encoded at each step", uncached, plain, UNCACHED.get(classes)
+    )
+    return tower
 
 
 def rows(classes: list[int]) -> Iterator[Row]:
-    """All of them."""
+    """Measure all numbers of classes."""
     silence_libraries()
     with tempfile.TemporaryDirectory() as folder, shared_weights():
         weights = save_weights(Path(folder) / "vit.safetensors")
-        pictures = None
+        tower = None
         for count in classes:
-            pictures = yield from rows_at(count, weights, Path(folder) / str(count), pictures)
+            tower = yield from rows_at(count, weights, Path(folder) / str(count), tower)
 
 
 def main() -> None:

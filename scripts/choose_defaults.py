@@ -1,9 +1,9 @@
-"""Chooses MicroCLIP's defaults: constants of every method on equal terms, on tuning data only, seeds 11 to 13.
+"""Choose MicroCLIP's defaults: the constants of every method, with equal effort, on tuning data only, seeds 11 to 13.
 
 Tuning data: the tuning stream of ``scenes``, and images of CIFAR-10's training folder with four of ten classes left out
-(six play ID; the left-out classes, and the tuning stream's pictures, play OOD). Each method has the same number of
-trials, and its score is chosen by the same figure: AUROC, unweighted mean over OOD sets of both ID sets, over seeds.
-No reported set or seed is read.
+(six classes are ID; the left-out classes and the tuning stream's pictures are OOD). Each method has the same number of
+trials, and its score is chosen by the same number: AUROC, unweighted mean over the OOD sets of both ID sets and over
+seeds. No reported test set or seed is used.
 
     python scripts/choose_defaults.py --data $CLIPOS_DATA --out tuning-tables.md
 """
@@ -37,7 +37,7 @@ from clipos_lightning.utils.progress import silence_libraries
 SEEDS = (11, 12, 13)
 KINDS = ("seen_shapes", "new_shapes", "texture", "noise", "letters")
 LEFT_OUT = ("bird", "deer", "horse", "truck")
-THIN = 3  # every third image of CIFAR-10's training folders
+THIN = 3  # use every third image of CIFAR-10's training folders
 REGION_WEIGHTS = (0.5, 1.0, 2.0)
 PATHS: frozenset[PathName] = frozenset({"clip", "vv", "local"})
 WORDS, RANDOM = ContextOptions(words="a photo of a"), ContextOptions(length=8)
@@ -45,7 +45,14 @@ WORDS, RANDOM = ContextOptions(words="a photo of a"), ContextOptions(length=8)
 
 @dataclass
 class Trial:
-    """One setting of one method."""
+    """One setting of one method.
+
+    Attributes:
+        method: row of the table.
+        text: the setting, for the table.
+        rate: learning rate; 0: no training.
+        options: options of ``ClipOS``.
+    """
 
     method: str
     text: str
@@ -54,7 +61,7 @@ class Trial:
 
 
 def trials() -> list[Trial]:
-    """Sixteen settings a method."""
+    """Sixteen settings per method, and the zero-shot detector."""
     rates = (0.0005, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
     found = [Trial("zero-shot", "no training", 0.0, {"context": WORDS})]
     for name, context in (("words", WORDS), ("random 8", RANDOM)):
@@ -65,7 +72,7 @@ def trials() -> list[Trial]:
 
 
 def patch_trials(method: str, objective: str, name: str, context: ContextOptions) -> list[Trial]:
-    """Eight settings of a method that learns from ID-irrelevant patches: two weights, four rates."""
+    """Eight settings of a method that learns from ID-irrelevant patches: two outlier weights × four learning rates."""
     found = []
     for weight in (0.25, 1.0):
         options = {"objective": objective, "context": context, "outlier_weight": weight}
@@ -73,7 +80,7 @@ def patch_trials(method: str, objective: str, name: str, context: ContextOptions
     return found
 
 
-CLIPOS = [  # what learns, start, rate, lambda, level, patches
+CLIPOS = [  # context.learn, initial context, learning rate, outlier weight, synthesis level, patches
     ("shared", "words", 0.01, 0.25, "region", "relevant"),
     ("shared", "words", 0.01, 1.0, "region", "relevant"),
     ("shared", "words", 0.01, 0.25, "region", "irrelevant"),
@@ -106,7 +113,16 @@ def clipos(learn: Any, start: str, rate: float, weight: float, level: Any, patch
 
 @dataclass
 class Task:
-    """An ID set for tuning with everything encoded: features by set, labels and keys of the ID images."""
+    """An encoded tuning task.
+
+    Attributes:
+        name: of the ID set.
+        data: options of ``FewShotOOD``.
+        inside: features of the ID images.
+        labels: their classes.
+        keys: their names, to leave out few-shot images; empty strings if none is among them.
+        outside: features by OOD set.
+    """
 
     name: str
     data: dict[str, Any]
@@ -117,7 +133,7 @@ class Task:
 
 
 def encode(backbone: FrozenClip, images: ImageSet, every: int = 1) -> ImageFeatures:
-    """All paths of every so-manieth image of a set."""
+    """All feature paths of every n-th image of a set."""
     sized = ModelSizeImages(images, range(0, len(images), every), backbone.image_size)
     parts = []
     for chunk in torch.arange(len(sized)).split(250):
@@ -126,7 +142,7 @@ def encode(backbone: FrozenClip, images: ImageSet, every: int = 1) -> ImageFeatu
 
 
 def build_tasks(root: Path, scratch: Path, count: int) -> list[Task]:
-    """The two ID sets; the folder of six classes is made of links."""
+    """Encode the two tasks; the folder of six classes is made of symbolic links."""
     backbone = load_backbone()
     pictures = {kind: encode(backbone, SceneSet(kind, "tune", 0, count)) for kind in KINDS}
     scenes = SceneSet("id", "tune", 0, 2 * count)
@@ -148,7 +164,7 @@ def build_tasks(root: Path, scratch: Path, count: int) -> list[Task]:
 
 
 def train(trial: Trial, task: Task, seed: int) -> tuple[ClipOS, FewShotOOD]:
-    """Fifty epochs of a detector, as `clipos fit` does."""
+    """Train a detector for fifty epochs, as `clipos fit` does."""
     data = FewShotOOD(**task.data, seed=seed, num_workers=0)
     optimizer = partial(torch.optim.SGD, lr=trial.rate, momentum=0.9, weight_decay=5e-4)
     module = ClipOS(data.class_names, backbone="MicroCLIP", seed=seed, optimizer=optimizer, **trial.options)
@@ -158,8 +174,8 @@ def train(trial: Trial, task: Task, seed: int) -> tuple[ClipOS, FewShotOOD]:
     return module, data
 
 
-def judge(module: ClipOS, data: FewShotOOD, task: Task) -> tuple[float, dict[str, dict[str, float]]]:
-    """ID accuracy without the few-shot images, and AUROC by score and OOD set; region scores with each weight."""
+def evaluate(module: ClipOS, data: FewShotOOD, task: Task) -> tuple[float, dict[str, dict[str, float]]]:
+    """ID accuracy without the few-shot images, and AUROC by score and OOD set, for every region weight."""
     drawn = {data.id_set.train.keys[i] for i in data.shot_positions} if task.keys[0] else set()
     kept = torch.tensor([i for i, key in enumerate(task.keys) if key not in drawn])
     inside, accuracy = scores_of(module, task.inside[kept], task.labels[kept])
@@ -173,7 +189,7 @@ def judge(module: ClipOS, data: FewShotOOD, task: Task) -> tuple[float, dict[str
 
 @torch.no_grad()
 def scores_of(module: ClipOS, features: ImageFeatures, labels: Any) -> tuple[dict[str, np.ndarray], float]:
-    """Every score, region scores once a weight as ``name@weight``; the share of right classes."""
+    """All scores, region scores with every region weight as ``name@weight``; and the accuracy in percent."""
     names = defined_scores(module.objective.unknown or not module.trained)
     values, cosine = module.head("", module.text, module.class_text, names).score(features)
     found = {n: v.numpy() for n, v in values.items() if SCORES[n].on != "region"}
@@ -185,23 +201,23 @@ def scores_of(module: ClipOS, features: ImageFeatures, labels: Any) -> tuple[dic
 
 
 def run(trial: Trial, tasks: Sequence[Task]) -> dict[str, Any]:
-    """A trial's figures: accuracy by task, and by score the mean over OOD sets, tasks and seeds, near sets apart."""
+    """Run a trial: accuracy by task, and AUROC by score and OOD set, as means over seeds."""
     accuracy: dict[str, list[float]] = {task.name: [] for task in tasks}
-    cells: dict[str, dict[str, list[float]]] = {}
+    values_of: dict[str, dict[str, list[float]]] = {}
     for task in tasks:
         for seed in SEEDS if trial.rate else SEEDS[:1]:
             module, data = train(trial, task, seed)
-            right, table = judge(module, data, task)
-            accuracy[task.name].append(right)
+            correct, table = evaluate(module, data, task)
+            accuracy[task.name].append(correct)
             for score, row in table.items():
                 for name, value in row.items():
-                    cells.setdefault(score, {}).setdefault(f"{task.name}/{name}", []).append(value)
-    means = {score: {name: float(np.mean(v)) for name, v in row.items()} for score, row in cells.items()}
+                    values_of.setdefault(score, {}).setdefault(f"{task.name}/{name}", []).append(value)
+    means = {score: {name: float(np.mean(v)) for name, v in row.items()} for score, row in values_of.items()}
     return {"trial": trial, "accuracy": {k: float(np.mean(v)) for k, v in accuracy.items()}, "auroc": means}
 
 
 def best_score(result: dict[str, Any], region: bool) -> tuple[str, float]:
-    """The score with the highest mean over all OOD sets; region scores are CLIP-OS's own."""
+    """The score with the highest mean over all OOD sets, and that mean; region scores only if ``region``."""
     figures = {
         s: float(np.mean(list(row.values()))) for s, row in result["auroc"].items() if region or "region" not in s
     }
@@ -210,7 +226,7 @@ def best_score(result: dict[str, Any], region: bool) -> tuple[str, float]:
 
 
 def lines(results: Sequence[dict[str, Any]], tasks: Sequence[Task]) -> Iterator[str]:
-    """The table, best first within a method."""
+    """Markdown tables: all settings, best first within each method; then all scores of each method's best setting."""
     yield (
         "| method | setting | rate | accuracy "
         + " / ".join(t.name for t in tasks)
@@ -222,10 +238,10 @@ def lines(results: Sequence[dict[str, Any]], tasks: Sequence[Task]) -> Iterator[
         own = [r for r in results if r["trial"].method == method]
         for r in sorted(own, key=lambda r: -best_score(r, method == "CLIP-OS")[1]):
             score, figure = best_score(r, method == "CLIP-OS")
-            right = " / ".join(f"{r['accuracy'][t.name]:.1f}" for t in tasks)
-            yield f"| {method} | {r['trial'].text} | {r['trial'].rate:g} | {right} | `{score}` | {figure:.2f} |"
+            correct = " / ".join(f"{r['accuracy'][t.name]:.1f}" for t in tasks)
+            yield f"| {method} | {r['trial'].text} | {r['trial'].rate:g} | {correct} | `{score}` | {figure:.2f} |"
     yield ""
-    yield "Every score, the best setting of each method and CLIP-OS without training (zero-shot prompts):"
+    yield "All scores of the best setting of each method; zero-shot is also CLIP-OS without training:"
     yield ""
     sets = [f"{t.name}/{name}" for t in tasks for name in t.outside]
     yield "| method | score | " + " | ".join(sets) + " | mean |"
@@ -239,15 +255,15 @@ def lines(results: Sequence[dict[str, Any]], tasks: Sequence[Task]) -> Iterator[
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run all trials and print (or write) the tables."""
+    """Run all trials; print or write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default=os.environ.get("CLIPOS_DATA", "data"), help="folder with cifar10-images/")
-    parser.add_argument("--count", type=int, default=300, help="pictures of each kind")
-    parser.add_argument("--methods", nargs="*", help="only these")
+    parser.add_argument("--count", type=int, default=300, help="pictures of each kind of scenes")
+    parser.add_argument("--methods", nargs="*", help="only these methods")
     parser.add_argument("--out", help="Markdown file to write")
     given = parser.parse_args(arguments)
     if given.out and Path(given.out).exists():
-        parser.error(f"--out {given.out} exists: give another, or remove it")
+        parser.error(f"--out {given.out} exists: give another file, or remove it")
     silence_libraries()
     warnings.filterwarnings("ignore")
     with tempfile.TemporaryDirectory() as scratch:

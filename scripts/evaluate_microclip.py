@@ -1,12 +1,12 @@
-"""Print the figures of MicroCLIP weights as a Markdown table, a column for each file.
+"""Evaluate MicroCLIP weights and print a Markdown table with one column per file.
 
     python scripts/evaluate_microclip.py                                            # the shipped weights
     python scripts/evaluate_microclip.py --cifar10 "$CLIPOS_DATA/cifar10-images/test"
-    python scripts/evaluate_microclip.py --weights shipped microclip.safetensors    # beside others
+    python scripts/evaluate_microclip.py --weights shipped microclip.safetensors    # compare files
 
-Prompts are "a photo of a {}.", the scenes are the report stream's. A patch is inside the object where the object covers
-at least half of it, outside where the object does not touch it; it names the object when the object's shape is the best
-of the twenty.
+Prompts are "a photo of a {}.", the scenes are from the report stream. A patch is inside the object if the object covers
+at least half of it, and outside if the object does not touch it. It is classified as the object if the object's shape
+has the highest similarity of the twenty.
 """
 
 import argparse
@@ -33,7 +33,7 @@ Row = tuple[str, str]
 
 
 def read_folder(folder: Path, size: int) -> tuple[Images, Labels, list[str]]:
-    """Images (N, 3, size, size) uint8, labels (N,) and the names of a folder of class folders."""
+    """Read a folder of class folders: images (N, 3, size, size) uint8, labels (N,) and class names."""
     names = sorted(path.name for path in folder.iterdir() if path.is_dir())
     paths = [(path, label) for label, name in enumerate(names) for path in sorted((folder / name).iterdir())]
     images = [np.asarray(Image.open(path).convert("RGB").resize((size, size))) for path, _ in paths]
@@ -41,7 +41,7 @@ def read_folder(folder: Path, size: int) -> tuple[Images, Labels, list[str]]:
 
 
 def draw_scenes(count: int, size: int, grid: tuple[int, int]) -> tuple[Images, Labels, PatchMap]:
-    """Scenes of the twenty shapes in equal numbers, their labels (N,) and the object's share of each patch (N, P)."""
+    """Render scenes of the twenty shapes in equal numbers: images, labels (N,), object cover of each patch (N, P)."""
     kinds = [("id", i) for i in range(count // 2)] + [("seen_shapes", i) for i in range(count // 2)]
     scenes = [render(kind, "report", 0, index, size=size) for kind, index in kinds]
     images = torch.from_numpy(np.stack([scene.image for scene in scenes])).permute(0, 3, 1, 2)
@@ -51,7 +51,7 @@ def draw_scenes(count: int, size: int, grid: tuple[int, int]) -> tuple[Images, L
 
 
 def encode(backbone: FrozenClip, images: Images, patches: bool) -> ImageFeatures:
-    """Features of all images, with both paths' patches if wanted."""
+    """Features of all images, with the patches of both paths if ``patches``."""
     paths: frozenset[PathName] = frozenset({"clip", "vv"} if patches else set())
     return concatenate([backbone.encode_image(batch, paths) for batch in images.split(250)])
 
@@ -63,7 +63,7 @@ def accuracy(backbone: FrozenClip, images: Images, labels: Labels, names: Sequen
 
 
 def scene_rows(backbone: FrozenClip, count: int) -> Iterator[Row]:
-    """The figures that need true masks. Images whose object covers half of no patch are left out."""
+    """Rows about the scenes. Images whose object does not cover half of any patch are left out of those about masks."""
     images, labels, cover = draw_scenes(count, backbone.image_size, backbone.grid)
     yield "20 shapes, zero-shot", f"{accuracy(backbone, images, labels, SHAPES):.1f} %"
     seen = (cover >= 0.5).any(1)
@@ -72,29 +72,29 @@ def scene_rows(backbone: FrozenClip, count: int) -> Iterator[Row]:
     features = encode(backbone, images, patches=True)
     text = backbone.encode_text([f"a photo of a {shape}." for shape in SHAPES])
     for title, patches in (("surgery path", features.path("vv")), ("plain CLIP", features.path("clip"))):
-        right = (patches @ text.T).argmax(2) == labels[:, None]
-        inside, outside = percent(right[truth]), percent(right[cover == 0])
-        yield f"patches that name the object, inside / outside it: {title}", f"{inside:.0f} % / {outside:.0f} %"
+        correct = (patches @ text.T).argmax(2) == labels[:, None]
+        inside, outside = percent(correct[truth]), percent(correct[cover == 0])
+        yield f"patches classified as the object, inside / outside it: {title}", f"{inside:.0f} % / {outside:.0f} %"
     surgery, plain = (similarity_map(features.path(path), text[labels]) for path in ("vv", "clip"))
     ious = [iou(surgery - plain > 0, truth), iou(surgery > 0.5, truth), iou(plain > 0.5, truth)]
     yield "IoU with the object: Δ > 0 / S > 0.5 / S_clip > 0.5", " / ".join(f"{value:.2f}" for value in ious)
     pointing = [hits(surgery - plain, truth), hits(surgery, truth), hits(plain, truth)]
-    yield "the best patch lies in the object: Δ / S / S_clip", " / ".join(f"{value:.0f} %" for value in pointing)
+    yield "the map's best patch is in the object: Δ / S / S_clip", " / ".join(f"{value:.0f} %" for value in pointing)
 
 
 def iou(mask: PatchMask, truth: PatchMask) -> float:
-    """Intersection over union, the mean over images."""
+    """Mean intersection over union of images."""
     return float(((mask & truth).sum(1) / (mask | truth).sum(1)).mean())
 
 
 def hits(scores: PatchMap, truth: PatchMask) -> float:
-    """How often the best patch is the object's, in percent."""
+    """Pointing game: how often the highest patch is inside the object, in percent."""
     return percent(truth.gather(1, scores.argmax(1, keepdim=True)))
 
 
-def percent(right: Tensor) -> float:
-    """The share of true entries, in percent."""
-    return 100 * float(right.float().mean())
+def percent(correct: Tensor) -> float:
+    """Percentage of true entries."""
+    return 100 * float(correct.float().mean())
 
 
 def seconds_per_thousand(backbone: FrozenClip) -> float:
@@ -107,7 +107,7 @@ def seconds_per_thousand(backbone: FrozenClip) -> float:
 
 
 def rows(backbone: FrozenClip, path: Path, options: argparse.Namespace) -> Iterator[Row]:
-    """Every figure of one file."""
+    """All rows for one weights file."""
     if options.cifar10:
         images, labels, names = read_folder(options.cifar10, backbone.image_size)
         yield f"CIFAR-10, zero-shot, {len(images)} images", f"{accuracy(backbone, images, labels, names):.1f} %"
@@ -117,13 +117,15 @@ def rows(backbone: FrozenClip, path: Path, options: argparse.Namespace) -> Itera
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Evaluate and print."""
+    """Evaluate all files and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    text = "weights files, or `shipped` for the embedded ones (the default)"
+    text = "weights files; `shipped` (the default): the embedded weights"
     parser.add_argument("--weights", nargs="+", default=[SHIPPED], metavar="FILE", help=text)
-    parser.add_argument("--cifar10", type=Path, help="folder of the ten class folders, e.g. CIFAR-10's test images")
-    parser.add_argument("--scenes", type=int, default=2000)
-    parser.add_argument("--beta", type=float, default=0.5, help="patch-context's weight")
+    parser.add_argument(
+        "--cifar10", type=Path, help="folder with the ten class folders, such as CIFAR-10's test images"
+    )
+    parser.add_argument("--scenes", type=int, default=2000, help="number of scenes (default 2000)")
+    parser.add_argument("--beta", type=float, default=0.5, help="weight of patch-context")
     parser.add_argument("--depth", type=int, default=3, help="blocks of the surgery path")
     options = parser.parse_args(arguments)
     if options.scenes < 20:

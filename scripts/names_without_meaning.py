@@ -1,7 +1,7 @@
-"""The tables of ``docs/names.md``: text alone, images alone, and their blend, with codes for names and with true names.
+"""Print the tables of ``docs/names.md``: text alone, images alone and their blend, with codes and with true names.
 
-Every image is encoded once; each of the eleven weights, and the automatic one, is a head on these features. Nothing is
-trained. Test images, seeds from 1.
+Every image is encoded once; each of the eleven weights is a head on these features. Nothing is trained. Test images are
+used, with seeds 1, 2, ….
 
     python scripts/names_without_meaning.py --data $CLIPOS_DATA
     python scripts/names_without_meaning.py --data $CLIPOS_DATA --only five six --names true --shots 1 --seeds 15
@@ -43,7 +43,15 @@ Figures = np.ndarray[Any, Any]  # (weights, 2): accuracy and AUROC in percent
 
 @dataclass
 class Task:
-    """A test, encoded: the ID images with their labels, each OOD set; and how the few-shot images are drawn."""
+    """An encoded test.
+
+    Attributes:
+        name: of the ID set.
+        data: options of ``FewShotOOD``, also for the few-shot draw.
+        class_names: true names.
+        features: global features of the ID set and of each OOD set.
+        labels: classes of the ID images.
+    """
 
     name: str
     data: dict[str, Any]
@@ -53,12 +61,12 @@ class Task:
 
 
 def encode(backbone: FrozenClip, images: Tensor) -> Tensor:
-    """Global features, some images at a time."""
+    """Global features (N, D), some images at a time."""
     return torch.cat([backbone.encode_image(part).cls for part in images.split(250)])
 
 
 def open_task(backbone: FrozenClip, name: str, options: dict[str, Any]) -> Task:
-    """Encode every test image."""
+    """Encode all test images of a data set."""
     data = FewShotOOD(**options, num_workers=0)
     features: dict[str, Tensor] = {}
     labels: np.ndarray[Any, Any] = np.empty(0)
@@ -74,7 +82,7 @@ def open_task(backbone: FrozenClip, name: str, options: dict[str, Any]) -> Task:
 
 
 def some_of_cifar10(root: Path, folder: Path, known: Sequence[str]) -> dict[str, Any]:
-    """Options of a data set of links: the known classes' images of both folders, the others' test images as OOD."""
+    """Options of a data set of symbolic links: the known classes as ID, the test images of the others as an OOD set."""
     for split in ("train", "test"):
         for images in sorted((root / "cifar10-images" / split).iterdir()):
             place = folder / (f"id/{split}" if images.name in known else f"out/{split}") / images.name
@@ -91,7 +99,7 @@ def some_of_cifar10(root: Path, folder: Path, known: Sequence[str]) -> dict[str,
 
 
 def id_sets(root: Path | None, links: Path) -> dict[str, dict[str, Any]]:
-    """Options of each ID set by its name (first word: ``--only``); with a root also those of image folders."""
+    """Options of each ID set by its name (``--only`` takes the first word); image folders only with a root."""
     found: dict[str, dict[str, Any]] = {"scenes": {"id": "scenes"}}
     if root:
         found["natural scenes"] = {"root": str(root), "cache": False, **NATURAL}
@@ -101,13 +109,13 @@ def id_sets(root: Path | None, links: Path) -> dict[str, dict[str, Any]]:
 
 
 def names_of(kind: str, true: Sequence[str]) -> list[str]:
-    """The classes' names, codes in their place, or a code in place of every second name."""
+    """Class names: the true ones, codes, or (``half``) a code for every second class."""
     coded = {"codes": range(len(true)), "half": range(1, len(true), 2), "true": ()}[kind]
     return [CODES[i] if i in coded else name for i, name in enumerate(true)]
 
 
 def draw_views(backbone: FrozenClip, task: Task, shots: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Features of the views of the few-shot images, (N, V, D), and labels (N,)."""
+    """Features of the views of the few-shot images (N, V, D), and their labels (N,)."""
     data = FewShotOOD(**task.data, shots=shots, seed=seed, num_workers=0)
     data.image_size = backbone.image_size
     data.setup("fit")
@@ -117,23 +125,23 @@ def draw_views(backbone: FrozenClip, task: Task, shots: int, seed: int) -> tuple
 
 
 def figures(backbone: FrozenClip, task: Task, text: Tensor, means: Tensor) -> Figures:
-    """ID accuracy, and AUROC of the energy as the mean over OOD sets, of each weight."""
+    """For each weight: ID accuracy, and AUROC of the energy as the mean over OOD sets."""
     rows = []
     for weight in WEIGHTS:
         blended, scale = blend(text, means, weight), float(backbone.scale)
         head = Head("", blended, blended, scale, ["energy"], backbone.surgery, MaskOptions(), ScoreOptions())
         found = {name: head.score(ImageFeatures(cls)) for name, cls in task.features.items()}
-        right = found[ID][1].argmax(1).numpy() == task.labels
+        correct = found[ID][1].argmax(1).numpy() == task.labels
         inside = found[ID][0]["energy"].numpy()
         areas = [auroc(inside, scores["energy"].numpy()) for name, (scores, _) in found.items() if name != ID]
-        rows.append((100 * right.mean(), np.mean(areas)))
+        rows.append((100 * correct.mean(), np.mean(areas)))
     return np.array(rows)
 
 
 def table(
     backbone: FrozenClip, task: Task, named: str, shot_counts: Sequence[int], seeds: Sequence[int]
 ) -> Iterator[str]:
-    """Rows of the table: for each number of shots, means over seeds."""
+    """Rows of the table, one for each number of shots, with means over seeds."""
     names = names_of(named, task.class_names)
     text = backbone.encode_text([TEMPLATE.format(name) for name in names])
     for shots in shot_counts:
@@ -146,13 +154,13 @@ def table(
         auto = np.mean([one[i] for one, i in zip(each, chosen, strict=True)], 0)
         best = mean.argmax(0)
         weights = ", ".join(f"{WEIGHTS[i]:g} × {times}" for i, times in sorted(Counter(chosen).items()))
-        cells = [pair(mean[0]), pair(mean[-1]), f"**{pair(auto)}**", weights]
+        columns = [pair(mean[0]), pair(mean[-1]), f"**{pair(auto)}**", weights]
         fixed = (f"{mean[i, column]:.1f} ({WEIGHTS[i]:g})" for column, i in enumerate(best))
-        yield f"| {task.name} | {named} | {shots} | {' | '.join([*cells, *fixed])} |"
+        yield f"| {task.name} | {named} | {shots} | {' | '.join([*columns, *fixed])} |"
 
 
 def pair(values: Sequence[float]) -> str:
-    """Accuracy / AUROC."""
+    """``accuracy / AUROC`` as text."""
     return f"{values[0]:.1f} / {values[1]:.1f}"
 
 
@@ -160,7 +168,11 @@ def pair(values: Sequence[float]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder with intel-scenes/ and the rest; without it: scenes alone")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        help="folder with cifar10-images/, intel-scenes/, textures-10class/ and svhn-images/; without it: scenes only",
+    )
     parser.add_argument("--limit", type=int, default=1000, help="images of each test set (default 1000)")
     parser.add_argument("--backbone", default="MicroCLIP")
     parser.add_argument(
@@ -168,12 +180,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--names", nargs="+", choices=["codes", "half", "true"], default=["codes", "half", "true"])
     parser.add_argument("--shots", nargs="+", type=int, default=[1, 2, 4, 8], help="images per class (default 1 2 4 8)")
-    parser.add_argument("--seeds", type=int, default=3, help="draws: seeds 1 to so many (default 3)")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 1 (default 3)")
     given = parser.parse_args(arguments)
     if given.data and not (given.data / "cifar10-images").is_dir():
-        parser.error(f"--data {given.data} holds no cifar10-images/")
+        parser.error(f"--data {given.data} has no folder cifar10-images/")
     if not given.data and set(given.only or ()) - {"scenes"}:
-        parser.error("--only: without --data there is scenes alone")
+        parser.error("--only: without --data only scenes is available")
     backbone = load_backbone(given.backbone)
     print("| ID set | names | shots | text alone | images alone | auto | its weights | best accuracy | best AUROC |")
     print("|---|---|---:|---:|---:|---:|---|---:|---:|")

@@ -1,14 +1,14 @@
-"""Train a MicroCLIP from nothing: a small CLIP on 32-pixel pictures, with captions made from class names.
+"""Train a MicroCLIP from scratch: a small CLIP for 32-pixel images, with captions made from class names.
 
-    python scripts/pretrain_microclip.py --out microclip.safetensors                      # rendered scenes alone
-    python scripts/pretrain_microclip.py --data "$CLIPOS_PRETRAIN" --out microclip.safetensors   # and photos
+    python scripts/pretrain_microclip.py --out microclip.safetensors                      # rendered scenes only
+    python scripts/pretrain_microclip.py --data "$CLIPOS_PRETRAIN" --out microclip.safetensors   # scenes and photos
 
-Besides CLIP's loss, `--dense` weighs the same loss on the v-v path's patches, pooled by logsumexp over the patches, so
-that only the best ones need to match. It lets the surgery path of so small a model speak the text's language, as that
-of a large CLIP does by itself; plain patches stay as unsuited as a large CLIP's ("opposite visualisation").
+In addition to CLIP's loss, `--dense` weights the same loss on the patches of the v-v path, pooled by logsumexp, so that
+only the best patches need to match. It makes the surgery path's patches match the text, which those of a large CLIP do
+without it. Plain patches behave as in a large CLIP ("opposite visualisation").
 
-The folder of `--data` holds `tinyimagenet32-*.npz` with `tinyimagenet_classes.json` ([[wnid, "name, name"], ...]), or
-`cifar10-half.npz`, or all of them. A shard has `jpeg` (all files one after another, uint8), `offset` (n + 1), `label`.
+The folder `--data` contains `tinyimagenet32-*.npz` with `tinyimagenet_classes.json` ([[wnid, "name, name"], ...]), or
+`cifar10-half.npz`, or both. A shard has `jpeg` (all files concatenated, uint8), `offset` (n + 1 values) and `label`.
 """
 
 import argparse
@@ -78,8 +78,8 @@ CIFAR10_NAMES = (
     ("ship", "boat"),
     ("truck", "lorry"),
 )
-SCENE_STREAM = 100  # apart from the streams of clipos_lightning.data.scenes
-CHUNK = 1000  # scenes of one random generator
+SCENE_STREAM = 100  # different from all streams of clipos_lightning.data.scenes
+CHUNK = 1000  # scenes per random generator
 SAVE_EVERY = 250
 
 Names = list[tuple[str, ...]]
@@ -87,15 +87,15 @@ Names = list[tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Corpus:
-    """What is trained on.
+    """The training data.
 
     Attributes:
         photos: (N, 3, size, size) uint8.
-        labels: (N,), each photo's class.
-        names: per class the words for it.
-        order: photos of one epoch, some more than once.
+        labels: classes of the photos, (N,).
+        names: names of each class.
+        order: indices of the photos of one epoch, some repeated.
         scenes: (M, 3, size, size) uint8.
-        facts: per scene its shape, colour and background, as caption fields.
+        facts: shape, colour and background of each scene, as caption fields.
     """
 
     photos: Tensor
@@ -108,7 +108,7 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Batch:
-    """Images (B, 3, size, size) uint8, a caption each, and keys (B,): pairs of equal keys are positives too."""
+    """Images (B, 3, size, size) uint8, one caption each, and keys (B,): pairs with equal keys are positives, too."""
 
     images: Tensor
     captions: list[str]
@@ -119,7 +119,7 @@ class Batch:
 
 
 def read_shard(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Images (N, H, W, 3) and labels (N,) of one shard."""
+    """Read images (N, H, W, 3) and labels (N,) of one shard."""
     with np.load(path) as shard:
         jpeg, offset, labels = shard["jpeg"].tobytes(), shard["offset"], shard["label"]
     images = [np.asarray(Image.open(io.BytesIO(jpeg[a:b])).convert("RGB")) for a, b in pairwise(offset)]
@@ -127,10 +127,10 @@ def read_shard(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 
 def read_photos(folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64], Names, int]:
-    """All photos of a folder: images, labels, names of the labels, and the first label that is CIFAR-10's.
+    """Read all photos of a folder: images, labels, class names, and the first label of CIFAR-10.
 
     Raises:
-        FileNotFoundError: the folder has neither kind of shard.
+        FileNotFoundError: the folder contains neither kind of shard.
     """
     parts, names = [read_shard(path) for path in sorted(folder.glob("tinyimagenet32-*.npz"))], []
     if parts:
@@ -147,7 +147,7 @@ def read_photos(folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64], Nam
 
 
 def render_scenes(count: int, seed: int, size: int) -> list[Scene]:
-    """`count` scenes of the twenty shapes, about half a second a thousand."""
+    """Render `count` scenes of the twenty shapes; a thousand take about half a second."""
     scenes = []
     for start in range(0, count, CHUNK):
         rng = np.random.default_rng((SCENE_STREAM, seed, start // CHUNK))
@@ -156,7 +156,7 @@ def render_scenes(count: int, seed: int, size: int) -> list[Scene]:
 
 
 def to_tensor(images: NDArray[np.uint8], device: str) -> Tensor:
-    """(N, H, W, 3) to (N, 3, H, W) on the device."""
+    """Move images (N, H, W, 3) to the device as (N, 3, H, W)."""
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().to(device)
 
 
@@ -175,7 +175,7 @@ def build_corpus(options: argparse.Namespace, size: int, device: str) -> Corpus:
 
 
 def all_captions(names: Names) -> list[str]:
-    """Every caption that may be drawn, sorted."""
+    """All captions that can be drawn, sorted."""
     captions = {template.format(name) for group in names for name in group for template in PHOTO_CAPTIONS}
     captions |= {
         template.format(shape=shape, color=color, background=background)
@@ -188,7 +188,7 @@ def all_captions(names: Names) -> list[str]:
 
 
 def augment(images: Tensor) -> Tensor:
-    """A random shift by up to 4 pixels (reflected at the border) and a random flip: (B, 3, H, W) uint8."""
+    """Shift randomly by up to 4 pixels (reflected at the border) and flip randomly: (B, 3, H, W) uint8."""
     count, _, height, width = images.shape
     padded = F.pad(images.float(), (4, 4, 4, 4), mode="reflect").to(torch.uint8)
     rows = torch.arange(height) + torch.randint(0, 9, (count, 1))
@@ -200,7 +200,7 @@ def augment(images: Tensor) -> Tensor:
 
 
 def crop(images: Tensor, smallest: float) -> Tensor:
-    """A random square of at least `smallest` of the area, scaled up to the whole, or mirrored: (B, 3, H, W) uint8."""
+    """Crop a random square of at least `smallest` of the area, scale it up, flip it randomly: (B, 3, H, W) uint8."""
     count, device = len(images), images.device
     scale = (smallest + (1 - smallest) * torch.rand(count)).sqrt()
     shift = (1 - scale)[:, None] * (2 * torch.rand(count, 2) - 1)
@@ -213,7 +213,7 @@ def crop(images: Tensor, smallest: float) -> Tensor:
 
 
 def recolour(images: Tensor, strength: float) -> Tensor:
-    """Brightness, contrast and saturation, each times 1 - strength to 1 + strength: (B, 3, H, W) uint8."""
+    """Scale brightness, contrast and saturation randomly by 1 - strength to 1 + strength: (B, 3, H, W) uint8."""
     brightness, contrast, saturation = (1 + strength * (2 * torch.rand(3, len(images), 1, 1, 1) - 1)).to(images.device)
     x = images.float() * brightness
     middle = x.mean((1, 2, 3), keepdim=True)
@@ -223,13 +223,13 @@ def recolour(images: Tensor, strength: float) -> Tensor:
 
 
 def change(photos: Tensor, options: argparse.Namespace) -> Tensor:
-    """Photos as training sees them."""
+    """Augment photos by the options `--crop` and `--colour`."""
     photos = crop(photos, options.crop) if options.crop < 1 else augment(photos)
     return recolour(photos, options.colour) if options.colour else photos
 
 
 def batches(corpus: Corpus, options: argparse.Namespace) -> Iterator[Batch]:
-    """Endless batches; every draw comes from one generator of the run's seed and from torch's."""
+    """Endless batches, drawn with a generator seeded by `--seed` and with torch's generator."""
     rng = np.random.default_rng(options.seed)
     n_scenes = int(options.batch * options.scene_share) if len(corpus.order) else options.batch
     photos = shuffled(corpus.order, options.batch - n_scenes, rng)
@@ -247,7 +247,7 @@ def batches(corpus: Corpus, options: argparse.Namespace) -> Iterator[Batch]:
 
 
 def shuffled(order: NDArray[np.int64], count: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-    """Endless draws of `count` from shuffled epochs; an epoch's last, short draw is left out."""
+    """Endless draws of `count` from shuffled epochs; the incomplete last draw of an epoch is dropped."""
     while True:
         epoch = rng.permutation(order)
         for start in range(0, max(len(epoch) - count, 0) + 1, max(count, 1)):
@@ -255,7 +255,7 @@ def shuffled(order: NDArray[np.int64], count: int, rng: np.random.Generator) -> 
 
 
 def pick(rng: np.random.Generator, words: Sequence[str]) -> str:
-    """One of the words."""
+    """Draw one of the words."""
     return words[int(rng.integers(len(words)))]
 
 
@@ -263,9 +263,9 @@ def pick(rng: np.random.Generator, words: Sequence[str]) -> str:
 
 
 class Vocabulary(nn.Module):
-    """The captions that may be drawn, and a compact table of the token embeddings that they use.
+    """All captions that can be drawn, and a compact table of the token embeddings that they use.
 
-    Some 640 of the 49,408 rows are in use: the others stay as initialised, and cost nothing.
+    About 640 of the 49,408 embeddings are used; the others stay as initialised and cost no time.
     """
 
     used: Tensor
@@ -287,7 +287,7 @@ class Vocabulary(nn.Module):
         return torch.tensor([self.index[caption] for caption in captions], device=self.end.device)
 
     def encode(self, model: open_clip.CLIP, indices: Tensor) -> Tensor:
-        """Normalised text features (K, D) of captions by index; tokens after the longest one are not computed."""
+        """Normalised text features (K, D) of captions by index; padding after the longest caption is not computed."""
         length = int(self.end[indices].max()) + 1
         x = self.table(self.tokens[indices, :length]) + model.positional_embedding[:length]
         x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:length, :length]))
@@ -296,7 +296,7 @@ class Vocabulary(nn.Module):
 
     @torch.no_grad()
     def write_back(self, model: open_clip.CLIP) -> None:
-        """Put the trained rows into the model's own table."""
+        """Copy the trained embeddings into the model's table."""
         model.token_embedding.weight[self.used] = self.table.weight
 
 
@@ -324,7 +324,7 @@ def vv_attention(attention: nn.MultiheadAttention, x: Tensor) -> Tensor:
 
 
 def clip_loss(logits: Tensor, positive: Tensor) -> Tensor:
-    """CLIP's loss in both directions with soft targets: all positives of a row, or a column, count alike."""
+    """CLIP's loss in both directions with soft targets: all positives of a row (or column) have the same weight."""
     rows = (positive / positive.sum(1, keepdim=True) * logits.log_softmax(1)).sum(1).mean()
     columns = (positive / positive.sum(0, keepdim=True) * logits.log_softmax(0)).sum(0).mean()
     return -(rows + columns) / 2
@@ -337,7 +337,15 @@ def loss_of(
     options: argparse.Namespace,
     encode: Callable[[VisionTransformer, Tensor, int], tuple[Tensor, Tensor]],
 ) -> Tensor:
-    """CLIP's loss on the global features, and `dense` times the same on the pooled v-v patches; by `encode_images`."""
+    """CLIP's loss on the global features plus `--dense` times the same loss on the pooled v-v patches.
+
+    Args:
+        model: the CLIP to train.
+        vocabulary: its captions.
+        batch: images, captions and keys.
+        options: of the command line.
+        encode: `encode_images`, compiled or not.
+    """
     unique, inverse = vocabulary.lookup(batch.captions).unique(return_inverse=True)
     kind = batch.images.device.type
     with torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):  # on a CPU bf16 made a step longer
@@ -354,7 +362,7 @@ def loss_of(
 
 
 def build_model(config: dict[str, Any], options: argparse.Namespace) -> open_clip.CLIP:
-    """A CLIP with patch dropout, new or from the weights of `--init`."""
+    """Build a CLIP with patch dropout, randomly initialised or from the weights of `--init`."""
     vision = {**config["vision_cfg"], "patch_dropout": options.patch_dropout}
     model = open_clip.CLIP(**{**config, "vision_cfg": vision})
     if options.init:
@@ -365,7 +373,7 @@ def build_model(config: dict[str, Any], options: argparse.Namespace) -> open_cli
 def build_optimizer(
     model: open_clip.CLIP, vocabulary: Vocabulary, options: argparse.Namespace
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """AdamW, weight decay on matrices alone, and a one-cycle schedule with 5 % warm-up."""
+    """AdamW with weight decay on matrices only, and a one-cycle schedule with 5 % warm-up."""
     named = [(name, p) for name, p in model.named_parameters() if name != "token_embedding.weight"]
     decayed = [p for name, p in named if p.ndim >= 2 and "embedding" not in name]
     free = [p for name, p in named if p.ndim < 2 or "embedding" in name] + [vocabulary.table.weight]
@@ -377,23 +385,23 @@ def build_optimizer(
 
 
 def average(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int, most: float) -> None:
-    """One step of an exponential average, of fewer steps at the start: decay min(most, (1 + n) / (10 + n))."""
+    """Update an exponential average with decay min(most, (1 + n) / (10 + n)) after n updates."""
     decay = min(most, (1 + int(count)) / (10 + int(count)))
     for kept, new in zip(averaged, current, strict=True):
         kept.lerp_(new, 1 - decay)
 
 
 def save(model: open_clip.CLIP, config: dict[str, Any], step: int, path: Path) -> None:
-    """Write fp16 weights atomically; open_clip loads the file by `pretrained=`."""
+    """Write fp16 weights atomically; open_clip loads the file with `pretrained=`."""
     weights = {name: tensor.detach().half().cpu().contiguous() for name, tensor in model.state_dict().items()}
     unfinished = path.with_name(path.name + ".tmp")
-    metadata = {"microclip": json.dumps({"step": step, "config": config})}  # one key: the order of several is random
-    unfinished.write_bytes(serialise(weights, metadata))  # save_file would make it readable by its owner alone
+    metadata = {"microclip": json.dumps({"step": step, "config": config})}  # one key: several would be in random order
+    unfinished.write_bytes(serialise(weights, metadata))  # save_file would make it readable by the owner only
     os.replace(unfinished, path)
 
 
 def train(config: dict[str, Any], options: argparse.Namespace) -> list[float]:
-    """Train, print progress, and write the weights on the way and at the end: the loss of each step."""
+    """Train, print progress, and save the weights regularly and at the end; returns the loss of each step."""
     torch.manual_seed(options.seed)
     device = options.device
     corpus = build_corpus(options, config["vision_cfg"]["image_size"], device)
@@ -430,7 +438,7 @@ def update(
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
 ) -> float:
-    """One step of gradient descent, clipped at norm 1; the logit scale stays in [1, 100]."""
+    """One optimizer step with gradients clipped at norm 1; the logit scale is kept in [1, 100]. Returns the loss."""
     optimizer.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -442,30 +450,30 @@ def update(
 
 
 def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line, checked."""
+    """Parse and check the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder with the photos' shards; without it: scenes alone")
-    parser.add_argument("--out", type=Path, default=Path("microclip.safetensors"), help="weights to write, fp16")
+    parser.add_argument("--data", type=Path, help="folder with shards of photos; without it: scenes only")
+    parser.add_argument("--out", type=Path, default=Path("microclip.safetensors"), help="file for the fp16 weights")
     parser.add_argument("--init", type=Path, help="weights to start from")
     parser.add_argument("--config", type=Path, help="open_clip model configuration (default: MicroCLIP's)")
     parser.add_argument("--steps", type=int, default=9800)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--lr", type=float, default=6e-4)
-    parser.add_argument("--scenes", type=int, default=100_000, help="how many scenes to render")
-    parser.add_argument("--scene-share", type=float, default=0.35, help="scenes' share of a batch that has photos")
-    parser.add_argument("--cifar-times", type=int, default=2, help="how often an epoch shows each CIFAR-10 photo")
-    parser.add_argument("--generic", type=float, default=0.02, help="share of captions that name no class")
+    parser.add_argument("--scenes", type=int, default=100_000, help="number of scenes to render")
+    parser.add_argument("--scene-share", type=float, default=0.35, help="share of scenes in a batch with photos")
+    parser.add_argument("--cifar-times", type=int, default=2, help="repeats of each CIFAR-10 photo per epoch")
+    parser.add_argument("--generic", type=float, default=0.02, help="share of captions without a class name")
     parser.add_argument("--dense", type=float, default=0.5, help="weight of the loss on the v-v path's patches")
     parser.add_argument("--depth", type=int, default=3, help="blocks of the v-v path")
     parser.add_argument("--gamma", type=float, default=10.0, help="sharpness of the pooling over patches")
-    parser.add_argument("--patch-dropout", type=float, default=0.5, help="of the patches, at first")
-    parser.add_argument("--dropout-until", type=float, default=0.8, help="share of the steps that drop patches")
-    text = "smallest share of a photo's area in a random crop; 1: a shift by up to 4 pixels instead"
+    parser.add_argument("--patch-dropout", type=float, default=0.5, help="share of patches dropped at the start")
+    parser.add_argument("--dropout-until", type=float, default=0.8, help="share of steps with patch dropout")
+    text = "smallest area of a random crop of a photo, as a share; 1: shift by up to 4 pixels instead"
     parser.add_argument("--crop", type=float, default=1.0, help=text)
-    text = "photos' brightness, contrast and saturation change by up to this share"
+    text = "largest relative change of a photo's brightness, contrast and saturation"
     parser.add_argument("--colour", type=float, default=0.0, help=text)
-    parser.add_argument("--ema", type=float, default=0.0, help="decay of an average of the weights; 0: the last ones")
-    parser.add_argument("--compile", action="store_true", help="the image tower by torch.compile")
+    parser.add_argument("--ema", type=float, default=0.0, help="decay of averaged weights; 0: save the last weights")
+    parser.add_argument("--compile", action="store_true", help="run the image tower with torch.compile")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--print-every", type=int, default=50)
@@ -473,18 +481,18 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     if min(options.steps, options.scenes, options.print_every, options.cifar_times) < 1 or options.batch < 2:
         parser.error("--steps, --scenes, --cifar-times and --print-every must be at least 1, --batch at least 2")
     if options.out.exists():
-        parser.error(f"--out {options.out} exists: give another, or remove it")
+        parser.error(f"--out {options.out} exists: give another file, or remove it")
     if not options.out.absolute().parent.is_dir():
         parser.error(f"--out {options.out}: no such folder")
     if options.data and not options.data.is_dir():
         parser.error(f"--data {options.data} is not a folder")
     if not (0 < options.crop <= 1 and 0 <= options.colour < 1 and 0 <= options.ema < 1):
-        parser.error("--crop must lie in (0, 1], --colour and --ema in [0, 1)")
+        parser.error("--crop must be in (0, 1], --colour and --ema in [0, 1)")
     return options
 
 
 def main(arguments: Sequence[str] | None = None) -> list[float]:
-    """Train a MicroCLIP by the command line; returns the loss of each step."""
+    """Train a MicroCLIP as given on the command line; returns the loss of each step."""
     options = read_options(arguments)
     config = options.config or files("clipos_lightning") / "assets" / "MicroCLIP.json"
     if options.device.startswith("cuda"):

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -30,6 +31,14 @@ def test_configs_are_found_in_the_installed_package() -> None:
 def test_every_shipped_config_is_yaml_with_known_sections(name: str) -> None:
     config = yaml.safe_load(find_config(name).read_text(encoding="utf-8"))
     assert config.keys() <= {"base", "model", "data", "trainer", "seed_everything"}
+
+
+def test_the_citation_is_of_this_version() -> None:
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    citation = yaml.safe_load((CHECKOUT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+    assert [author["name"] for author in citation["authors"]] == [author["name"] for author in project["authors"]]
+    assert f"Version {project['version']}" in (CHECKOUT / "README.md").read_text(encoding="utf-8")
 
 
 def test_names_with_and_without_suffix_and_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

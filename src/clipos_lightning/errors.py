@@ -4,8 +4,8 @@
 class InputError(Exception):
     """The user's input is wrong, or a required file, data set or dependency is missing.
 
-    The message is one line that names the problem, where it is (the option or the file), and the remedy. The command line
-    prints it without a traceback and exits with code 2.
+    The message is one line that names the problem, where it is (the option or the file), and the remedy. The command
+    line prints it without a traceback and exits with code 2.
 
     >>> from clipos_lightning import FewShotOOD, InputError
     >>> try:

@@ -1,4 +1,4 @@
-"""Shared types: arrays with named dimensions, the features of a batch of images, and explanations.
+"""Shared types: arrays with named dimensions, the features of a batch of images, and class maps.
 
 Dimension names: ``batch`` images (B), ``patches`` of the g x g grid (P), ``classes`` (C), ``prompts`` (C, or C + 1 with
 "unknown" last), ``dim`` of the joint embedding space (D). All features are L2-normalised.

@@ -66,11 +66,11 @@ def test_every_set_is_fetched_and_verified(
 ) -> None:
     root = minis(name)
     server.drops = 1
-    assert f"{name}: there: {root}" in data("download", name, "--root", root)
+    assert f"{name}: done: {root}" in data("download", name, "--root", root)
     assert sources.SOURCES[name].state(root) == "yes"
-    assert f"{name}: {sources.SOURCES[name].images:,} images, all read" in data("verify", name, "--root", root)
+    assert f"{name}: {sources.SOURCES[name].images:,} images, all readable" in data("verify", name, "--root", root)
     asked = len(server.asked)
-    assert f"{name}: already there: {root}" in data("download", name, "--root", root)
+    assert f"{name}: already present: {root}" in data("download", name, "--root", root)
     assert len(server.asked) == asked
     assert not [path for path in root.rglob("*") if path.name.endswith((".partial", ".unpacking"))]
 
@@ -83,8 +83,8 @@ def test_a_set_that_cannot_be_fetched_says_which_file_goes_where(
     assert "ILSVRC2012_img_train.tar" in message
     assert f"{root}/imagenet/train/n01440764/*.JPEG" in message
     assert "no (by hand)" in data("list", "--root", root)
-    assert "already there" in data("download", "imagenet", "--root", tmp_path / "made")
-    assert "2,200 images, all read" in data("verify", "imagenet", "--root", tmp_path / "made", "--num_workers", 1)
+    assert "already present" in data("download", "imagenet", "--root", tmp_path / "made")
+    assert "2,200 images, all readable" in data("verify", "imagenet", "--root", tmp_path / "made", "--num_workers", 1)
 
 
 def test_an_archive_put_there_by_hand_is_checked_and_unpacked(
@@ -104,12 +104,12 @@ def test_one_dead_link_does_not_stop_the_others(
     root = minis("isun", "sun", "places")
     del server.files["/iSUN.tar.gz"], server.files["/SUN.tar.gz"]
     assert refused("download", "isun", "sun", "places", "--root", root).startswith(
-        "2 of 3 sets could not be fetched: isun"
+        "2 of 3 sets could not be downloaded: isun"
     )
     out = capsys.readouterr().out
     assert f"isun: cannot fetch {server.url}/iSUN.tar.gz: the server answers 404" in out
     assert f"put it at {root}/SUN.tar.gz" in out
-    assert f"places: there: {root}/Places" in out
+    assert f"places: done: {root}/Places" in out
     assert refused("download", "isun", "--root", root).startswith(f"isun: cannot fetch {server.url}/iSUN.tar.gz")
 
 
@@ -122,7 +122,7 @@ def test_verify_names_the_broken_image(
     workers: int,
 ) -> None:
     minis("textures")
-    monkeypatch.setattr(datasets_command, "IN_PROCESS", 2)
+    monkeypatch.setattr(datasets_command, "MIN_FOR_PROCESSES", 2)
     monkeypatch.setattr(sources, "SOURCES", {"textures": dataclasses.replace(sources.SOURCES["textures"], images=40)})
     folder = tmp_path / "made/dtd/dtd/images"
     for i in range(34):
@@ -135,15 +135,15 @@ def test_verify_names_the_broken_image(
     assert "banded_0001.jpg" in message
     assert "and 1 more. Remove" in message
     out = capsys.readouterr().out
-    assert re.search(r"bad: .*banded_0001\.jpg: \w", out)
-    assert re.search(r"bad: .*woven/7\.jpg: cannot identify image file$", out, re.MULTILINE)
+    assert re.search(r"textures: cannot read .*banded_0001\.jpg: \w", out)
+    assert re.search(r"textures: cannot read .*woven/7\.jpg: cannot identify image file$", out, re.MULTILINE)
 
 
 def test_verify_counts(minis: Callable[..., Path], tmp_path: Path) -> None:
     minis("sun")
     (tmp_path / "made" / FOLDERS["sun"][0]).unlink()
     message = refused("verify", "sun", "--root", tmp_path / "made")
-    assert message.startswith("sun: 5 images, there must be 6. Remove ")
+    assert message.startswith("sun: found 5 images instead of 6. Remove ")
     assert message.endswith("/made/SUN and run clipos data download sun")
 
 
@@ -193,7 +193,7 @@ def test_info_says_everything(name: str, data: Callable[..., str]) -> None:
     for file in source.files:
         assert file.name in out
         assert file.md5 in out
-        assert (file.url or "not to be fetched by a program") in out
+        assert (file.url or "manual download only") in out
     for text in (source.title, source.licence, source.paper, source.home, source.note, f"{source.images:,}"):
         assert text in out
     assert ("by hand" in out) == (not source.fetchable)
@@ -238,7 +238,7 @@ def test_it_does_not_import_torch() -> None:
 
 
 LIST = """
-name            data set                           images   download   here
+name            data set                           images   download   present
  ───────────────────────────────────────────────────────────────────────────────────
  cifar10         CIFAR-10                           60,000     170 MB   no
  cifar100        CIFAR-100                          60,000     169 MB   no
@@ -256,6 +256,5 @@ name            data set                           images   download   here
  eurosat         EuroSAT (RGB)                      27,000          ?   no
  medmnist        BloodMNIST (MedMNIST v2)           17,092          ?   no
 
-Below /nowhere/data. clipos data info NAME: where a set comes from; clipos data download NAME: fetch
-it.
+Data root: /nowhere/data. Details: clipos data info NAME. Download: clipos data download NAME.
 """

@@ -7,12 +7,12 @@ import pytest
 from PIL import Image
 from running import clipos, refused, save_noise, save_scene
 
-from clipos_lightning.cli.explain import look
+from clipos_lightning.cli.explain import explain_images
 from clipos_lightning.detector.detector import Detector
 from clipos_lightning.evaluation.heads import Head
 from clipos_lightning.evaluation.scores import ScoreOptions
 from clipos_lightning.method.mask import MaskOptions
-from clipos_lightning.reporting.paper_figure import Verdict, format_probability, paper_figure, shorten
+from clipos_lightning.reporting.paper_figure import Explanation, format_probability, paper_figure, shorten
 
 NAMES = ["circle", "star", "heart"]
 
@@ -67,7 +67,7 @@ def test_maps_of_another_class_and_other_formats(inside):
     assert (inside / "one.pdf").read_bytes().startswith(b"%PDF")
     detector = Detector.load("detector.safetensors", "cpu")
     with Image.open("star.png") as picture:
-        own, other = (look(detector, [picture], ["star.png"], label, 2)[0] for label in (None, 2))
+        own, other = (explain_images(detector, [picture], ["star.png"], label, 2)[0] for label in (None, 2))
     seen, maps = detector.maps(detector.prepare("star.png"))
     assert own.shown == "star" and other.shown == "heart" and own.classes == other.classes
     assert len(own.classes) == 2 and own.classes[0][1] == pytest.approx(float(seen.probability))
@@ -81,9 +81,9 @@ def test_a_detector_without_a_threshold_and_long_names():
     square = np.zeros((4, 4))
     image = np.zeros((8, 8, 3), dtype=np.uint8)
     classes = [("a very long name of a class", 0.996), ("b", 0.004)]
-    verdict = Verdict("x" * 40, image, square, square, square > 0, "b", classes, "energy", -3.0)
-    assert verdict.inside and verdict.decision == "energy -3\nno threshold: not calibrated"
-    bars = paper_figure([verdict]).axes[5]
+    explanation = Explanation("x" * 40, image, square, square, square > 0, "b", classes, "energy", -3.0)
+    assert explanation.accepted and explanation.decision == "energy -3\nno threshold: not calibrated"
+    bars = paper_figure([explanation]).axes[5]
     assert [label.get_text() for label in bars.get_yticklabels()] == [shorten(name, 16) for name, _ in classes]
     assert [text.get_text() for text in bars.texts[:2]] == ["> 99 %", "< 1 %"]
     assert len(shorten("x" * 40, 22)) == 22

@@ -132,7 +132,7 @@ def test_a_file_that_says_something_else_is_not_written(detector, tmp_path, monk
 
 def test_what_is_missing_is_said_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(export, "find_spec", lambda name: None if name == "onnxscript" else name)
-    refused(clipos("export", "x.ckpt"), "onnxscript not installed: pip install 'clipos-lightning[export]'")
+    refused(clipos("export", "x.ckpt"), "onnxscript not installed: run pip install 'clipos-lightning[export]'")
     monkeypatch.undo()
     refused(clipos("export", "x.ckpt", "--out", tmp_path / "no/x.onnx"), "no folder")
     refused(clipos("export", tmp_path / "no.ckpt", "--out", tmp_path / "x.onnx"), "no.ckpt")

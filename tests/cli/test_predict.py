@@ -18,10 +18,10 @@ from PIL import Image
 from running import PHOTOS, Run, clipos, inside, refused, save_noise, save_scene
 
 from clipos_lightning import ClipOS, Detector
-from clipos_lightning.cli import predict
+from clipos_lightning.cli import inference, predict
 from clipos_lightning.data.image_files import list_images
 from clipos_lightning.detector.image_stream import check_paths, count_paths, stream_paths
-from clipos_lightning.detector.row_files import LINES, ROW_COLUMNS, Done, table_line, whole_part
+from clipos_lightning.detector.row_files import LINES, ROW_COLUMNS, PathSet, complete_size, table_line
 from clipos_lightning.method.prompts import ContextOptions
 from clipos_lightning.reporting.heatmaps import heatmap_name
 
@@ -302,7 +302,7 @@ def test_a_killed_run_goes_on_with_each_row_exactly_once(form: str, tmp_path: Pa
     refused(clipos("predict", "detector.safetensors", *words), f"rows.{form}.partial")
     killed(6, *words, "--resume")
     run = run_predict(*words, "--resume")
-    assert run.err.startswith("10 images") and run.err.endswith("; 12 were done\n")
+    assert run.err.startswith("10 images") and run.err.endswith("; 12 were already done\n")
     assert not partial.exists()
     whole = clipos("predict", "detector.safetensors", "images", "--format", form, *QUICK).out
     assert out.read_text() == whole
@@ -358,7 +358,7 @@ def test_rows_of_a_detector_with_the_same_threshold_are_not_mixed_in(home: Path,
 
 
 def test_a_decoding_process_that_dies_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predict.ImageFiles, "__getitem__", lambda *_: os._exit(1))
+    monkeypatch.setattr(inference.ImageFiles, "__getitem__", lambda *_: os._exit(1))
     words = ("predict", "detector.safetensors", "images", "--num_workers", 1)
     refused(clipos(*words), "--num_workers 0", "--shm-size")
 
@@ -382,7 +382,7 @@ def test_an_interrupted_run_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -
         patch.setattr(predict, "row_of", interrupted)
         run = clipos("predict", "detector.safetensors", "images", "--out", "rows.csv", *QUICK)
     assert run.code == 130
-    assert "rows.csv.partial has 8 rows more: go on with --resume" in run.err
+    assert "rows.csv.partial has 8 new rows: continue with --resume" in run.err
     run_predict("images", "--out", "rows.csv", "--resume")
     assert len(rows_in(Path("rows.csv").read_text())) == 22
 
@@ -399,7 +399,7 @@ def test_a_run_that_fails_at_once_leaves_nothing(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
-def test_the_whole_part_of_a_file_cut_anywhere(form: str, tmp_path: Path) -> None:
+def test_the_complete_rows_of_a_file_cut_anywhere(form: str, tmp_path: Path) -> None:
     """Names with quotes and line breaks: every cut leaves whole rows, and never one row fewer than there are."""
     names = ["a.png", 'b "b"\n.png', "c\n\n.png", 'd".png']
     rows = [dict.fromkeys(ROW_COLUMNS) | {"path": name, "error": 'no "image"'} for name in names]
@@ -408,14 +408,14 @@ def test_the_whole_part_of_a_file_cut_anywhere(form: str, tmp_path: Path) -> Non
     text = b"".join(lines)
     for cut in range(len(text) + 1):
         (tmp_path / "cut").write_bytes(text[:cut])
-        assert whole_part(tmp_path / "cut", form) == ends[ends <= cut].max()
+        assert complete_size(tmp_path / "cut", form) == ends[ends <= cut].max()
 
 
-def test_done_paths() -> None:
+def test_path_sets() -> None:
     names = [f"{i}.png" for i in range(1000)]
-    done = Done(iter(names[::2]))
+    done = PathSet(iter(names[::2]))
     assert [name in done for name in names] == [i % 2 == 0 for i in range(1000)]
-    assert len(done) == 500 and "x" not in Done(iter(()))
+    assert len(done) == 500 and "x" not in PathSet(iter(()))
 
 
 def test_checks_come_before_anything_is_loaded() -> None:

@@ -99,4 +99,4 @@ def test_masks_without_any_true_patch_are_not_judged():
 def test_without_masks_the_study_says_what_it_takes(boxed):
     (boxed / "photos/test/boxes.csv").unlink()
     options = ("--data.id", "folder:photos", "--data.root", boxed, "--data.num_workers", 0)
-    refused(clipos("benchmark", "masks", *options, "--out", boxed / "out"), "has no true masks", "boxes.csv")
+    refused(clipos("benchmark", "masks", *options, "--out", boxed / "out"), "has no ground-truth masks", "boxes.csv")

@@ -21,12 +21,12 @@ from running import make_benchmarks, make_photos, save_noise, write_cifar_batch
 
 from clipos_lightning.data.arrays import RestrictedUnpickler, read_cifar_batch
 from clipos_lightning.data.benchmarks import BENCHMARKS, OOD_SETS, kind_of, open_id, open_ood, parse_ood_specs
+from clipos_lightning.data.class_prompts import read_wordings
 from clipos_lightning.data.datamodule import FewShotOOD, ShardSampler
+from clipos_lightning.data.image_files import list_images
 from clipos_lightning.data.image_sets import ModelSizeImages, SceneSet, open_image
 from clipos_lightning.data.splits import draw_shots, limit_positions, manifest
 from clipos_lightning.data.transforms import as_rgb, mask_to_model_size, to_model_size
-from clipos_lightning.data.image_files import list_images
-from clipos_lightning.data.class_prompts import read_wordings
 from clipos_lightning.errors import InputError
 from clipos_lightning.utils.files import write_json
 

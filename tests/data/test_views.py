@@ -1,9 +1,8 @@
 """Augmented views, OOD images at the ID set's resolution, the cache of decoded images, resizing in batches."""
 
-import hashlib
 import json
 import os
-from math import exp, log, sqrt
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,17 @@ from clipos_lightning.data import cache
 from clipos_lightning.data.arrays import read_cifar
 from clipos_lightning.data.benchmarks import open_ood, parse_ood_specs
 from clipos_lightning.data.datamodule import FewShotOOD
+from clipos_lightning.data.image_sets import ArraySet, FolderSet, ModelSizeImages, SceneSet, folder_images
 from clipos_lightning.data.resolution import DownscaledSet, native_side
 from clipos_lightning.data.scenes import render
-from clipos_lightning.data.image_sets import ArraySet, FolderSet, ModelSizeImages, SceneSet, folder_images
-from clipos_lightning.data.transforms import as_tensor, batch_to_model_size, resize_on_device, to_model_size, view, view_rng
+from clipos_lightning.data.transforms import (
+    as_tensor,
+    batch_to_model_size,
+    resize_on_device,
+    to_model_size,
+    view,
+    view_rng,
+)
 from clipos_lightning.errors import InputError
 
 DEMO = ("--config", "demo.yaml", "--trainer.max_steps", 1)
@@ -40,21 +46,51 @@ def shots(root: Path, **options: Any) -> FewShotOOD:
     return data
 
 
-@pytest.mark.parametrize("size", [(32, 32), (50, 20), (7, 90)])
-@pytest.mark.parametrize("number", range(1, 9))
-def test_a_view_is_a_crop_of_the_drawn_size_perhaps_mirrored(number: int, size: tuple[int, int]) -> None:
-    image = Image.fromarray(noise(1, size[1], size[0])[0])
-    seed = hashlib.sha256(f"3/cat/a/b.png/{number}".encode()).hexdigest()
-    area, shape, left, top, mirror = np.random.default_rng(int(seed, 16)).random(5)
-    area, ratio = (0.5 + area / 2) * size[0] * size[1], exp(log(3 / 4) + shape * (log(4 / 3) - log(3 / 4)))
-    width, height = min(size[0], round(sqrt(area * ratio))), min(size[1], round(sqrt(area / ratio)))
-    x, y = round(left * (size[0] - width)), round(top * (size[1] - height))
-    seen = np.asarray(image.crop((x, y, x + width, y + height)).resize((24, 24), Image.Resampling.BICUBIC))
+def shown(width: int, height: int, number: int) -> tuple[bool, list[float]]:
+    """Whether a view is mirrored, and what it shows of an image: left, top, width and height, read from its colours."""
+    ramp = np.zeros((height, width, 3), dtype=np.uint8)
+    ramp[..., 0], ramp[..., 1] = np.arange(width), np.arange(height)[:, None]
+    seen = view(Image.fromarray(ramp), 24, view_rng(3, "cat", "a/b.png", number)).double()
+    columns, rows = seen[0].mean(0), seen[1].mean(1)  # the source's coordinates, one grey level a pixel
+    (left, across), (top, down) = ((float(c[4:20].mean()), float(c[19] - c[4]) / 15) for c in (columns, rows))
+    return across < 0, [left + 0.5 - 12 * abs(across), top + 0.5 - 12 * down, 24 * abs(across), 24 * down]
+
+
+def test_a_view_shows_at_least_half_of_the_image_at_nearly_its_shape() -> None:
+    """Over 200 views: areas, shapes and places fill their ranges, and half of the views are mirrored."""
+    width, height = 200, 160
+    found = [shown(width, height, number) for number in range(1, 201)]
+    left, top, across, down = np.array([rectangle for _, rectangle in found]).T
+    area, shape = across * down / (width * height), across / down
+    assert 0.48 < area.min() < 0.53 and 0.9 < area.max() < 1.02
+    assert 0.74 < shape.min() < 0.8 and 1.25 < shape.max() < 1.35
+    for start, size, whole in ((left, across, width), (top, down, height)):
+        assert start.min() > -2 and (start + size).max() < whole + 2
+        at = (start / (whole - size))[size < 0.9 * whole]
+        assert at.min() < 0.1 and at.max() > 0.9
+    assert 70 < sum(mirrored for mirrored, _ in found) < 130
+
+
+@pytest.mark.parametrize("number", range(1, 5))
+def test_a_view_is_pils_crop_to_the_pixel(number: int) -> None:
+    """Of all crops that are a pixel or two from what the view shows, one is the view."""
+    image = Image.fromarray(noise(1, 160, 200)[0])
     ours = view(image, 24, view_rng(3, "cat", "a/b.png", number))
-    assert ours.shape == (3, 24, 24)
-    assert ours.dtype == torch.uint8
-    assert ours.is_contiguous()
-    np.testing.assert_array_equal(ours.permute(1, 2, 0).numpy(), seen[:, ::-1] if mirror < 0.5 else seen)
+    assert (ours.shape, ours.dtype, ours.is_contiguous()) == ((3, 24, 24), torch.uint8, True)
+    mirrored, (left, top, across, down) = shown(200, 160, number)
+    edges = [range(round(e) - 2, round(e) + 3) for e in (left, top, left + across, top + down)]
+    wanted = ours.flip(2) if mirrored else ours
+    boxes = (b for b in product(*edges) if b[0] >= 0 and b[1] >= 0 and b[2] <= 200 and b[3] <= 160)
+    crops = (image.crop(box).resize((24, 24), Image.Resampling.BICUBIC) for box in boxes)
+    assert any(torch.equal(as_tensor(crop), wanted) for crop in crops)
+    assert not torch.equal(ours, view(image, 24, view_rng(3, "cat", "a/b.png", number + 1)))
+
+
+@pytest.mark.parametrize("size", [(32, 32), (50, 20), (7, 90), (1, 1)])
+def test_views_of_small_and_narrow_images(size: tuple[int, int]) -> None:
+    image = Image.fromarray(noise(1, size[1], size[0])[0])
+    for number in range(1, 9):
+        assert view(image, 24, view_rng(3, "cat", "a/b.png", number)).shape == (3, 24, 24)
 
 
 def test_known_views() -> None:
@@ -93,7 +129,8 @@ def test_views_differ_by_seed_and_an_epoch_covers_them(tiny_folder: Path) -> Non
     first, other = shots(tiny_folder, shots="all", views=2), shots(tiny_folder, shots="all", views=2, seed=2)
     row = torch.tensor([len(first.shot_positions) + first.shot_positions.index(5)])
     assert not torch.equal(
-        first.shot_images(row), other.shot_images(torch.tensor([len(other.shot_positions) + other.shot_positions.index(5)]))
+        first.shot_images(row),
+        other.shot_images(torch.tensor([len(other.shot_positions) + other.shot_positions.index(5)])),
     )
     small = shots(tiny_folder, shots=2, views=3, batch_size=5)
     batches = [small.global_batch(i) for i in range(small.steps_per_epoch)]

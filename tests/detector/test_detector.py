@@ -136,9 +136,9 @@ def change(tensors: dict[str, torch.Tensor], record: dict[str, object], path: Pa
     ],
 )
 def test_a_detectors_file_that_does_not_fit(key: str, value: object, pieces: list[str], at_home: Path) -> None:
-    from clipos_lightning.detector.file import read_artefact
+    from clipos_lightning.detector.file import read_detector
 
-    tensors, record = read_artefact("detector.safetensors")
+    tensors, record = read_detector("detector.safetensors")
     change(tensors, record | {key: value}, at_home / "changed.safetensors")
     refused(clipos("predict", "changed.safetensors", "mixed"), *pieces)
 
@@ -313,7 +313,7 @@ def test_calibrating_on_the_images_of_training_promises_nothing(fitted: Run, at_
     words = ("calibrate", fitted.checkpoint, tmp_path / "links", "more", "--num_workers", 0)
     run = clipos(*words, "--out", tmp_path / "known.safetensors")
     assert run.code == 0, run.err
-    assert "warning: the detector learned from 9 of these 54 images" in run.out
+    assert "warning: the detector was trained on 9 of these 54 images" in run.out
     assert "conformal" not in run.out and "in 9 of 10" not in run.out
 
 
@@ -356,16 +356,16 @@ def test_files_of_a_newer_version(fitted: Run, at_home: Path) -> None:
     refused(clipos("calibrate", "newer.ckpt", "--out", "x.safetensors"), "does not say which few-shot images")
 
 
-@pytest.mark.parametrize("option", ["score", "scores", "objective", "artefact"])
+@pytest.mark.parametrize("option", ["score", "scores", "objective", "detector"])
 def test_a_file_alone_imports_nothing(option: str, fitted: Run, at_home: Path) -> None:
     code = "from clipos_lightning import Objective\nfrom clipos_lightning.evaluation.scores import energy as mine\n"
     (at_home / "foreign.py").write_text(f"{code}class Own(Objective):\n    outliers = 'none'\n    unknown = True\n")
     checkpoint, path = torch.load(fitted.checkpoint, weights_only=True), "foreign.ckpt"
     given = {"score": "foreign.mine", "scores": ["foreign.mine"], "objective": {"class_path": "foreign.Own"}}
-    if option == "artefact":
-        from clipos_lightning.detector.file import read_artefact
+    if option == "detector":
+        from clipos_lightning.detector.file import read_detector
 
-        tensors, record = read_artefact("detector.safetensors")
+        tensors, record = read_detector("detector.safetensors")
         path = "foreign.safetensors"
         change(tensors, record | {"score": "foreign.mine"}, at_home / path)
     else:
@@ -384,7 +384,7 @@ def test_calibrating_with_few_images_says_what_is_missing(fitted: Run, at_home: 
     words = ("calibrate", fitted.checkpoint, "more/star-1*.png", "mixed/broken.png", "--num_workers", 0)
     run = clipos(*words, "--out", tmp_path / "few.safetensors")
     assert run.code == 0, run.err
-    assert "6 images are too few to guarantee 95 %, which takes 19" in run.out
+    assert "6 images are too few to guarantee 95 %, which needs 19" in run.out
     assert "left out: cannot read image mixed/broken.png" in run.err
 
 
@@ -401,10 +401,10 @@ def test_a_detector_calibrated_anew_keeps_its_temperature(detector: Detector, at
 def test_shots_that_have_gone(fitted: Run, at_home: Path, tmp_path: Path) -> None:
     out = ("--out", tmp_path / "x.safetensors", "--num_workers", 0)
     nowhere = ("--root", tmp_path)
-    refused(clipos("calibrate", fitted.checkpoint, *nowhere, *out), "few-shot images are not at hand", "--root")
+    refused(clipos("calibrate", fitted.checkpoint, *nowhere, *out), "few-shot images are not available", "--root")
     run = clipos("calibrate", fitted.checkpoint, "more", *nowhere, *out)
     assert run.code == 0, run.err
-    assert "temperature: 1 (the few-shot images are not at hand" in run.out
+    assert "temperature: 1 (the few-shot images are not available" in run.out
 
 
 @pytest.mark.parametrize(

@@ -61,11 +61,11 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
 
 
-def test_cells_are_made_once_and_shared(place):
+def test_runs_are_made_once_and_shared(place):
     folder, _ = place
-    cells = sorted(p.name.rsplit("-", 1)[0] for p in (folder / "runs").iterdir())
+    runs = sorted(p.name.rsplit("-", 1)[0] for p in (folder / "runs").iterdir())
     trained = [f"{row}-shots{k}-seed{s}" for row in ("clip-os", "coop", "wide") for k in (1, 2) for s in (1, 2)]
-    assert cells == sorted([*trained, "zero-shot"])
+    assert runs == sorted([*trained, "zero-shot"])
     entries = json.loads((folder / "grid.json").read_text())["entries"]
     assert len(entries) == 6 * 2 * 2
     assert len({e["run"] for e in entries if e["row"] == "zero-shot"}) == 1
@@ -78,10 +78,10 @@ def test_one_pass_for_all_gives_what_fit_and_test_give(place, tmp_path):
         "fit", *options, *QUICK[4:6], "--seed_everything", 2, "--data.shots", 2, "--trainer.default_root_dir", tmp_path
     )
     report = done("test", "--ckpt_path", fit.checkpoint, "--trainer.default_root_dir", tmp_path)
-    (cell,) = (folder / "runs").glob("clip-os-shots2-seed2-*")
+    (run,) = (folder / "runs").glob("clip-os-shots2-seed2-*")
     scores = report.scores
     for name in ("id", "noise", "texture"):
-        ours = np.load(cell / f"{name}.npz")
+        ours = np.load(run / f"{name}.npz")
         for score in ("msp_unknown", "gl_mcm", "energy_region"):
             np.testing.assert_allclose(ours[score], scores[f"{name}/{score}"], atol=2e-5)
         assert (ours["predicted"] == scores[f"{name}/predicted"]).all()
@@ -130,12 +130,12 @@ def test_a_detector_against_itself_differs_by_nothing(place, tmp_path):
     benchmark(grid, *QUICK, "--out", folder)
 
 
-def test_what_changes_the_result_changes_the_cell(tmp_path):
+def test_what_changes_the_result_changes_the_run(tmp_path):
     from clipos_lightning.experiments.plan import make_plan
 
     def ids(*flags: str, **changes) -> set[str]:
-        cells = make_plan(write_grid(tmp_path / "g.yaml", **changes), [], flags)[1]
-        return {cell.id for cell in cells if cell.train}
+        runs = make_plan(write_grid(tmp_path / "g.yaml", **changes), [], flags)[1]
+        return {run.id for run in runs if run.train}
 
     usual = ids()
     for flag in ("--data.root=/elsewhere", "--trainer.accelerator=cpu", "--data.num_workers=0", "--data.cache=false"):
@@ -157,15 +157,16 @@ def test_equal_detectors_are_made_once_whatever_they_are_called(tmp_path):
     from clipos_lightning.experiments.plan import make_plan
 
     rows = {"a": {}, "b": {"options": {"model.surgery.beta": 0.5}}, "c": {"options": {"model.surgery.beta": 0.1}}}
-    cells, entries = make_plan(write_grid(tmp_path / "g.yaml", rows=rows, axes={}), [], [])[1:]
-    assert [cell.id.rsplit("-", 1)[0] for cell in cells] == [f"{n}-shots1-seed{s}" for n in "ac" for s in (1, 2)]
+    runs, entries = make_plan(write_grid(tmp_path / "g.yaml", rows=rows, axes={}), [], [])[1:]
+    assert [run.id.rsplit("-", 1)[0] for run in runs] == [f"{n}-shots1-seed{s}" for n in "ac" for s in (1, 2)]
     assert [e.run for e in entries if e.row == "a"] == [e.run for e in entries if e.row == "b"]
 
 
 def test_rows_that_do_not_follow_a_flag_are_named(tmp_path):
-    from clipos_lightning.experiments.plan import kept_by_rows
+    from clipos_lightning.experiments.plan import overridden_flags
 
-    lines = kept_by_rows(write_grid(tmp_path / "g.yaml"), [], ["--model.optimizer.init_args.lr=1", "--data.shots=2"])
+    grid, flags = write_grid(tmp_path / "g.yaml"), ["--model.optimizer.init_args.lr=1", "--data.shots=2"]
+    lines = overridden_flags(grid, [], flags)
     assert lines == ["note: row 'CoOp' keeps its own model.optimizer.init_args.lr 0.0005"]
 
 
@@ -174,7 +175,7 @@ def test_run_again_nothing_is_computed(place):
     before = contents(folder)
     times = {p: p.stat().st_mtime_ns for p in (folder / "runs").rglob("*.npz")}
     run = clipos("benchmark", grid, *QUICK, "--out", folder)
-    assert run.code == 0 and "training 0 of 13 detectors (13 are there)" in run.out
+    assert run.code == 0 and "training 0 of 13 detectors (13 already trained)" in run.out
     assert times == {p: p.stat().st_mtime_ns for p in (folder / "runs").rglob("*.npz")}
     assert contents(folder) == before
 
@@ -232,7 +233,7 @@ def test_the_mask_study(tmp_path):
         assert (folder / name).exists()
 
 
-def test_equal_rows_of_a_mask_study_are_one_cell_and_its_words_are_the_methods(tmp_path):
+def test_equal_rows_of_a_mask_study_are_one_run_and_its_words_are_the_methods(tmp_path):
     (tmp_path / "names.yaml").write_text("'0': [circle, disc]\n_templates: ['a {}.', 'one {}, {curly}.']\n")
     grid = {
         "kind": "masks",
@@ -271,7 +272,7 @@ def test_tables_for_wandb(place, tmp_path, monkeypatch):
         (["main", "--colour", "red"], ["--colour"]),
         (["main", "--model.colour", "red"], ["colour"]),
         (["main", "--data.shots", "4"], ["data.shots is an axis of main"]),
-        (["main", "--model.backbone"], ["--model.backbone has no value"]),
+        (["main", "--model.backbone"], ["--model.backbone needs a value"]),
         (["main", "--seeds", "1,1"], ["--seeds '1,1'", "different"]),
         (["main", "--trainer.precision", "16-true"], ["16-true: scores are fp32"]),
         (["masks", "--shard", "1/2"], ["takes neither --shard nor --wandb"]),
@@ -285,21 +286,21 @@ def test_what_cannot_be(words, pieces, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"colour": 1}, "has no 'colour': take axes"),
-        ({"rows": {"a": {"lr": 1}}}, "row 'a' .* has no 'lr'"),
+        ({"colour": 1}, "has the unknown key 'colour': use axes"),
+        ({"rows": {"a": {"lr": 1}}}, "row 'a' .* has the unknown key 'lr'"),
         ({"rows": {}}, "needs rows"),
         ({"seeds": 3}, "a list of seeds"),
-        ({"axes": {"data.shots": 1}}, "axes map an option to a list"),
+        ({"axes": {"data.shots": 1}}, "axes must map options to lists"),
         ({"reference": "b"}, "reference 'b' is not one of its rows"),
-        ({"kind": "tables"}, "take detectors or masks"),
-        ({"vary": {"model.x": 3}}, "vary maps an option to a list"),
+        ({"kind": "tables"}, "use detectors or masks"),
+        ({"vary": {"model.x": 3}}, "vary must map options to lists"),
         ({"seeds": [1, 1]}, "has the seed 1 twice"),
         ({"vary": {"model.x": [1, 1]}}, "has the row 'x = 1' twice"),
-        ({"rows": {"a": {"headlines": "energy"}}}, "headlines is a list of names"),
-        ({"rows": {"a": {"options": [1]}}}, "options map a dotted option"),
-        ({"rows": {"a": {"only": "lrage"}}}, "only 'lrage': take micro or large"),
-        ({"rows": {"a": {"train": "false"}}}, "train and baseline are true or false"),
-        ({"configs": "demo.yaml"}, "configs is a list of names"),
+        ({"rows": {"a": {"headlines": "energy"}}}, r"headlines must be a list of names, like \[msp"),
+        ({"rows": {"a": {"options": [1]}}}, "options must map dotted options"),
+        ({"rows": {"a": {"only": "lrage"}}}, "only is 'lrage': use micro or large"),
+        ({"rows": {"a": {"train": "false"}}}, "train and baseline must be true or false"),
+        ({"configs": "demo.yaml"}, "configs must be a list of names"),
     ],
 )
 def test_grids_that_cannot_be(tmp_path, changes, message):
@@ -312,8 +313,8 @@ def test_grids_that_cannot_be(tmp_path, changes, message):
     [
         ({"rows": {"CoOp": {"micro": ["coop_micro.yaml"], "headlines": ["unknown"]}}}, "'unknown' needs an unknown"),
         ({"rows": {"a": {"headlines": ["enrgy"]}}}, "'enrgy' is not a score"),
-        ({"rows": {"a": {"headlines": ["math.hypot"]}}}, "fails on a small example|is judged by 'math.hypot', which"),
-        ({"rows": {"a": {"headlines": ["msp"], "options": {"model.scores": ["mcm"]}}}}, "is judged by 'msp', which"),
+        ({"rows": {"a": {"headlines": ["math.hypot"]}}}, "fails on a small example|reports 'math.hypot', which"),
+        ({"rows": {"a": {"headlines": ["msp"], "options": {"model.scores": ["mcm"]}}}}, "reports 'msp', which"),
         ({"rows": {"a": {"options": {"data.shots": 3}}}}, "data.shots is an axis of g, and row 'a' sets it"),
     ],
 )
@@ -328,18 +329,18 @@ def test_folders_of_other_grids_and_other_files_are_left_alone(place, tmp_path):
     folder, _ = place
     refused(clipos("benchmark", "ood_loss", "--out", folder), "holds grid 'small'")
     (tmp_path / "results.csv").write_text("mine")
-    refused(clipos("benchmark", "ood_loss", "--out", tmp_path), "holds results.* of something else")
+    refused(clipos("benchmark", "ood_loss", "--out", tmp_path), "has results.* that `clipos benchmark` did not write")
     refused(clipos("benchmark", "ood_loss", "--out", tmp_path / "results.csv"), "is a file")
     other = benchmark(
         write_grid(tmp_path / "small.yaml", rows={"a": {}}, axes={}, seeds=[7]), *QUICK, "--out", tmp_path / "o"
     )
     tables = (other / "results.md").read_bytes()
     refused(clipos("report", folder, "--out", other), "holds grid 'small' with other options")
-    refused(clipos("report", folder, "--out", tmp_path), "results.* of something else")
+    refused(clipos("report", folder, "--out", tmp_path), "results.* that `clipos benchmark` did not write")
     refused(clipos("benchmark", tmp_path / "small.yaml", *QUICK, "--seeds", 8, "--out", other), "with other options")
     assert (other / "results.md").read_bytes() == tables
     (tmp_path / "grid.json").write_text('{"mine": 1}')
-    refused(clipos("report", tmp_path), "not of this version")
+    refused(clipos("report", tmp_path), "another version")
 
 
 def test_tables_do_not_mix_different_images(tmp_path):
@@ -371,12 +372,12 @@ def test_detectors_of_other_images_are_not_taken(other, tiny_folder, tmp_path):
     assert clipos(*words, "--data.root", tmp_path / "one").code == 0
     if other == "image":
         refused(clipos(*words, "--data.root", tmp_path / "two"), "other classes or images", "another --out")
-    else:  # the words of the classes are an option: another cell
+    else:  # the words of the classes are an option: another run
         run = clipos(*words, "--data.root", tmp_path / "two", "--data.class_names", tmp_path / "names.yaml")
         refused(run, "with other options")
 
 
-def test_scores_of_ones_own_lead_rows(tmp_path, monkeypatch):
+def test_user_defined_scores_in_rows(tmp_path, monkeypatch):
     (tmp_path / "own_scores.py").write_text(
         "def top(e):\n    return e.logits.amax(-1)\n\n\ndef low(e):\n    return -top(e)\n"
     )
@@ -408,5 +409,5 @@ def test_rows_suit_the_backbone(tmp_path):
 def test_shipped_grids_are_read_and_planned(name, backbone):
     from clipos_lightning.experiments.plan import make_plan
 
-    grid, cells, entries = make_plan(find_grid(name), [], [f"--model.backbone={backbone}"])
-    assert grid.title and cells and entries and all(entry.score for entry in entries)
+    grid, runs, entries = make_plan(find_grid(name), [], [f"--model.backbone={backbone}"])
+    assert grid.title and runs and entries and all(entry.score for entry in entries)

@@ -175,14 +175,14 @@ def test_own_folders_without_test_images_or_ood_sets(tiny_folder: Path) -> None:
     assert run.code == 0, run.err
     assert "15 images are too few" in run.out
     assert clipos("predict", "detector.safetensors", images, "--num_workers", 0).code == 0
-    refused(clipos("test", "--ckpt_path", fit.checkpoint, *CPU), "no test images", "calibrate and predict work without")
+    refused(clipos("test", "--ckpt_path", fit.checkpoint, *CPU), "no test images", "calibrate and predict do not")
 
 
 def test_the_printed_commands_hold_whatever_the_environment_says(tiny_folder: Path, tmp_path: Path) -> None:
     options = ("--data.root", tiny_folder, "--data.id", "folder:photos", *SMALL, "--trainer.max_steps", 1)
     env = {"CLIPOS_DATA": str(tmp_path / "elsewhere")}
     fit = done("fit", "--config", "own.yaml", *options, env=env)
-    assert fit.lines[-3] == f"to decide: clipos calibrate {fit.checkpoint} IMAGES --root {tiny_folder}"
+    assert fit.lines[-3] == f"to predict: clipos calibrate {fit.checkpoint} IMAGES --root {tiny_folder}"
     command, *words = shlex.split(fit.lines[-2].removeprefix("next: clipos "))
     test = done(command, *words, env=env)
     assert test.report["id"]["n"] == 15
@@ -198,7 +198,7 @@ def test_files_of_other_kinds_are_counted_once(tiny_folder: Path, tmp_path: Path
         (tmp_path / "photos/train" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "photos/train" / name).touch()
     words = ("fit", "--config", "own.yaml", "--data.id", "folder:photos", *SMALL, "--trainer.max_steps", 1)
-    assert done(*words).err.splitlines() == ["note: 3 files of other kinds left out (.heic, .txt)"]
+    assert done(*words).err.splitlines() == ["note: left out 3 files with other suffixes (.heic, .txt)"]
     assert done(*words, "--data.root", tiny_folder).err == ""
 
 
@@ -206,7 +206,7 @@ def test_a_test_without_ood_sets_is_id_accuracy(tiny_folder: Path) -> None:
     options = ("--data.root", tiny_folder, "--data.id", "folder:photos", *SMALL)
     fit = done("fit", "--config", "own.yaml", *options, "--trainer.max_steps", 2)
     assert fit.lines[-2] == f"next: clipos test --ckpt_path {fit.checkpoint}"
-    assert fit.lines[-3].startswith("to decide: clipos calibrate")
+    assert fit.lines[-3].startswith("to predict: clipos calibrate")
     test = done("test", "--ckpt_path", fit.checkpoint)
     assert test.report["id"]["n"] == 15 and test.report["ood"] == test.report["average"] == {}
     assert "ID accuracy" in test.out and "--data.ood_sets '[folder:" in test.out

@@ -2,13 +2,16 @@
 
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 
+from clipos_lightning.data.datamodule import FewShotOOD
 from clipos_lightning.data.image_sets import ArraySet
 from clipos_lightning.reporting import gallery
+from clipos_lightning.training.module import ClipOS
 
 NAMES = ["cat", "dog", "fox"]
 
@@ -27,7 +30,7 @@ def detector(id_scores: np.ndarray, predicted: list[int], **outside: list[float]
 
     head = SimpleNamespace(map_paths=frozenset(), probabilities=probabilities, maps=maps)
     backbone = SimpleNamespace(grid=(4, 4), encode_image=lambda images, paths: images)
-    return SimpleNamespace(results=results, score="s", backbone=backbone, device="cpu", detector_head=head)
+    return Mock(ClipOS, results=results, score="s", backbone=backbone, device="cpu", detector_head=head)
 
 
 def data_of(labels: list[int], module: Any, positions: list[int] | None = None) -> Any:
@@ -41,7 +44,7 @@ def data_of(labels: list[int], module: Any, positions: list[int] | None = None) 
         if name == "id":
             ids[sorted(chosen)] = labels
         tests[name] = (ArraySet(name, images, ids if name == "id" else None), list(chosen))
-    return SimpleNamespace(test_sets=tests, image_size=8, class_names=NAMES)
+    return Mock(FewShotOOD, test_sets=tests, image_size=8, class_names=NAMES)
 
 
 def test_the_worst_mistakes_come_first() -> None:

@@ -126,7 +126,7 @@ def test_keys_and_a_click_on_a_histogram_move_the_line(show: Any) -> None:
     shown = check(browser, results, labels, 3)
     assert shown == min(grid, key=lambda t: abs(t - (axis.low + axis.high) / 2))
     line = browser.run("document.querySelector('.cut').getBoundingClientRect().x")
-    assert line == pytest.approx(box[0] + box[2] * axis.share(shown), abs=1)
+    assert line == pytest.approx(box[0] + box[2] * axis.position(shown), abs=1)
 
 
 def test_headers_sort_and_the_headline_stays_marked(show: Any) -> None:

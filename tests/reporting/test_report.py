@@ -236,7 +236,7 @@ def test_html_needs_nothing_but_itself() -> None:
         assert text not in html
     for text in ("&lt;cat&gt;", "a/&lt;b&gt;.png", "→ <b>dog</b> 87"):
         assert text in html
-    assert html.count("there is no such mistake") == 2
+    assert html.count("None at this threshold.") == 2
     assert html.count('<span class="wrong">accepted</span>') == 1
     for score in SCORES:
         assert f"<code>{score}</code></th>" in html
@@ -314,4 +314,4 @@ def test_an_axis_is_marked_at_round_scores() -> None:
         ticks = axis.ticks()
         assert 3 <= len(ticks) <= 7
         assert all(low <= float(label) <= high for _, label in ticks)
-        assert all(place == pytest.approx(axis.share(float(label))) for place, label in ticks)
+        assert all(place == pytest.approx(axis.position(float(label))) for place, label in ticks)

@@ -1,6 +1,7 @@
 """The pretraining script: it learns, it is deterministic, and open_clip reads what it writes."""
 
 import json
+import math
 import runpy
 from pathlib import Path
 
@@ -138,14 +139,19 @@ def test_colours_change_by_no_more_than_their_strength(script):
     assert torch.equal(script["recolour"](red, 0.0), red)
 
 
-def test_the_average_of_weights_is_the_plain_formula(script):
-    averaged, expected = [torch.zeros(3)], torch.zeros(3)
-    for count in range(1, 40):
-        current = torch.full((3,), float(count))
-        script["average"](averaged, [current], torch.tensor(count), 0.7)
-        decay = min(0.7, (1 + count) / (10 + count))
-        expected = decay * expected + (1 - decay) * current
-    torch.testing.assert_close(averaged[0], expected)
+def test_averaged_weights_lose_their_start_quickly_and_then_at_the_given_rate(script):
+    """The start's share after n steps from the first: 2/11 3/12 … (n + 1)/(n + 10) = 10! (n + 1)! / (n + 10)!."""
+    start, averaged = torch.ones(3), [torch.ones(3)]
+    for count in range(1, 9):
+        script["average"](averaged, [torch.zeros(3)], torch.tensor(count), 0.9)
+    share = math.factorial(10) * math.factorial(9) / math.factorial(18)
+    torch.testing.assert_close(averaged[0], share * start)
+    late = [torch.ones(3)]
+    for count in range(100, 120):
+        script["average"](late, [torch.zeros(3)], count, 0.9)
+    torch.testing.assert_close(late[0], 0.9**20 * start)
+    script["average"](late, [late[0].clone()], 120, 0.9)
+    torch.testing.assert_close(late[0], 0.9**20 * start)
 
 
 def test_averaged_weights_are_written_and_move_less(run):

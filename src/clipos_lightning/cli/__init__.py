@@ -1,1 +1,1 @@
-"""The command line: the front door, LightningCLI, and a file for each command."""
+"""The command line: the entry point (``main``), LightningCLI (``trainer``), and one module per other command."""

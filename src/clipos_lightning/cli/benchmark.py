@@ -1,4 +1,4 @@
-"""``clipos benchmark GRID.yaml`` and ``clipos report DIR…``: compare many detectors on equal terms."""
+"""``clipos benchmark`` and ``clipos report``: compare many detectors under the same conditions."""
 
 import argparse
 import hashlib
@@ -15,11 +15,11 @@ from rich.table import Table
 
 from ..errors import InputError
 from ..experiments import tables
-from ..experiments.engine import Bench
-from ..experiments.grid import Grid, digest_of, parse_shard, slug, take_shard
+from ..experiments.engine import BenchmarkRunner
+from ..experiments.grid import Grid, parse_shard, run_digest, slug, take_shard
 from ..experiments.grid_plots import draw_outcome
 from ..experiments.outcome import RunFolders, build_outcome
-from ..experiments.plan import Entry, GridRun, kept_by_rows, make_plan
+from ..experiments.plan import Entry, GridRun, make_plan, overridden_flags
 from ..options.configs import find_grid
 from ..options.messages import CommandParser
 from ..reporting.plots import svg_uri
@@ -35,90 +35,98 @@ def main(arguments: Sequence[str]) -> int:
     given, flags = read_arguments(arguments)
     path = find_grid(given.grid)
     grid, runs, entries = make_plan(path, given.config or [], flags, parse_seeds(given.seeds))
-    for line in kept_by_rows(path, given.config or [], flags):
+    for line in overridden_flags(path, given.config or [], flags):
         print(line)
     folder = Path(given.out) if given.out else Path("runs") / folder_name(grid, runs)
-    open_folder(folder, grid.name, {run.id for run in runs})
+    prepare_folder(folder, grid.name, {run.id for run in runs})
     if grid.kind == "masks":
         from .mask_study import run_masks
 
         if given.shard != "1/1" or given.wandb:
-            raise InputError("benchmark: a mask study is one pass: it takes neither --shard nor --wandb")
+            raise InputError("benchmark: a mask study takes neither --shard nor --wandb: leave them out")
         write_json(folder / "grid.json", grid_record(grid, []))
         run_masks(grid, runs, entries, folder)
         return 0
     write_json(folder / "grid.json", grid_record(grid, entries))
-    mine = take_shard(runs, parse_shard(given.shard))
+    shard = take_shard(runs, parse_shard(given.shard))
     print(f"{grid.title}: {len(entries)} table entries, {len(runs)} detectors", flush=True)
-    bench = Bench(folder, mine)
-    todo = sum(not bench.trained(run) for run in mine)
-    print(f"training {todo} of {len(mine)} detectors ({len(mine) - todo} are there)", flush=True)
-    bench.run()
-    say_cost(bench, len(mine))
-    if any(bench.seconds.values()):
-        write_json(folder / f"timing{'' if len(mine) == len(runs) else '-' + slug(given.shard)}.json", bench.seconds)
+    runner = BenchmarkRunner(folder, shard)
+    todo = sum(not runner.is_trained(run) for run in shard)
+    print(f"training {todo} of {len(shard)} detectors ({len(shard) - todo} already trained)", flush=True)
+    runner.run()
+    print_timing(runner, len(shard))
+    if any(runner.seconds.values()):
+        write_json(folder / f"timing{'' if len(shard) == len(runs) else '-' + slug(given.shard)}.json", runner.seconds)
     write_results(folder, [folder], given.wandb)
     return 0
 
 
-def open_folder(folder: Path, name: str, runs: Set[str]) -> None:
-    """Make the folder, or go on in one of the same grid, which may have grown or shrunk since.
+def prepare_folder(folder: Path, name: str, runs: Set[str]) -> None:
+    """Create the output folder, or check that it holds the same grid, possibly with other rows.
 
     Args:
-        folder: where runs and tables are written.
-        name: of the grid.
-        runs: of the plan.
+        folder: the folder for runs and tables.
+        name: the grid's name.
+        runs: IDs of the planned runs.
 
     Raises:
-        InputError: it holds another grid, one with other options, or files that are not ours.
+        InputError: it is a file, or holds another grid, the same grid with other options, or other ``results.*``.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"benchmark: --out {folder} is a file: give a folder")
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / "grid.json").exists():
         plan = read_plan(folder)
-        there = {digest_of(entry["run"]) for entry in plan["entries"]}
+        planned = {run_digest(entry["run"]) for entry in plan["entries"]}
         if plan["name"] != name:
             raise InputError(f"benchmark: {folder} holds grid {plan['name']!r}: give another --out for {name!r}")
-        if there and there.isdisjoint(map(digest_of, runs)):
+        if planned and planned.isdisjoint(map(run_digest, runs)):
             raise InputError(f"benchmark: {folder} holds grid {name!r} with other options: give another --out")
     elif any(folder.glob("results.*")):
-        raise InputError(f"benchmark: {folder} holds results.* of something else: give another --out")
+        raise InputError(f"benchmark: {folder} has results.* that `clipos benchmark` did not write: give another --out")
 
 
 def benchmark_parser() -> CommandParser:
-    """The options of ``clipos benchmark``, without those of model, data and trainer."""
-    more = "Every --model., --data. and --trainer. option of clipos fit can be given too: for rows that do not set it."
-    parser = CommandParser(prog="clipos benchmark", description=__doc__, epilog=more, allow_abbrev=False)
-    parser.add_argument("grid", help="a grid file, or a shipped one's name: main, ablation, … (clipos configs)")
-    parser.add_argument("-c", "--config", action="append", help="in place of the grid's own configs; may be repeated")
-    parser.add_argument("--seeds", help="in place of the grid's, like 1,2,3")
-    parser.add_argument("--shard", default="1/1", help="PART/WHOLE: only this part of the runs (default: all)")
-    parser.add_argument("--out", help="folder of runs and tables; goes on with what is there (default: below runs/)")
+    """The parser of ``clipos benchmark``, without the options of model, data and trainer."""
+    text = "Train the detectors of a grid, test all of them in one pass over the test sets, and write tables."
+    more = "The --model., --data. and --trainer. options of `clipos fit` are accepted, for rows that do not set them."
+    parser = CommandParser(prog="clipos benchmark", description=text, epilog=more, allow_abbrev=False)
+    parser.add_argument("grid", help="a grid file, or the name of a shipped grid, such as main (see `clipos configs`)")
+    text = "config to use instead of the grid's configs: a file or a shipped config's name; may be repeated"
+    parser.add_argument("-c", "--config", action="append", help=text)
+    parser.add_argument("--seeds", help="seeds to use instead of the grid's, such as 1,2,3")
+    text = "run only shard I of N, to split a benchmark between machines (default: 1/1)"
+    parser.add_argument("--shard", default="1/1", metavar="I/N", help=text)
+    text = "output folder; finished runs in it are not repeated (default: a folder in runs/ named after the grid)"
+    parser.add_argument("--out", metavar="DIR", help=text)
     parser.add_argument("--wandb", metavar="PROJECT", help="log every run and the tables to this W&B project")
     return parser
 
 
 def read_arguments(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The command's own options, and those of model, data and trainer as ``--x=v``."""
+    """The options of the command itself, and those of model, data and trainer as ``--name=value``."""
     parser = benchmark_parser()
-    own, flags = as_flags(arguments, parser)
+    own, flags = split_arguments(arguments, parser)
     return parser.parse_args(own), flags
 
 
 def parse_seeds(text: str | None) -> tuple[int, ...]:
-    """``1,2,3`` to (1, 2, 3); none: ()."""
+    """Parse ``--seeds``: ``1,2,3`` to (1, 2, 3); None to ().
+
+    Raises:
+        InputError: not a list of different non-negative integers.
+    """
     try:
         seeds = tuple(int(word) for word in text.split(",")) if text else ()
         if len(set(seeds)) < len(seeds) or min(seeds, default=0) < 0:
             raise ValueError
         return seeds
     except ValueError as error:
-        raise InputError(f"benchmark: --seeds {text!r}: write different whole numbers, like 1,2,3") from error
+        raise InputError(f"benchmark: --seeds {text!r}: give different non-negative integers, like 1,2,3") from error
 
 
-def as_flags(words: Sequence[str], parser: CommandParser) -> tuple[list[str], list[str]]:
-    """The command's own words, and ``--model.x v`` or ``--model.x=v`` alike as the latter."""
+def split_arguments(words: Sequence[str], parser: CommandParser) -> tuple[list[str], list[str]]:
+    """The command's own arguments, and the options of model, data and trainer, all written as ``--model.x=v``."""
     own: list[str] = []
     flags: list[str] = []
     remaining = iter(words)
@@ -128,48 +136,48 @@ def as_flags(words: Sequence[str], parser: CommandParser) -> tuple[list[str], li
             continue
         value = None if "=" in word else next(remaining, None)
         if "=" not in word and (value is None or value.startswith("--")):
-            parser.error(f"{word} has no value")
+            parser.error(f"{word} needs a value")
         flags.append(word if value is None else f"{word}={value}")
     return own, flags
 
 
 def folder_name(grid: Grid, runs: Sequence[GridRun]) -> str:
-    """The same for the same plan, so that a killed run is gone on with: grid, ID set, digest of all runs."""
+    """Name of the default output folder: grid, ID set and a digest of all runs, so that equal plans share a folder."""
     digest = hashlib.sha256("\n".join(run.id for run in runs).encode()).hexdigest()[:8]
     return f"{slug(grid.name)}-{slug(Path(runs[0].config.data.id).name.removeprefix('folder:'))}-{digest}"
 
 
 def grid_record(grid: Grid, entries: Sequence[Entry]) -> dict[str, Any]:
-    """``grid.json``: all that the tables need to know of the plan."""
-    named = {"name": grid.name, "kind": grid.kind, "title": grid.title, "reference": grid.reference}
-    return {"schema": 2, **named, "entries": [asdict(entry) for entry in entries]}
+    """The contents of ``grid.json``: what the tables need of the plan."""
+    fields = {"name": grid.name, "kind": grid.kind, "title": grid.title, "reference": grid.reference}
+    return {"schema": 2, **fields, "entries": [asdict(entry) for entry in entries]}
 
 
-def say_cost(bench: Bench, count: int) -> None:
-    """What the grid cost, and what of it grows with the number of detectors."""
-    s = bench.seconds
-    print(f"training {s['training']:.1f} s", flush=True)
-    if bench.images:
-        whole, one = s["features"] + s["judging"], s["features"] + s["judging"] / count
-        print(f"one pass over {bench.images:,} test images for {count} detectors: {whole:.1f} s", flush=True)
+def print_timing(runner: BenchmarkRunner, count: int) -> None:
+    """Print the times of training and testing, and how the latter compares with testing a single detector."""
+    s = runner.seconds
+    print(f"training: {s['training']:.1f} s", flush=True)
+    if runner.images:
+        total, single = s["features"] + s["scoring"], s["features"] + s["scoring"] / count
+        print(f"one pass over {runner.images:,} test images for {count} detectors: {total:.1f} s", flush=True)
         print(
-            f"(features {s['features']:.1f} s, judging {s['judging']:.1f} s; {whole / one:.2f} x one detector's pass)"
+            f"(features {s['features']:.1f} s, scoring {s['scoring']:.1f} s; {total / single:.2f} x a single detector)"
         )
 
 
 def write_results(folder: Path, sources: Sequence[Path], wandb: str | None = None) -> None:
-    """Write and print the tables where every run is there; else say what is missing."""
+    """Write and print the tables if all runs are finished, else print how many are missing."""
     grid = read_plan(folder)
     runs = RunFolders(sources)
     missing = runs.missing(grid["entries"])
     if missing:
         total = len({entry["run"] for entry in grid["entries"]})
-        print(f"{total - len(missing)} of {total} runs are finished; the tables come with the last of them,")
-        print(f"or merge folders: clipos report {folder} OTHER_FOLDER…")
+        print(f"{total - len(missing)} of {total} runs are finished; the tables are written after the last one.")
+        print(f"To merge shards in several folders: clipos report {folder} OTHER_DIR…")
     else:
         outcome = build_outcome(grid, runs)
         write_outcome(folder, outcome)
-        show(outcome)
+        print_tables(outcome)
         if wandb:
             from ..experiments.wandb_outcome import log_outcome
 
@@ -179,7 +187,7 @@ def write_results(folder: Path, sources: Sequence[Path], wandb: str | None = Non
 
 
 def write_outcome(folder: Path, outcome: Mapping[str, Any]) -> None:
-    """``results.json``, ``.md``, ``.csv``, ``.tex``, ``.html``."""
+    """Write ``results.json``, ``.md``, ``.csv``, ``.tex`` and ``.html``."""
     write_text(folder / "results.json", tables.to_json(outcome))
     write_text(folder / "results.md", tables.grid_markdown(outcome))
     write_text(folder / "results.csv", tables.to_csv(outcome))
@@ -188,8 +196,8 @@ def write_outcome(folder: Path, outcome: Mapping[str, Any]) -> None:
     write_text(folder / "results.html", tables.to_page(outcome, uris))
 
 
-def show(outcome: Mapping[str, Any]) -> None:
-    """The main tables on the terminal."""
+def print_tables(outcome: Mapping[str, Any]) -> None:
+    """Print the main tables."""
     print(f"{tables.grid_title(outcome)}\nAUROC ↑ / FPR95 ↓ in percent, mean ± std over seeds")
     console = Console(width=None if sys.stdout.isatty() else 160)
     for grid_point, rows in tables.by_grid_point(outcome).items():
@@ -203,11 +211,11 @@ def show(outcome: Mapping[str, Any]) -> None:
 
 
 def report_parser() -> CommandParser:
-    """The options of ``clipos report``."""
-    text = "Merge folders of `clipos benchmark` into one set of tables."
+    """The parser of ``clipos report``."""
+    text = "Merge the shards of a benchmark into one set of tables, or write the tables of a benchmark again."
     parser = CommandParser(prog="clipos report", description=text)
-    parser.add_argument("folders", nargs="+", metavar="DIR", help="folders of one grid")
-    parser.add_argument("--out", help="folder to write the tables to (default: the first DIR)")
+    parser.add_argument("folders", nargs="+", metavar="DIR", help="output folders of the same benchmark")
+    parser.add_argument("--out", metavar="DIR", help="folder to write the tables to (default: the first DIR)")
     parser.add_argument("--wandb", metavar="PROJECT", help="log every run and the tables to this W&B project")
     return parser
 
@@ -218,27 +226,27 @@ def report(arguments: Sequence[str]) -> int:
     folders = [Path(folder) for folder in given.folders]
     plans = [read_plan(folder) for folder in folders]
     if any(plan.get("kind") == "masks" for plan in plans):
-        raise InputError("report: a mask study is one pass, with nothing to merge: its tables are in its folder")
+        raise InputError("report: a mask study has nothing to merge: its tables are in its folder")
     if any(plan != plans[0] for plan in plans):
         different = folders[next(i for i, plan in enumerate(plans) if plan != plans[0])]
-        raise InputError(f"report: {different} holds another grid, or the same with other options, than {folders[0]}")
+        raise InputError(f"report: {different} and {folders[0]} hold different grids, or different options of one")
     out = Path(given.out) if given.out else folders[0]
-    open_folder(out, plans[0]["name"], {entry["run"] for entry in plans[0]["entries"]})
+    prepare_folder(out, plans[0]["name"], {entry["run"] for entry in plans[0]["entries"]})
     write_json(out / "grid.json", plans[0])
     write_results(out, folders, given.wandb)
     return 0
 
 
 def read_plan(folder: Path) -> dict[str, Any]:
-    """A folder's ``grid.json``.
+    """Read the ``grid.json`` of a benchmark's folder.
 
     Raises:
-        InputError: not a folder of `clipos benchmark`.
+        InputError: the file is missing, broken or of another version.
     """
     try:
         plan = json.loads((folder / "grid.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"report: {folder} is not a folder of clipos benchmark (no grid.json): {error}") from error
+        raise InputError(f"report: {folder} has no readable grid.json of `clipos benchmark`: {error}") from error
     if not isinstance(plan, dict) or plan.get("schema") != 2:
-        raise InputError(f"report: {folder}/grid.json is not of this version of clipos: run the benchmark again")
+        raise InputError(f"report: {folder}/grid.json is of another version of clipos: run the benchmark again")
     return plan

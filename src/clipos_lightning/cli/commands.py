@@ -1,23 +1,23 @@
-"""The commands and what each does, for the help texts. No torch."""
+"""Names and one-line descriptions of the commands, for the help texts. No torch."""
 
 TRAINER_COMMANDS = {
     "fit": "train a detector from a few labelled images per class",
-    "validate": "check a detector on training images that were not drawn, and on synthesised outliers",
-    "test": "test a detector against OOD sets and write a report; without --ckpt_path: the zero-shot detector",
+    "validate": "evaluate a detector on held-out training images and synthesised outliers",
+    "test": "test a detector on ID and OOD sets and write a report; without --ckpt_path: the zero-shot detector",
 }
 COMMANDS = {
     **TRAINER_COMMANDS,
-    "benchmark": "compare many detectors in one pass over the test sets: methods, options, shots, seeds",
-    "report": "merge the folders of a benchmark's parts into one set of tables",
-    "calibrate": "set the threshold of a trained detector by one's own images: detector.safetensors",
-    "predict": "classify one's own images, or say that they are none of the classes",
-    "explain": "draw what a detector saw in one's own images: a figure for a paper",
-    "export": "write a detector as ONNX, backbone included",
-    "configs": "list the shipped configs",
+    "benchmark": "train and test the detectors of a grid (methods, options, shots, seeds) and write comparison tables",
+    "report": "merge the shards of a benchmark into one set of tables",
+    "calibrate": "set a detector's threshold with your images; writes detector.safetensors",
+    "predict": "classify your images, or reject them as unknown",
+    "explain": "draw similarity maps and decision for your images, as a figure for a paper",
+    "export": "write a detector with its backbone as ONNX",
+    "configs": "list the shipped configs and grids",
     "data": "list, download, verify and describe the data sets",
-    "completion": "print a script that completes commands and options: bash, zsh or fish",
+    "completion": "print a shell completion script for bash, zsh or fish",
 }
-OWN_PARSERS = {  # command to its module, and the function there where it is not main
+OWN_PARSERS = {  # command to its module, and the function in it if it is not ``main``
     "benchmark": "benchmark",
     "report": "benchmark:report",
     "calibrate": "calibrate",

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def make_root() -> argparse.ArgumentParser:
     """One parser with every command's own as a subcommand."""
-    from .trainer import trainer_parsers
+    from .trainer import trainer_parsers  # imports torch
 
     root = argparse.ArgumentParser(prog="clipos")
     root.add_argument("-V", "--version", action="version", version=__version__, help="print the version")

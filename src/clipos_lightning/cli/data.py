@@ -1,4 +1,4 @@
-"""``clipos data``: list the data sets, fetch, verify, and say where each comes from."""
+"""``clipos data``: list, download, verify and describe the data sets."""
 
 import difflib
 import multiprocessing
@@ -22,8 +22,8 @@ from ..errors import InputError
 from ..options.messages import CommandParser
 
 WIDTH = 100
-NAMED = 20  # unreadable images that are printed for each set
-IN_PROCESS = 64  # images; starting processes takes longer than these
+MAX_PRINTED = 20  # unreadable images that are printed per set
+MIN_FOR_PROCESSES = 64  # fewer images are decoded faster than processes start
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -37,52 +37,51 @@ def main(arguments: Sequence[str]) -> int:
     elif given.command == "info":
         print("\n\n".join(describe_set(name, root) for name in given.names))
     elif given.command == "download":
-        each(given.names, lambda name: fetch(name, root), "could not be fetched")
+        for_each_set(given.names, lambda name: download_set(name, root), "could not be downloaded")
     else:
-        each(given.names, lambda name: verify(name, root, given.num_workers), "are not in order")
+        for_each_set(given.names, lambda name: verify_set(name, root, given.num_workers), "failed verification")
     return 0
 
 
 def data_parser() -> CommandParser:
-    """The options of ``clipos data``."""
-    whole = CommandParser(prog="clipos data", description=__doc__)
-    commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND", prog="clipos data")
+    """The parser of ``clipos data``."""
+    parser = CommandParser(prog="clipos data", description="List, download, verify and describe the data sets.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", prog="clipos data")
     for command, text in (
-        ("list", "the data sets: images, size, and whether they are there"),
-        ("download", "fetch data sets, check them and unpack them; goes on where it was interrupted"),
-        ("verify", "count and decode every image"),
-        ("info", "where a set comes from: files, checksums, licence, paper, what to know of it"),
+        ("list", "list the data sets: number of images, download size, and whether they are in the data root"),
+        ("download", "download data sets, verify their checksums and unpack them; resumes interrupted downloads"),
+        ("verify", "count and decode all images of data sets"),
+        ("info", "describe data sets: files, checksums, licence, paper, notes"),
     ):
-        part = commands.add_parser(command, help=text, description=text)
-        part.add_argument("--root", help="the folder of data sets (default: $CLIPOS_DATA, else ./data)")
+        subparser = commands.add_parser(command, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        subparser.add_argument("--root", metavar="DIR", help="data root (default: $CLIPOS_DATA, else ./data)")
         if command != "list":
-            part.add_argument("names", nargs="+", metavar="NAME", help="a data set: see clipos data list")
+            subparser.add_argument("names", nargs="+", metavar="NAME", help="a data set of `clipos data list`")
         if command == "verify":
             count = min(8, os.cpu_count() or 1)
-            part.add_argument(
-                "--num_workers", type=int, default=count, help="decoding processes (default: %(default)s)"
-            )
-    return whole
+            text = "processes that decode images (default: %(default)s)"
+            subparser.add_argument("--num_workers", type=int, default=count, metavar="N", help=text)
+    return parser
 
 
 def check_known(name: str) -> None:
-    """Raise InputError for a name that is not in the table."""
+    """Raise InputError if there is no data set of this name."""
     if name not in sources.SOURCES:
         close = difflib.get_close_matches(name, sources.SOURCES, 1)
         hint = f"did you mean {close[0]!r}? " if close else ""
-        raise InputError(f"data: no data set {name!r}; {hint}Names: {', '.join(sources.SOURCES)}")
+        raise InputError(f"data: no data set {name!r}; {hint}Data sets: {', '.join(sources.SOURCES)}")
 
 
-def each(names: Sequence[str], work: Callable[[str], str], failed: str) -> None:
-    """Do it for every set, one line each; what went wrong with one does not stop the others.
+def for_each_set(names: Sequence[str], action: Callable[[str], str], failed: str) -> None:
+    """Run an action for every data set and print its result, one line each; an error does not stop the others.
 
     Raises:
-        InputError: something went wrong with one; the last word on it, on stderr.
+        InputError: an action failed; raised after all of them.
     """
     errors: dict[str, InputError] = {}
     for name in dict.fromkeys(names):
         try:
-            print(f"{name}: {work(name)}", flush=True)
+            print(f"{name}: {action(name)}", flush=True)
         except InputError as error:
             errors[name] = error
             if len(names) > 1:
@@ -91,41 +90,41 @@ def each(names: Sequence[str], work: Callable[[str], str], failed: str) -> None:
         name, only = next(iter(errors.items()))
         raise InputError(f"{name}: {only}") from only
     if errors:
-        raise InputError(f"{len(errors)} of {len(names)} sets {failed}: {', '.join(errors)}. Each one's line says why")
+        raise InputError(f"{len(errors)} of {len(names)} sets {failed}: {', '.join(errors)}; see the lines above")
 
 
 def show_list(root: Path) -> None:
-    """The table of data sets, at most a hundred columns wide."""
+    """Print the table of data sets, at most WIDTH columns wide."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("name", "data set", "images", "download", "here"):
+    for title in ("name", "data set", "images", "download", "present"):
         table.add_column(title, justify="right" if title in ("images", "download") else "left", no_wrap=title == "name")
     for name, source in sources.SOURCES.items():
-        here = source.state(root)
-        here = "no (by hand)" if here == "no" and not source.fetchable else here
-        table.add_row(name, source.title, f"{source.images:,}", size_text(source.size), here)
+        present = source.state(root)
+        present = "no (by hand)" if present == "no" and not source.fetchable else present
+        table.add_row(name, source.title, f"{source.images:,}", format_size(source.size), present)
     width = min(WIDTH, shutil.get_terminal_size((WIDTH, 0)).columns)
     console = Console(file=sys.stdout, width=width, highlight=False)
     console.print(table)
-    console.print(f"Below {root}. clipos data info NAME: where a set comes from; clipos data download NAME: fetch it.")
+    console.print(f"Data root: {root}. Details: clipos data info NAME. Download: clipos data download NAME.")
 
 
-def size_text(size: int | None) -> str:
-    """Bytes for people; not known: a question mark."""
+def format_size(size: int | None) -> str:
+    """A number of bytes in MB or GB; a question mark if it is unknown."""
     if size is None:
         return "?"
     return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.0f} MB"
 
 
 def describe_set(name: str, root: Path) -> str:
-    """Everything the table says of a set."""
+    """All metadata of a data set as text."""
     source = sources.SOURCES[name]
     rows = [
         ("images", f"{source.images:,}, in {', '.join(str(root / path) for path in source.image_paths)}"),
-        ("here", source.state(root)),
+        ("present", source.state(root)),
         ("licence", source.licence),
         ("paper", source.paper),
         ("page", source.home),
@@ -133,35 +132,38 @@ def describe_set(name: str, root: Path) -> str:
         ("by hand", source.manual_steps.format(root=root)),
     ]
     for file in source.files:
-        size = "size not known" if file.size is None else f"{file.size:,} bytes"
-        rows.append(("file", f"{file.name}: {size}, md5 {file.md5 or 'not known: taken as it comes'}"))
-        rows.append(("  from", file.url or "not to be fetched by a program"))
+        size = "size unknown" if file.size is None else f"{file.size:,} bytes"
+        rows.append(("file", f"{file.name}: {size}, md5 {file.md5 or 'unknown: not verified'}"))
+        rows.append(("  from", file.url or "manual download only"))
         rows.append(("  to", str(file.path(root))))
-        rows.append(("  makes", ", ".join(str(root / file.folder / part) for part in file.parts)))
-    return "\n".join([f"{name}: {source.title}", *(line for key, text in rows if text for line in wrapped(key, text))])
+        rows.append(("  creates", ", ".join(str(root / file.folder / part) for part in file.parts)))
+    return "\n".join([f"{name}: {source.title}", *(line for key, text in rows if text for line in wrap_row(key, text))])
 
 
-def wrapped(key: str, text: str) -> list[str]:
-    """A row of ``info``; addresses and paths are never cut."""
-    lead = f"  {key:<9}"
+def wrap_row(key: str, text: str) -> list[str]:
+    """A row of ``clipos data info`` as lines of up to WIDTH characters; URLs and paths are not broken."""
+    indent = f"  {key:<9} "
     return textwrap.wrap(
-        text, WIDTH, initial_indent=lead, subsequent_indent=" " * 11, break_long_words=False, break_on_hyphens=False
+        text, WIDTH, initial_indent=indent, subsequent_indent=" " * 12, break_long_words=False, break_on_hyphens=False
     )
 
 
-def fetch(name: str, root: Path) -> str:
-    """Download, check and unpack a set's files.
+def download_set(name: str, root: Path) -> str:
+    """Download, verify and unpack the missing files of a data set.
 
     Returns:
-        What was done, in a line.
+        A line about what was done.
+
+    Raises:
+        InputError: a file cannot be downloaded or unpacked, or its checksum is wrong.
     """
     source = sources.SOURCES[name]
     where = ", ".join(dict.fromkeys(str(root / path) for path in source.image_paths))
     missing = [file for file in source.files if not file.is_present(root)]
     if not missing:
-        return f"already there: {where}"
+        return f"already present: {where}"
     if not source.fetchable:
-        raise InputError(f"{source.title} cannot be fetched by a program: {source.manual_steps.format(root=root)}")
+        raise InputError(f"{source.title} must be downloaded by hand: {source.manual_steps.format(root=root)}")
     for file in missing:
         path = file.path(root)
         download(file.url or "", path, file.md5)
@@ -169,44 +171,44 @@ def fetch(name: str, root: Path) -> str:
             extract(path, path.parent, file.parts)
     archives = [str(file.path(root)) for file in missing if file.parts]
     unneeded = f" ({', '.join(archives)} can be removed)" if archives else ""
-    return f"there: {where}{unneeded}"
+    return f"done: {where}{unneeded}"
 
 
-def verify(name: str, root: Path, workers: int) -> str:
-    """Count and decode every image of a set.
+def verify_set(name: str, root: Path, workers: int) -> str:
+    """Count and decode all images of a data set.
 
     Returns:
-        The count, in a line.
+        A line with the count.
 
     Raises:
-        InputError: not there, another count, or images that cannot be read, which are printed.
+        InputError: files are missing, the count is wrong, or images cannot be read; the first of those are printed.
     """
     source = sources.SOURCES[name]
     absent = [str(root / path) for path in source.image_paths if not (root / path).exists()]
     if absent:
         raise InputError(
-            f"{', '.join(absent)} not there: run clipos data download {name}, or see clipos data info {name}"
+            f"{', '.join(absent)} missing: run clipos data download {name}, or see clipos data info {name}"
         )
-    count, bad = 0, list[str]()
+    count, errors = 0, list[str]()
     for path in source.image_paths:
-        more, broken = (
+        found, broken = (
             verify_folder(root / path, workers) if source.kind == "folder" else VERIFIERS[source.kind](root / path)
         )
-        count, bad = count + more, bad + broken
-    for line in bad[:NAMED]:
-        print(f"{name}: bad: {line}")
+        count, errors = count + found, errors + broken
+    for line in errors[:MAX_PRINTED]:
+        print(f"{name}: cannot read {line}")
     paths = ", ".join(str(root / path) for path in source.created_paths)
     remedy = f"Remove {paths} and run clipos data download {name}"
-    if bad:
-        others = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
-        raise InputError(f"cannot read {bad[0]}{others}. {remedy}")
+    if errors:
+        others = f" and {len(errors) - 1} more" if len(errors) > 1 else ""
+        raise InputError(f"cannot read {errors[0]}{others}. {remedy}")
     if count != source.images:
-        raise InputError(f"{count:,} images, there must be {source.images:,}. {remedy}")
-    return f"{count:,} images, all read"
+        raise InputError(f"found {count:,} images instead of {source.images:,}. {remedy}")
+    return f"{count:,} images, all readable"
 
 
 def verify_folder(folder: Path, workers: int) -> tuple[int, list[str]]:
-    """How many image files lie below a folder, and a line for each that cannot be decoded."""
+    """The number of image files in a folder and its subfolders, and a line for each that cannot be decoded."""
     from ..data.image_files import list_images
 
     paths = [str(folder / key) for key in list_images(folder)]
@@ -217,42 +219,42 @@ def verify_folder(folder: Path, workers: int) -> tuple[int, list[str]]:
 
 
 def decode_all(paths: Sequence[str], workers: int) -> Iterator[str]:
-    """What is wrong with each image, in order; decoded in processes where there are many."""
-    if workers < 2 or len(paths) < IN_PROCESS:
+    """The error of each image, in order, or ""; many images are decoded by worker processes."""
+    if workers < 2 or len(paths) < MIN_FOR_PROCESSES:
         yield from map(decode, paths)
         return
     pool = ProcessPoolExecutor(
         min(workers, len(paths) // 16),
         multiprocessing.get_context("spawn"),
-        initializer=signal.signal,  # Ctrl-C is for the parent, which then ends them
+        initializer=signal.signal,  # only the parent handles Ctrl-C, and stops the workers
         initargs=(signal.SIGINT, signal.SIG_IGN),
     )
     try:
         yield from pool.map(decode, paths, chunksize=32)
     except BrokenProcessPool as error:
         raise InputError(
-            "a decoding process died, of memory or of a broken image; try --num_workers 1 to see which"
+            "an image decoding process was killed, for lack of memory or by a broken image: retry with --num_workers 1"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def decode(path: str) -> str:
-    """Decode an image as training does; what is wrong with it, or nothing."""
+    """Decode an image as in training; returns the error, or ""."""
     from PIL import Image
 
     try:
-        with warnings.catch_warnings():  # odd EXIF data, large pictures
+        with warnings.catch_warnings():  # about broken EXIF data and large images
             warnings.simplefilter("ignore")
             with Image.open(path) as image:
                 image.convert("RGB")
-    except Exception as error:  # whatever a decoder raises
+    except Exception as error:  # decoders raise any type of error
         return " ".join(str(error).replace(f" {path!r}", "").split()) or type(error).__name__
     return ""
 
 
 def verify_arrays(count: Callable[[Path], int], path: Path) -> tuple[int, list[str]]:
-    """How many images a file of arrays holds, and what is wrong with it."""
+    """The number of images in a file of arrays, and its error if it cannot be read."""
     from ..data.arrays import UNREADABLE
 
     try:
@@ -262,21 +264,21 @@ def verify_arrays(count: Callable[[Path], int], path: Path) -> tuple[int, list[s
 
 
 def count_cifar(path: Path) -> int:
-    """Images of one of CIFAR's batches, which must have a label each."""
+    """Number of images in a batch file of CIFAR, which must also hold a label for each."""
     from ..data.arrays import read_cifar
 
     return len(read_cifar([path])[0])
 
 
 def count_mat(path: Path) -> int:
-    """Images of SVHN's MATLAB file."""
+    """Number of images in a MATLAB file of SVHN."""
     from ..data.arrays import read_svhn
 
     return len(read_svhn(path)[0])
 
 
 def count_npz(path: Path) -> int:
-    """Images of a MedMNIST file, over its three splits."""
+    """Number of images in a MedMNIST file, over its three splits."""
     from ..data.arrays import read_medmnist
 
     return sum(len(read_medmnist(path, split)[0]) for split in ("train", "val", "test"))

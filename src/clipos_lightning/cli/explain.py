@@ -1,4 +1,4 @@
-"""``clipos explain``: a figure of what a detector saw in one's own images, fit for a paper."""
+"""``clipos explain``: a figure of similarity maps, mask, class probabilities and decision for the user's images."""
 
 import difflib
 from collections.abc import Sequence
@@ -12,107 +12,108 @@ from ..data.image_sets import open_image
 from ..data.transforms import as_rgb, resize_and_crop
 from ..detector.detector import Detector
 from ..errors import InputError
-from ..options.messages import TRUST, CommandParser
-from ..reporting.paper_figure import PAPER, Verdict, paper_figure
+from ..options.messages import DETECTOR_HELP, DEVICE_HELP, PRETRAINED_HELP, TRUST_HELP, CommandParser
+from ..reporting.paper_figure import PAPER, Explanation, paper_figure
 from ..utils.files import atomic_write, check_parent
 from ..utils.progress import silence_libraries
 
 FORMATS = ("png", "pdf", "svg")
-DPI = 300  # of a png
-MAX_SIDE = 480  # pixels of an image in the figure, at the most
+DPI = 300  # resolution of PNG files
+FIGURE_SIDE = 480  # largest side of an image in the figure, pixels
 MAX_IMAGES = 12  # images in one figure
 
 
-def look(
+def explain_images(
     detector: Detector, pictures: Sequence[Image.Image], names: Sequence[str], label: int | None = None, top: int = 5
-) -> list[Verdict]:
-    """What a detector saw in pictures, and what it says of them.
+) -> list[Explanation]:
+    """Predictions and similarity maps of images, ready for the figure.
 
     Args:
         detector: the detector.
-        pictures: of any size, N of them.
-        names: of the pictures.
-        label: index of the class that the maps are of; None: each picture's predicted class.
-        top: how many classes to name.
+        pictures: images of any size.
+        names: names of the images.
+        label: index of the class to show maps for; None: the predicted class of each image.
+        top: number of classes to list.
     """
-    seen, maps = detector.maps(detector.prepare(pictures), label)
-    shares = seen.shares.topk(min(top, len(detector.class_names)))
+    predictions, maps = detector.maps(detector.prepare(pictures), label)
+    ranked = predictions.probabilities.topk(min(top, len(detector.class_names)))
     grids = {
         name: getattr(maps, name).unflatten(1, detector.backbone.grid).cpu().numpy()
         for name in ("clip", "surgery", "mask")
     }
     found = []
     for i, (picture, name) in enumerate(zip(pictures, names, strict=True)):
-        ranked = zip(shares.indices[i].tolist(), shares.values[i].tolist(), strict=True)
+        classes = zip(ranked.indices[i].tolist(), ranked.values[i].tolist(), strict=True)
+        crop = resize_and_crop(as_rgb(picture), min(FIGURE_SIDE, *picture.size))  # the part that the model sees
         found.append(
-            Verdict(
+            Explanation(
                 name=name,
-                image=square(picture),
-                **{name: values[i] for name, values in grids.items()},
-                shown=detector.class_names[int(seen.predicted[i]) if label is None else label],
-                classes=[(detector.class_names[c], share) for c, share in ranked],
+                image=np.asarray(crop),
+                **{kind: values[i] for kind, values in grids.items()},
+                shown=detector.class_names[int(predictions.predicted[i]) if label is None else label],
+                classes=[(detector.class_names[c], probability) for c, probability in classes],
                 score_name=detector.score,
-                score=float(seen.score[i]),
+                score=float(predictions.score[i]),
                 threshold=detector.threshold,
             )
         )
     return found
 
 
-def square(picture: Image.Image) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
-    """The part that the model sees, at the picture's own resolution, (H, H, 3)."""
-    return np.asarray(resize_and_crop(as_rgb(picture), min(MAX_SIDE, *picture.size)))
-
-
-def save_figure(verdicts: Sequence[Verdict], path: Path) -> None:
-    """Write the figure as its name ends, whole or not at all; without a date, so that equal figures are equal files."""
+def save_figure(explanations: Sequence[Explanation], path: Path) -> None:
+    """Write the figure atomically, in the format of the path's suffix; equal figures give equal bytes."""
     form = path.suffix[1:].lower()
-    undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(form)
+    no_date = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(form)
     with atomic_write(path) as partial, matplotlib.rc_context(PAPER):
-        paper_figure(verdicts).savefig(partial, format=form, dpi=DPI, metadata=undated, facecolor="white")
+        paper_figure(explanations).savefig(partial, format=form, dpi=DPI, metadata=no_date, facecolor="white")
 
 
 def find_class(name: str, class_names: Sequence[str]) -> int:
     """The index of a class.
 
     Raises:
-        InputError: no such class.
+        InputError: the detector has no such class.
     """
     if name not in class_names:
         close = difflib.get_close_matches(name, class_names, 3, 0.4) or class_names[:8]
-        raise InputError(f"explain: --class {name!r} is not a class of this detector: take one like {', '.join(close)}")
+        raise InputError(f"explain: --class {name!r} is not a class of this detector: use one of {', '.join(close)}")
     return list(class_names).index(name)
 
 
 def check_figure_path(path: Path, images: int) -> None:
-    """The figure can be written.
+    """Check that the figure can be written.
 
     Raises:
-        InputError: it cannot.
+        InputError: the file exists or has an unknown suffix, its folder is missing, or there are too many images.
     """
     if path.suffix[1:].lower() not in FORMATS:
-        raise InputError(f"explain: --out {path}: its name ends in .png, .pdf or .svg")
+        raise InputError(f"explain: --out {path}: the name must end in .png, .pdf or .svg")
     if path.exists():
-        raise InputError(f"explain: {path} exists; give another --out, or remove it")
+        raise InputError(f"explain: {path} exists: give another --out, or remove it")
     check_parent(path)
     if images > MAX_IMAGES:
         raise InputError(
-            f"explain: {images} images: at most {MAX_IMAGES} to a figure; predict --explain takes any number"
+            f"explain: {images} images, but a figure has at most {MAX_IMAGES}: give fewer, or use predict --explain"
         )
 
 
 def explain_parser() -> CommandParser:
-    """The options of ``clipos explain``."""
-    parser = CommandParser(prog="clipos explain", description=__doc__)
-    parser.add_argument("file", help="a detector: detector.safetensors, or the last.ckpt of a `clipos fit` run")
-    parser.add_argument("images", nargs="+", metavar="image", help=f"image files, a row each, at most {MAX_IMAGES}")
-    text = "figure to write, .png, .pdf or .svg (must not exist); default: explanation.png"
-    parser.add_argument("--out", default="explanation.png", help=text)
-    parser.add_argument("--class", dest="name", help="the class that the maps are of; default: the predicted one")
-    parser.add_argument("--top", type=int, default=5, help="how many classes to name (default 5)")
-    parser.add_argument("--pretrained", help="the backbone's weights, where they are not where they were in training")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto (default)")
-    parser.add_argument("--trust", action="store_true", help=TRUST)
+    """The parser of ``clipos explain``."""
+    text = (
+        "Draw a figure with one row per image: similarity maps, ID-relevant mask, the most probable classes, and the "
+        "decision."
+    )
+    parser = CommandParser(prog="clipos explain", description=text)
+    parser.add_argument("file", metavar="FILE", help=DETECTOR_HELP)
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help=f"image files, at most {MAX_IMAGES}")
+    text = ".png, .pdf or .svg file to write; must not exist (default: explanation.png)"
+    parser.add_argument("--out", default="explanation.png", metavar="FIGURE", help=text)
+    text = "class to show the maps for (default: the predicted class of each image)"
+    parser.add_argument("--class", dest="name", metavar="NAME", help=text)
+    parser.add_argument("--top", type=int, default=5, metavar="N", help="number of classes to list (default: 5)")
+    parser.add_argument("--pretrained", metavar="WEIGHTS", help=PRETRAINED_HELP)
+    parser.add_argument("--device", default="auto", help=DEVICE_HELP)
+    parser.add_argument("--trust", action="store_true", help=TRUST_HELP)
     return parser
 
 
@@ -121,19 +122,16 @@ def main(arguments: Sequence[str]) -> int:
     silence_libraries()
     given = explain_parser().parse_args(list(arguments))
     if given.top < 1:
-        raise InputError(f"explain: --top is {given.top}: at least 1")
+        raise InputError(f"explain: --top is {given.top}: it must be at least 1")
     check_figure_path(Path(given.out), len(given.images))
     pictures = [open_image(Path(path)) for path in given.images]
     detector = Detector.load(given.file, given.device, given.pretrained, given.trust)
     label = None if given.name is None else find_class(given.name, detector.class_names)
-    verdicts = look(detector, pictures, [Path(path).name for path in given.images], label, given.top)
-    save_figure(verdicts, Path(given.out))
-    for path, verdict in zip(given.images, verdicts, strict=True):
-        print(f"{path}: {verdict.classes[0][0]} ({100 * verdict.classes[0][1]:.1f} %); {decision_line(verdict)}")
+    explanations = explain_images(detector, pictures, [Path(path).name for path in given.images], label, given.top)
+    save_figure(explanations, Path(given.out))
+    for path, explanation in zip(given.images, explanations, strict=True):
+        name, probability = explanation.classes[0]
+        decision = explanation.decision.replace("\n", " ")
+        print(f"{path}: {name} ({100 * probability:.1f} %); {decision}")
     print(f"figure: {given.out}")
     return 0
-
-
-def decision_line(verdict: Verdict) -> str:
-    """The decision on one line."""
-    return verdict.decision.replace("\n", " ")

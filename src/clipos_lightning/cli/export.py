@@ -1,11 +1,7 @@
-"""``clipos export``: a detector as ONNX, backbone included; checked against PyTorch before the file is there."""
+"""``clipos export``: write a detector with its backbone as ONNX, after comparing the outputs with PyTorch."""
 
-import io
 import json
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,18 +20,18 @@ from ..detector.detector import Detector
 from ..errors import InputError
 from ..evaluation.scores import SCORES
 from ..method.mask import mask_threshold, relevance_map, relevant_patches
-from ..options.messages import TRUST, CommandParser
+from ..options.messages import DETECTOR_HELP, PRETRAINED_HELP, TRUST_HELP, CommandParser
 from ..types import Images, PathName
 from ..utils.files import atomic_write, check_parent
-from ..utils.progress import silence_libraries
+from ..utils.progress import quiet, silence_libraries
 
 OUTPUTS = ("logits", "score", "mask")
-BATCHES = (1, 2, 5)  # sizes that the file is checked with
-TOLERANCE = 1e-4  # of logits and score
-MASK_MARGIN = 1e-3  # patches whose relevance lies closer to the threshold may fall on either side
+BATCHES = (1, 2, 5)  # batch sizes of the comparison with PyTorch
+TOLERANCE = 1e-4  # largest allowed difference of logits and score
+MASK_MARGIN = 1e-3  # patches whose relevance is closer to the threshold may differ
 OPSET = 18
-MAX_FILE_BYTES = 2**31 - 2**20  # bytes that one ONNX file can hold
-NEEDED = ("onnx", "onnxruntime", "onnxscript")
+MAX_FILE_BYTES = 2**31 - 2**20  # limit of a single ONNX file
+REQUIRED_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 PREPROCESSING = (
     "RGB, shorter side to {size} pixels (bicubic, antialiased), centre crop {size} x {size}, uint8, channels first; "
     "scaling to 0-1 and normalisation are inside the graph"
@@ -43,19 +39,18 @@ PREPROCESSING = (
 
 
 class Deployed(nn.Module):
-    """A detector as one module: pixels in, what it says of them out.
+    """A detector as one module: images in; class logits, score and mask out.
 
     Args:
-        detector: on the CPU.
+        detector: the detector, on the CPU.
     """
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
         self.backbone, self.head = detector.backbone, detector.head
-        asked: frozenset[PathName] = self.head.paths | self.head.mask.paths
-        self.paths = asked or frozenset({"vv"})  # a mask of kind "none" takes every patch, so some must be there
+        self.paths: frozenset[PathName] = self.head.paths | self.head.mask.paths
         if self.head.mask.kind == "none":
-            self.paths |= {"vv"}
+            self.paths |= {"vv"}  # the mask holds all patches and needs their features for its shape
 
     def forward(
         self, images: Images
@@ -68,14 +63,14 @@ class Deployed(nn.Module):
 
 
 def export_onnx(detector: Detector, path: Path) -> "Agreement":
-    """Write a detector as ONNX, whole and checked, or not at all.
+    """Write a detector as an ONNX file; the file appears only if its outputs agree with PyTorch's.
 
     Args:
-        detector: on the CPU.
-        path: must not exist.
+        detector: the detector, on the CPU.
+        path: the file to write; must not exist.
 
     Raises:
-        InputError: the extra is not installed, the file exists, or it does not say what PyTorch says.
+        InputError: the ``export`` extra is not installed, the file exists, or onnxruntime and PyTorch disagree.
     """
     check_can_write(path)
     module = Deployed(detector)
@@ -85,17 +80,21 @@ def export_onnx(detector: Detector, path: Path) -> "Agreement":
 
 
 def check_can_write(path: Path) -> None:
-    """The extra is there, the file is not."""
-    missing = [name for name in NEEDED if find_spec(name) is None]
+    """Check that the packages of the ``export`` extra are installed and that the file can be written.
+
+    Raises:
+        InputError: they are not, or it cannot.
+    """
+    missing = [name for name in REQUIRED_PACKAGES if find_spec(name) is None]
     if missing:
-        raise InputError(f"export: {', '.join(missing)} not installed: pip install 'clipos-lightning[export]'")
+        raise InputError(f"export: {', '.join(missing)} not installed: run pip install 'clipos-lightning[export]'")
     if path.exists():
-        raise InputError(f"export: {path} exists; give another --out, or remove it")
+        raise InputError(f"export: --out {path} exists: give another name, or remove it")
     check_parent(path)
 
 
 def metadata(detector: Detector) -> dict[str, str]:
-    """What the file says of itself: texts, class names as a JSON list, numbers as JSON (null: not calibrated)."""
+    """Metadata of the ONNX file: strings, and class names and numbers as JSON (null: not calibrated)."""
     backbone = detector.backbone
     found: dict[str, Any] = {"class_names": detector.class_names, "threshold": detector.threshold}
     found |= {"temperature": detector.temperature, "image_size": backbone.image_size, "grid": list(backbone.grid)}
@@ -106,14 +105,18 @@ def metadata(detector: Detector) -> dict[str, str]:
 
 @torch.no_grad()
 def write_onnx(module: Deployed, path: Path, texts: dict[str, str]) -> None:
-    """The module's graph and weights in one file, the batch's size left open."""
+    """Write the module's graph and weights into one file with a dynamic batch size.
+
+    Raises:
+        InputError: the file would be too large, or torch cannot export a user-defined score.
+    """
     size = sum(tensor.nbytes for tensor in module.state_dict().values())
     if size > MAX_FILE_BYTES:
         raise InputError(f"export: {module.backbone.name} takes {size / 2**30:.1f} GB; one ONNX file holds 2 GB")
     sample = torch.zeros(2, 3, module.backbone.image_size, module.backbone.image_size, dtype=torch.uint8)
     batch = torch.export.Dim("batch", min=1)
     try:
-        with silent():
+        with quiet(streams=True):  # the exporter prints whole graphs when it fails
             program = torch.onnx.export(
                 module.eval(),
                 (sample,),
@@ -129,37 +132,24 @@ def write_onnx(module: Deployed, path: Path, texts: dict[str, str]) -> None:
         if score in SCORES:
             raise
         raise InputError(
-            f"export: torch cannot export the score {score}: write it without control flow on values"
+            f"export: torch cannot export the score {score}: write it without control flow that depends on values"
         ) from error
     assert program is not None
-    for node in program.model.graph:  # where in the source it comes from, with paths of this machine
+    for node in program.model.graph:  # source locations, with paths on this machine
         node.metadata_props.clear()
     program.model.metadata_props.update(texts)
     program.save(str(path), external_data=False)
 
 
-@contextmanager
-def silent() -> Iterator[None]:
-    """The exporter's remarks are for its developers; when it fails it prints whole graphs."""
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
-
-
 @dataclass
 class Agreement:
-    """How far the file and PyTorch lie apart.
+    """Differences between the outputs of onnxruntime and PyTorch.
 
     Attributes:
-        images: how many were compared.
-        logits: the largest difference.
-        score: the largest difference, over images whose masks agree in every patch.
-        patches: the share of patches that agree.
+        images: number of images that were compared.
+        logits: largest difference of a logit.
+        score: largest difference of the score, over images with equal masks.
+        patches: fraction of patches with equal mask values.
     """
 
     images: int
@@ -169,7 +159,7 @@ class Agreement:
 
 
 def check_images(detector: Detector) -> Images:
-    """Embedded scenes of every kind at the model's size."""
+    """Test images for the comparison: generated scenes of every kind, at the model's size."""
     count = sum(BATCHES)
     pictures = [render(KINDS[i % len(KINDS)], "tune", 0, i).image for i in range(count)]
     return detector.prepare([Image.fromarray(picture) for picture in pictures])
@@ -177,28 +167,28 @@ def check_images(detector: Detector) -> Images:
 
 @torch.no_grad()
 def compare_with_pytorch(module: Deployed, path: Path, images: Images) -> Agreement:
-    """Run the file in onnxruntime with batches of several sizes, and compare it with PyTorch.
+    """Run the file in onnxruntime with several batch sizes and compare the outputs with PyTorch's.
 
-    A patch counts where its relevance is farther than MASK_MARGIN from the threshold; the masks of an image whose two
-    best classes lie closer than TOLERANCE are those of different classes, and do not count.
+    Masks are compared where rounding cannot change them: in patches whose relevance differs from the threshold by more
+    than MASK_MARGIN, of images whose two highest logits differ by more than TOLERANCE.
 
     Raises:
-        InputError: they do not say the same.
+        InputError: the outputs disagree.
     """
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     parts = [session.run(OUTPUTS, {"images": batch.numpy()}) for batch in images.split(list(BATCHES))]
-    theirs = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    onnx_logits, onnx_score, onnx_mask = (np.concatenate(column) for column in zip(*parts, strict=True))
     logits, score, mask = (tensor.numpy() for tensor in module(images))
     best = np.sort(logits, 1)[:, -2:]
     decided = (best[:, -1] - best[:, 0] > TOLERANCE) | (logits.shape[1] == 1)
-    same = theirs[2] == mask
-    agree = decided & same.all((1, 2))
+    same = onnx_mask == mask
+    same_masks = decided & same.all((1, 2))
     found = Agreement(
         len(images),
-        float(np.abs(theirs[0] - logits).max()),
-        float(np.abs(theirs[1] - score)[agree].max(initial=0)),
+        float(np.abs(onnx_logits - logits).max()),
+        float(np.abs(onnx_score - score)[same_masks].max(initial=0)),
         float(same[decided].mean()) if decided.any() else 1.0,
     )
     wrong = (~same & sure_patches(module, images))[decided].any()
@@ -212,25 +202,30 @@ def compare_with_pytorch(module: Deployed, path: Path, images: Images) -> Agreem
 
 
 def sure_patches(module: Deployed, images: Images) -> NDArray[np.bool_]:
-    """Patches whose relevance is not at the threshold, (B, g, g)."""
+    """Patches whose mask value is not affected by rounding, (B, g, g)."""
     head, backbone = module.head, module.backbone
     if head.mask.kind == "none":
         return np.ones((len(images), *backbone.grid), dtype=bool)
     features = backbone.encode_image(images, module.paths)
     predicted = (features.cls @ head.text[: len(head.class_text)].T).argmax(1)
     relevance = relevance_map(features, head.class_text, predicted, head.mask)
-    margin = 1 if head.mask.kind == "top_k" else MASK_MARGIN  # a rank moves by whole steps
-    away = (relevance - mask_threshold(head.mask, len(head.class_text))).abs() > margin
-    return away.unflatten(1, backbone.grid).numpy()
+    margin = 1 if head.mask.kind == "top_k" else MASK_MARGIN  # there, the relevance is a rank
+    sure = (relevance - mask_threshold(head.mask, len(head.class_text))).abs() > margin
+    return sure.unflatten(1, backbone.grid).numpy()
 
 
 def export_parser() -> CommandParser:
-    """The options of ``clipos export``."""
-    parser = CommandParser(prog="clipos export", description=__doc__)
-    parser.add_argument("file", help="a detector: detector.safetensors, or the last.ckpt of a `clipos fit` run")
-    parser.add_argument("--out", default="detector.onnx", help="file to write (must not exist); default: detector.onnx")
-    parser.add_argument("--pretrained", help="the backbone's weights, where they are not where they were in training")
-    parser.add_argument("--trust", action="store_true", help=TRUST)
+    """The parser of ``clipos export``."""
+    text = (
+        "Write a detector and its backbone as one ONNX file: images in; class logits, score and mask out. The outputs "
+        "are compared with PyTorch's before the file is written."
+    )
+    parser = CommandParser(prog="clipos export", description=text)
+    parser.add_argument("file", metavar="FILE", help=DETECTOR_HELP)
+    text = "ONNX file to write; must not exist (default: detector.onnx)"
+    parser.add_argument("--out", default="detector.onnx", metavar="ONNX", help=text)
+    parser.add_argument("--pretrained", metavar="WEIGHTS", help=PRETRAINED_HELP)
+    parser.add_argument("--trust", action="store_true", help=TRUST_HELP)
     return parser
 
 
@@ -247,8 +242,8 @@ def main(arguments: Sequence[str]) -> int:
         f"onnx: {path} ({path.stat().st_size / 1e6:.1f} MB): images uint8 (B, 3, {side}, {side}) -> logits, score, mask"
     )
     print(
-        f"onnxruntime against PyTorch on {found.images} images in batches of {', '.join(map(str, BATCHES))}: logits "
-        f"within {found.logits:.0e}, score within {found.score:.0e}, masks equal in {100 * found.patches:.1f} % of "
-        "patches"
+        f"onnxruntime agrees with PyTorch on {found.images} images in batches of {', '.join(map(str, BATCHES))}: "
+        f"logits within {found.logits:.0e}, score within {found.score:.0e}, masks equal in {100 * found.patches:.1f} % "
+        "of patches"
     )
     return 0

@@ -1,104 +1,40 @@
-"""``clipos predict``: a decision for each of one's own images, streamed; a folder's file names are in memory."""
+"""``clipos predict``: classify images or reject them as unknown. Images are streamed; only file names are in memory."""
 
 import argparse
 import copy
-import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from itertools import chain, islice
+from contextlib import ExitStack
+from itertools import chain
 from math import isclose
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
 
-from ..data.image_sets import open_image
-from ..data.transforms import to_model_size
 from ..detector.detector import UNKNOWN, Decision, Detector
 from ..detector.image_stream import check_paths, count_paths, stream_paths
-from ..detector.row_files import LINES, ROW_COLUMNS, Done, PredictionRow, RowFile, check_out, open_rows, table_line
+from ..detector.row_files import LINES, ROW_COLUMNS, PathSet, PredictionRow, RowFile, check_out, open_rows, table_line
 from ..errors import InputError
-from ..options.messages import TRUST, CommandParser
-from ..types import Images
+from ..options.messages import DETECTOR_HELP, CommandParser
 from ..utils.progress import counter, silence_libraries
+from .inference import Batch, ImageFiles, add_inference_options, load_batches, parse_arguments, report_dead_workers
 
-T = TypeVar("T")
-FORMS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}  # by the name of --out
-Decide = Callable[["Batch"], list[Decision]]
-
-
-@dataclass
-class Batch:
-    """Images at the model's size, with their paths and errors; an unreadable one is black and has an error."""
-
-    paths: list[str]
-    images: Images
-    errors: list[str]
+FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}  # by the suffix of --out
+Decide = Callable[[Batch], list[Decision]]
 
 
-class ImageFiles(Dataset[tuple[str, torch.Tensor | None, str]]):
-    """Image files by their path, at the model's size: (path, pixels, error)."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-    def __getitem__(self, path: str) -> tuple[str, torch.Tensor | None, str]:
-        try:
-            return path, to_model_size(open_image(Path(path)), self.size), ""
-        except InputError as error:
-            return path, None, str(error)
-        except Exception as error:  # a broken file is a row, whatever its decoder raises
-            return path, None, f"cannot read image {path}: {type(error).__name__}: {' '.join(str(error).split())}"
-
-    def collate(self, items: list[tuple[str, torch.Tensor | None, str]]) -> Batch:
-        """Items as a batch."""
-        blank = torch.zeros(3, self.size, self.size, dtype=torch.uint8)
-        paths, images, errors = zip(*items, strict=True)
-        return Batch(list(paths), torch.stack([blank if i is None else i for i in images]), list(errors))
-
-
-def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Some at a time, in order."""
-    iterator = iter(items)
-    while part := list(islice(iterator, size)):
-        yield part
-
-
-def load_batches(paths: Iterable[str], size: int, batch_size: int, workers: int) -> Iterator[Batch]:
-    """Batches of images in the order of their paths, decoded by worker processes a few batches ahead."""
-    files = ImageFiles(size)
-    sampler: Any = chunks(paths, batch_size)  # asked as batches are wanted, here and not in the workers
-    return iter(DataLoader(files, batch_sampler=sampler, num_workers=workers, collate_fn=files.collate))
-
-
-@contextmanager
-def living_workers() -> Iterator[None]:
-    """A decoding process that dies is said in one line."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise InputError(
-            "a decoding process died, of memory or of shared memory: try --num_workers 0, or give the container more "
-            "(docker run --shm-size 2g)"
-        ) from error
-
-
-def decide_in_order(batches: Iterable[Batch], judges: Sequence[Decide]) -> Iterator[tuple[Batch, list[Decision]]]:
-    """Each batch with its decisions, in order; the judges (one a device) work beside each other, a batch ahead."""
+def decide_in_order(batches: Iterable[Batch], deciders: Sequence[Decide]) -> Iterator[tuple[Batch, list[Decision]]]:
+    """Batches with their decisions, in order; the deciders (one per device) run in parallel, one batch ahead."""
     with ExitStack() as stack:
-        pools = [stack.enter_context(ThreadPoolExecutor(1)) for _ in judges]
+        pools = [stack.enter_context(ThreadPoolExecutor(1)) for _ in deciders]
         waiting: deque[tuple[Batch, Future[list[Decision]]]] = deque()
         for i, batch in enumerate(batches):
-            which = i % len(judges)
-            waiting.append((batch, pools[which].submit(judges[which], batch)))
-            if len(waiting) > len(judges):
+            device = i % len(deciders)
+            waiting.append((batch, pools[device].submit(deciders[device], batch)))
+            if len(waiting) > len(deciders):
                 done, decisions = waiting.popleft()
                 yield done, decisions.result()
         for done, decisions in waiting:
@@ -112,28 +48,29 @@ def predict(
     workers: int = 0,
     explain: Path | None = None,
 ) -> Iterator[list[PredictionRow]]:
-    """Rows of images, in order, a batch at a time.
+    """Predict images and yield the rows of one batch at a time, in order.
 
     Args:
-        detectors: the same one on each device.
-        paths: of the images; taken as they are needed.
-        batch_size: images per forward.
-        workers: processes that decode.
-        explain: a folder for a heat map of each image.
+        detectors: copies of one detector, one per device.
+        paths: paths of the images; consumed as they are needed.
+        batch_size: images per batch.
+        workers: number of processes that decode images.
+        explain: folder for a heat map of each image; None: no heat maps.
 
     Yields:
-        Rows: path, class, probability, score, error, decision, threshold; an unreadable image has only path and error.
+        Rows with path, class, probability, score, error, decision and threshold; unreadable images have only path and
+        error.
     """
-    judges = [decide_with(detector, explain) for detector in detectors]
+    deciders = [make_decider(detector, explain) for detector in detectors]
     batches = load_batches(paths, detectors[0].backbone.image_size, batch_size, workers)
-    for batch, decisions in decide_in_order(batches, judges):
+    for batch, decisions in decide_in_order(batches, deciders):
         yield [row_of(*item) for item in zip(batch.paths, batch.errors, decisions, strict=True)]
 
 
-def decide_with(detector: Detector, explain: Path | None) -> Decide:
-    """What a device does with a batch; with a folder, it draws what the detector saw."""
+def make_decider(detector: Detector, explain: Path | None) -> Decide:
+    """A function from a batch to its decisions, which also writes heat maps if ``explain`` is a folder."""
 
-    def judge(batch: Batch) -> list[Decision]:
+    def decide(batch: Batch) -> list[Decision]:
         if explain is None:
             return detector.decide(detector.predict(batch.images))
         from ..reporting.heatmaps import write_heatmaps  # imports matplotlib, which is slow
@@ -143,11 +80,11 @@ def decide_with(detector: Detector, explain: Path | None) -> Decide:
         write_heatmaps(explain, batch.paths, batch.images, maps, detector.backbone.grid, readable)
         return detector.decide(seen)
 
-    return judge
+    return decide
 
 
 def row_of(path: str, error: str, found: Decision) -> PredictionRow:
-    """A row by column."""
+    """The row of an image: column to value."""
     if error:
         values: tuple[Any, ...] = (path, None, None, None, error, None, None)
     else:
@@ -158,64 +95,50 @@ def row_of(path: str, error: str, found: Decision) -> PredictionRow:
 # ---- the command
 
 
-def add_engine_options(parser: CommandParser) -> None:
-    """What every command that looks at images takes."""
-    workers = min(8, (os.cpu_count() or 1) // 2)
-    parser.add_argument("--batch_size", type=int, default=128, help="images per forward (default 128)")
-    parser.add_argument("--num_workers", type=int, default=workers, help=f"decoding processes (default {workers})")
-    parser.add_argument("--pretrained", help="the backbone's weights, where they are not where they were in training")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto (default)")
-    parser.add_argument("--trust", action="store_true", help=TRUST)
-
-
 def predict_parser() -> CommandParser:
-    """The options of ``clipos predict``."""
-    parser = CommandParser(prog="clipos predict", description=__doc__)
-    parser.add_argument("file", help="a detector: detector.safetensors, or the last.ckpt of a `clipos fit` run")
-    text = "images, folders (read recursively), quoted patterns such as 'photos/**/*.jpg', or - for a list on stdin"
-    parser.add_argument("paths", nargs="+", metavar="path", help=text)
-    text = "file to write, .csv or .jsonl (must not exist); default: to stdout, a table on a terminal and CSV to a pipe"
-    parser.add_argument("--out", help=text)
-    parser.add_argument("--format", choices=(*LINES, "table"), help="instead of what the name of --out says")
-    text = "go on with --out: images that have a row there are skipped, also after a run that was killed"
+    """The parser of ``clipos predict``."""
+    text = "Classify images with a detector, or reject them as unknown: one row per image, in the order of the paths."
+    parser = CommandParser(prog="clipos predict", description=text)
+    parser.add_argument("file", metavar="FILE", help=DETECTOR_HELP)
+    text = "image files, folders (searched recursively), quoted patterns such as 'photos/**/*.jpg', or - (list on stdin)"
+    parser.add_argument("paths", nargs="+", metavar="PATH", help=text)
+    text = ".csv or .jsonl file to write; must not exist (default: stdout, as a table on a terminal, otherwise as CSV)"
+    parser.add_argument("--out", metavar="ROWS", help=text)
+    text = "format of the rows (default: by the suffix of --out)"
+    parser.add_argument("--format", choices=(*LINES, "table"), help=text)
+    text = "add the missing rows to an existing --out, also after an interrupted run"
     parser.add_argument("--resume", action="store_true", help=text)
-    text = "write a heat map of each image into this folder: the image, Delta, and the ID-relevant patches"
+    text = "write a heat map of each image to this folder: the image, Delta, and the ID-relevant patches"
     parser.add_argument("--explain", metavar="FOLDER", help=text)
-    parser.add_argument("--devices", help="GPUs to share the work: a number of them, or a list such as 0,1")
-    add_engine_options(parser)
+    text = "GPUs to run on in parallel: their number, or a list of indices such as 0,1 (default: one)"
+    parser.add_argument("--devices", metavar="GPUS", help=text)
+    add_inference_options(parser)
     return parser
 
 
-def parse_arguments(parser: CommandParser, arguments: Sequence[str]) -> argparse.Namespace:
-    """The options, checked as far as they can be by themselves."""
-    given = parser.parse_args(list(arguments))
-    name = parser.prog.removeprefix("clipos ")
-    if given.batch_size < 1:
-        raise InputError(f"{name}: --batch_size is {given.batch_size}: at least 1")
-    if given.num_workers < 0:
-        raise InputError(f"{name}: --num_workers is {given.num_workers}: at least 0")
-    return given
-
-
 def choose_format(given: argparse.Namespace) -> str:
-    """csv, jsonl or table: as asked for, by the name of ``--out``, or by where the rows go."""
+    """The format of the rows: csv, jsonl or table; from ``--format``, else the suffix of ``--out``, else the output.
+
+    Raises:
+        InputError: the options do not fit together, or the suffix is unknown.
+    """
     if given.out is None:
         if given.resume:
-            raise InputError("predict: --resume goes on with a file: give it as --out")
+            raise InputError("predict: --resume needs the file to continue: give it as --out")
         return given.format or ("table" if sys.stdout.isatty() else "csv")
     if given.format == "table":
-        raise InputError("predict: --format table is for the screen: leave out --out, or take csv or jsonl")
-    form = given.format or FORMS.get(Path(given.out).suffix.lower())
+        raise InputError("predict: --format table is for stdout only: leave out --out, or use --format csv or jsonl")
+    form = given.format or FORMATS.get(Path(given.out).suffix.lower())
     if form is None:
-        raise InputError(f"predict: --out {given.out}: name it .csv or .jsonl, or say --format csv or jsonl")
+        raise InputError(f"predict: --out {given.out}: use the suffix .csv or .jsonl, or give --format csv or jsonl")
     return form
 
 
 def choose_devices(devices: str | None, device: str) -> list[str]:
-    """Names of the devices; without a GPU, ``--devices`` means nothing.
+    """Names of the devices to run on; ``--devices`` is ignored on machines without a GPU.
 
     Raises:
-        InputError: not a number or a list, or a GPU that is not there.
+        InputError: ``--devices`` is not a number or a list, or names a GPU that does not exist.
     """
     if devices is None or device == "cpu" or not torch.cuda.is_available():
         return [device]
@@ -226,43 +149,43 @@ def choose_devices(devices: str | None, device: str) -> list[str]:
     chosen = numbers if "," in devices else list(range(sum(numbers)))
     count = torch.cuda.device_count()
     if not chosen or not 0 <= min(chosen) <= max(chosen) < count:
-        raise InputError(f"predict: --devices {devices}: there are {count} GPUs, 0 to {count - 1}")
+        raise InputError(f"predict: --devices {devices}: this machine has {count} GPUs, 0 to {count - 1}")
     return [f"cuda:{number}" for number in chosen]
 
 
 def load_on(file: str, pretrained: str | None, devices: Sequence[str], trust: bool = False) -> list[Detector]:
-    """The detector, once on each device."""
+    """Load the detector and copy it to each device."""
     first = Detector.load(file, "cpu", pretrained, trust)
-    every = [first, *(copy.deepcopy(first) for _ in devices[1:])]
-    return [detector.to(device) for detector, device in zip(every, devices, strict=True)]
+    copies = [first, *(copy.deepcopy(first) for _ in devices[1:])]
+    return [detector.to(device) for detector, device in zip(copies, devices, strict=True)]
 
 
-def resumed(out: Path, form: str, detector: Detector) -> RowFile:
-    """``--out``, with what an earlier run of the same detector left in it."""
+def open_output(out: Path, form: str, detector: Detector) -> RowFile:
+    """Open ``--out``; rows of an earlier run are kept after checking that the same detector wrote them."""
 
-    def same(rows: Sequence[PredictionRow]) -> bool:
+    def same_detector(rows: Sequence[PredictionRow]) -> bool:
         files = ImageFiles(detector.backbone.image_size)
         batch = files.collate([files[row["path"]] for row in rows])
         found = detector.decide(detector.predict(batch.images))
         return all(error or agrees(row, now) for row, error, now in zip(rows, batch.errors, found, strict=True))
 
-    return open_rows(out, form, detector.threshold, lambda rows: not rows or same(rows))
+    return open_rows(out, form, detector.threshold, lambda rows: not rows or same_detector(rows))
 
 
 def agrees(row: PredictionRow, now: Decision) -> bool:
-    """Whether a row is what a detector says now: another device may round differently."""
+    """Whether a row equals a new decision, within rounding differences between devices."""
     pairs = ((float(row["score"]), now.score), (float(row["probability"]), now.probability))
     return row["class"] == now.class_name and all(isclose(a, b, rel_tol=1e-3, abs_tol=1e-4) for a, b in pairs)
 
 
 class PredictionCounts:
-    """Counts rows as they pass: images, unknown, unreadable; and those that an earlier run did."""
+    """Counts the rows that pass through: images, unknown, unreadable, and images skipped on ``--resume``."""
 
     def __init__(self) -> None:
         self.images = self.unknown = self.broken = self.skipped = 0
 
-    def skip(self, paths: Iterable[str], done: Done) -> Iterator[str]:
-        """The paths that are not done, the others counted."""
+    def skip(self, paths: Iterable[str], done: PathSet) -> Iterator[str]:
+        """Yield the paths that are not done and count the others."""
         for path in paths:
             if path in done:
                 self.skipped += 1
@@ -272,7 +195,7 @@ class PredictionCounts:
     def count(
         self, batches: Iterator[list[PredictionRow]], step: Callable[[int], Any]
     ) -> Iterator[list[PredictionRow]]:
-        """The batches, counted; ``step`` is told how many rows there are more."""
+        """Yield the batches and count their rows; ``step`` is called with the size of each batch."""
         for rows in batches:
             self.images += len(rows)
             self.broken += sum(bool(row["error"]) for row in rows)
@@ -290,12 +213,12 @@ def below_threshold(row: PredictionRow) -> bool:
 
 
 def print_rows(batches: Iterator[list[PredictionRow]], form: str, class_names: Sequence[str]) -> None:
-    """Rows on stdout, as they come."""
+    """Print rows to stdout as they come."""
     width = max(len(name) for name in (*class_names, UNKNOWN, "unreadable"))
     line = LINES[form] if form in LINES else table_line(width, sys.stdout.isatty())
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="surrogateescape")  # file names need not be UTF-8
-    first = next(batches, [])  # before the header: a run that fails at once prints nothing
+        sys.stdout.reconfigure(errors="surrogateescape")  # file names may not be UTF-8
+    first = next(batches, [])  # before the header, so that nothing is printed if the first batch fails
     sys.stdout.write(line(None))
     for rows in chain([first], batches):
         sys.stdout.write("".join(map(line, rows)))
@@ -303,11 +226,15 @@ def print_rows(batches: Iterator[list[PredictionRow]], form: str, class_names: S
 
 
 def check_explain(folder: str | None, resume: bool) -> Path | None:
-    """The folder for heat maps: a new or an empty one, unless a run goes on."""
+    """The folder for heat maps.
+
+    Raises:
+        InputError: without ``--resume``, it exists and is not an empty folder.
+    """
     if folder is None:
         return None
     if Path(folder).exists() and not resume and (not Path(folder).is_dir() or any(Path(folder).iterdir())):
-        raise InputError(f"predict: --explain {folder} exists and is not an empty folder: give another one")
+        raise InputError(f"predict: --explain {folder} exists and is not an empty folder: give another name")
     return Path(folder)
 
 
@@ -320,17 +247,18 @@ def main(arguments: Sequence[str]) -> int:
         check_out(Path(given.out), given.resume)
     check_paths(given.paths, "predict")
     detectors = load_on(given.file, given.pretrained, choose_devices(given.devices, given.device), given.trust)
-    file = None if given.out is None else resumed(Path(given.out), form, detectors[0])
-    tally = PredictionCounts()
+    file = None if given.out is None else open_output(Path(given.out), form, detectors[0])
+    counts = PredictionCounts()
     try:
-        with living_workers():
-            predict_images(given, detectors, form, explain, file, tally)
+        with report_dead_workers():
+            predict_images(given, detectors, form, explain, file, counts)
     except KeyboardInterrupt:
         if file is not None and file.partial.exists():
-            print(f"{file.partial} has {tally.images} rows more: go on with --resume", file=sys.stderr)
+            print(f"{file.partial} has {counts.images} new rows: continue with --resume", file=sys.stderr)
         raise
-    print(tally if file is None or not len(file.done) else f"{tally}; {len(file.done)} were done", file=sys.stderr)
-    others = 0 if file is None else len(file.done) - tally.skipped
+    done = 0 if file is None else len(file.done)
+    print(f"{counts}; {done} were already done" if done else counts, file=sys.stderr)
+    others = done - counts.skipped
     if others > 0:
         print(f"note: {given.out} has rows of {others} images that are not among these paths", file=sys.stderr)
     return 0
@@ -342,16 +270,16 @@ def predict_images(
     form: str,
     explain: Path | None,
     file: RowFile | None,
-    tally: PredictionCounts,
+    counts: PredictionCounts,
 ) -> None:
-    """Predict, and write the rows where they go."""
+    """Predict the images and write the rows to the file, or to stdout if there is none."""
     paths = stream_paths(given.paths)
-    todo = paths if file is None else tally.skip(paths, file.done)
+    todo = paths if file is None else counts.skip(paths, file.done)
     shown = sys.stderr.isatty() and (file is not None or not sys.stdout.isatty())
     done = 0 if file is None else len(file.done)
     with counter(count_paths(given.paths) if shown else None, done, "predicting", shown) as step:
         batches = predict(detectors, todo, given.batch_size, given.num_workers, explain)
-        batches = tally.count(batches, step)
+        batches = counts.count(batches, step)
         if file is not None:
             file.write(batches)
         else:

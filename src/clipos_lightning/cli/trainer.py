@@ -1,4 +1,4 @@
-"""fit, validate and test by LightningCLI: shipped configs by name, a folder for each run, clear errors."""
+"""``clipos fit``, ``validate`` and ``test``: LightningCLI with shipped configs, run folders and one-line errors."""
 
 import os
 import shlex
@@ -19,7 +19,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ..data.datamodule import FewShotOOD
-from ..data.image_files import other_kinds
+from ..data.image_files import count_other_suffixes
 from ..data.image_sets import FolderSet
 from ..errors import InputError
 from ..options.parser import LINKED, PackagedConfig, TrainerParser, check_precision
@@ -31,12 +31,12 @@ from ..utils.files import atomic_write, new_run_folder
 from ..utils.progress import Progress, print_once, process_rank, silence_libraries
 from .commands import TRAINER_COMMANDS
 
-RUN_FOLDER = "CLIPOS_RUN_FOLDER"  # tells the processes that DDP starts where the first one writes
-FREE_AT_TEST = ("score", "scores", "pretrained", "compile")  # the command line wins over the checkpoint
+RUN_FOLDER = "CLIPOS_RUN_FOLDER"  # environment variable: the run's folder, for the other processes of DDP
+FREE_AT_TEST = ("score", "scores", "pretrained", "compile")  # model options that may differ from the checkpoint's
 
 
 class SaveConfig(SaveConfigCallback):
-    """Writes ``config.yaml`` into the run's folder (and hands it to the loggers)."""
+    """Write ``config.yaml`` into the run's folder, and pass the options to the loggers."""
 
     def __init__(self, parser: Any, config: Namespace, folder: Path, plain: dict[str, Any], **kwargs: Any) -> None:
         super().__init__(parser, config, save_to_log_dir=False)
@@ -44,7 +44,7 @@ class SaveConfig(SaveConfigCallback):
 
     @rank_zero_only
     def save_config(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        """Whole or not at all."""
+        """Write the file atomically."""
         with atomic_write(self.folder / "config.yaml") as path:
             self.parser.save(self.config, path, skip_none=False, overwrite=True)
         for logger in trainer.loggers:
@@ -53,40 +53,51 @@ class SaveConfig(SaveConfigCallback):
 
 
 class ClipOSCLI(LightningCLI):
-    """LightningCLI with runs' folders, the checkpoint as the first configuration, and CSV logs always on."""
+    """LightningCLI with a folder per run, CSV logs always on, and the checkpoint's options as the first config."""
 
     folder: Path
     checkpoint: dict[str, Any] | None = None
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """fit, validate, test."""
-        every = LightningCLI.subcommands()
-        return {name: every[name] for name in TRAINER_COMMANDS}
+        """The subcommands fit, validate and test."""
+        subcommands = LightningCLI.subcommands()
+        return {name: subcommands[name] for name in TRAINER_COMMANDS}
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        """A parser whose --config knows the shipped ones."""
+        """Create a parser whose ``--config`` also takes the names of shipped configs."""
         parser = self.parser_class(**kwargs)
-        help_text = "a file, or a shipped config's name (clipos configs); later ones override earlier ones"
+        help_text = "config file, or name of a shipped config (see `clipos configs`); later ones override earlier ones"
         parser.add_argument("-c", "--config", action=PackagedConfig, help=help_text)
         return parser
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
-        """Our own tables instead of Lightning's; our own words for what the command does."""
-        parser = super()._prepare_subcommand_parser(klass, subcommand, description=TRAINER_COMMANDS[subcommand])
+        """Set the description, and switch off Lightning's own tables of results."""
+        text = TRAINER_COMMANDS[subcommand]
+        parser = super()._prepare_subcommand_parser(klass, subcommand, description=f"{text[0].upper()}{text[1:]}.")
         parser.set_defaults({"weights_only": True} if subcommand == "fit" else {"weights_only": True, "verbose": False})
         return parser
 
+    def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
+        """Shorten the usage, which would list all options before their descriptions."""
+        super()._add_subcommands(parser, **kwargs)
+        for name, subparser in self._subcommand_parsers.items():
+            subparser.usage = f"clipos {name} [-c CONFIG ...] [OPTION ...]"
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Class names flow from the data to the model."""
+        """Link the class names of the data to the model."""
         for name in LINKED:
             parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """The checkpoint is read first, as a configuration that everything else overrides."""
+        """Parse the options on top of the checkpoint's, and check them.
+
+        Raises:
+            InputError: an option is wrong.
+        """
         words = configs_first(args)
         self.command = shlex.join(["clipos", *args])
-        path = value_of(words, "--ckpt_path")
+        path = option_value(words, "--ckpt_path")
         if path is not None:
             self.checkpoint = read_checkpoint(path)
             base = yaml.safe_dump(as_config(self.checkpoint), sort_keys=False)
@@ -95,22 +106,24 @@ class ClipOSCLI(LightningCLI):
         given = self.config[self.config.subcommand].ckpt_path
         if given is not None and path is None:
             raise InputError(
-                f"ckpt_path {given} stands in a config: give it on the command line, as --ckpt_path {given}"
+                f"ckpt_path {given} is set in a config: give it on the command line instead, as --ckpt_path {given}"
             )
         trainer = self.config[self.config.subcommand].trainer
         check_precision(trainer.precision)
         if trainer.enable_checkpointing is False:
-            raise InputError("--trainer.enable_checkpointing false: a run always writes its last.ckpt; leave it out")
+            raise InputError("--trainer.enable_checkpointing false: fit always writes last.ckpt; leave the option out")
         if self.config.subcommand == "test" and (trainer.fast_dev_run or trainer.limit_test_batches is not None):
-            raise InputError("test takes neither limit_test_batches nor fast_dev_run: give --data.limit_per_set N")
+            raise InputError("test takes neither limit_test_batches nor fast_dev_run: use --data.limit_per_set N")
         if trainer.accumulate_grad_batches < 1:
-            raise InputError(f"--trainer.accumulate_grad_batches is {trainer.accumulate_grad_batches}: at least 1")
+            raise InputError(
+                f"--trainer.accumulate_grad_batches is {trainer.accumulate_grad_batches}: it must be at least 1"
+            )
 
     def _parse_ckpt_path(self) -> None:
-        """Lightning's way (the checkpoint silently beats the command line) is replaced by parse_arguments."""
+        """Disable Lightning's version, where the checkpoint overrides the command line; see parse_arguments."""
 
     def before_instantiate_classes(self) -> None:
-        """Seeds, the check against the checkpoint, the run's folder."""
+        """Set the seeds, and compare the model options with the checkpoint's."""
         config = self.config[self.subcommand]
         seed = config.seed_everything if not isinstance(config.seed_everything, bool) else 1
         for part in (config.data, config.model):
@@ -120,98 +133,110 @@ class ClipOSCLI(LightningCLI):
             check_against_checkpoint(self.config_dump["model"], model_options(self.checkpoint))
 
     def instantiate_classes(self) -> None:
-        """Data, model, then the trainer; the model learns how it is trained for its checkpoints."""
+        """Instantiate data, model and trainer; the model keeps its optimizer options for the checkpoints."""
         self.config_init = self.parser.instantiate_classes(self.config)
         self.datamodule, self.model = self._get(self.config_init, "data"), self._get(self.config_init, "model")
         self.model.recipe = {k: self.config_dump["model"].get(k) for k in ("optimizer", "lr_scheduler")}
         self.trainer = self.instantiate_trainer()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Loggers and callbacks of ours, all writing into the run's folder."""
+        """Create the run's folder, and the trainer with the loggers and callbacks that write into it.
+
+        Raises:
+            InputError: Lightning refuses a trainer option.
+        """
         trainer = self._get(self.config_init, "trainer")
         self.folder = run_folder(Path(trainer.get("default_root_dir") or "runs"), str(self.subcommand))
         given = trainer.get("logger")
         loggers: list[Logger] = [CSVLogger(self.folder, name="", version="")]
         loggers += given if isinstance(given, list) else [given] if isinstance(given, Logger) else []
-        ours: list[Any] = [
+        callbacks: list[Any] = [
             LastCheckpoint(self.folder),
             ShotsManifest(self.folder),
             TestReport(self.folder, self.config_dump, self.command),
         ]
-        ours += [Progress()] if trainer.get("enable_progress_bar") is not False else []
+        callbacks += [Progress()] if trainer.get("enable_progress_bar") is not False else []
         if len(loggers) > 1:
-            from ..reporting.wandb_log import Dashboard, place_wandb  # imports wandb, which is slow
+            from ..reporting.wandb_log import Dashboard, configure_wandb  # imports wandb, which is slow
 
             for logger in loggers[1:]:
-                place_wandb(logger, self.folder)
-            ours.append(Dashboard())
-        self.trainer_defaults = {**self.trainer_defaults, "callbacks": ours}
+                configure_wandb(logger, self.folder)
+            callbacks.append(Dashboard())
+        self.trainer_defaults = {**self.trainer_defaults, "callbacks": callbacks}
         self.save_config_kwargs = {"folder": self.folder, "plain": self.config_dump}
         try:
             return super().instantiate_trainer(logger=loggers, default_root_dir=str(self.folder), **kwargs)
         except (TypeError, ValueError, MisconfigurationException) as error:
             with suppress(OSError):
-                self.folder.rmdir()  # nothing is in it
+                self.folder.rmdir()  # it is empty
             raise InputError(f"trainer: {' '.join(str(error).split())}") from error
 
     def before_fit(self) -> None:
-        """What a folder of one's own holds that is no image to us."""
+        """Warn about non-image files in a user's folder."""
         images = self.datamodule.id_set.train
         if self.datamodule.hparams["id"].startswith("folder:") and isinstance(images, FolderSet):
-            left: Counter[str] = sum(
-                (other_kinds(images.root / name) for name in self.datamodule.id_set.class_keys), Counter()
+            others: Counter[str] = sum(
+                (count_other_suffixes(images.root / name) for name in self.datamodule.id_set.class_keys), Counter()
             )
-            if left:
-                kinds = ", ".join(kind or "no suffix" for kind in sorted(left))
-                print_once(f"note: {left.total()} files of other kinds left out ({kinds})", sys.stderr)
+            if others:
+                suffixes = ", ".join(suffix or "no suffix" for suffix in sorted(others))
+                print_once(f"note: left out {others.total()} files with other suffixes ({suffixes})", sys.stderr)
 
     def after_fit(self) -> None:
-        """What was chosen, and what comes next."""
+        """Print the module's notes and the commands to run next.
+
+        Raises:
+            InputError: no step was trained.
+        """
         if not (self.folder / "last.ckpt").exists():
-            raise InputError("nothing was trained: the checkpoint, or no step at all, is where --trainer.max_… ends")
+            raise InputError(
+                "fit ran 0 steps: --trainer.max_steps, max_epochs or max_time is 0, or the checkpoint has already "
+                "reached it; increase it"
+            )
         for note in self.model.notes:
             print_once(note)
         for spec in self.datamodule.ood_specs:
             if spec.folder is not None and not (self.datamodule.root / spec.folder).is_dir():
                 print_once(
-                    f"note: OOD set {spec.name!r} has no folder {self.datamodule.root / spec.folder}; test will need it"
+                    f"note: the folder of OOD set {spec.name!r} is missing, and test needs it: "
+                    f"{self.datamodule.root / spec.folder}"
                 )
         checkpoint = shlex.quote(str(self.folder / "last.ckpt"))
-        tested = self.datamodule.id_set.test is not None
-        root = elsewhere(self.datamodule.root)
+        has_test = self.datamodule.id_set.test is not None
+        root = root_argument(self.datamodule.root)
         print_once(
-            f"{'to decide' if tested else 'next'}: clipos calibrate {checkpoint} IMAGES{root and f' --root {root}'}"
+            f"{'to predict' if has_test else 'next'}: clipos calibrate {checkpoint} IMAGES{root and f' --root {root}'}"
         )
-        if tested:
+        if has_test:
             print_once(f"next: clipos test --ckpt_path {checkpoint}{root and f' --data.root {root}'}")
-        self.end()
+        self.print_run_folder()
 
     def after_validate(self) -> None:
-        """The figures, then where it is."""
-        figures = {k: float(v) for k, v in self.trainer.callback_metrics.items() if k.startswith("val/")}
-        for name, value in figures.items():
-            print_once(f"{name:<28}{value:7.2f}")
-        self.end()
-
-    def end(self) -> None:
-        """Where it is; always the last line."""
-        print_once(f"run: {self.folder}")
+        """Print the metrics and the run's folder."""
+        for name, value in self.trainer.callback_metrics.items():
+            if name.startswith("val/"):
+                print_once(f"{name:<28}{float(value):7.2f}")
+        self.print_run_folder()
 
     def after_test(self) -> None:
-        """Where it is; always the last line."""
+        """Print the report's file and the run's folder."""
         print_once(f"report: {self.folder / 'report.html'}")
-        self.end()
+        self.print_run_folder()
+
+    def print_run_folder(self) -> None:
+        """Print the run's folder, always the last line."""
+        print_once(f"run: {self.folder}")
 
 
-def elsewhere(root: Path) -> str:
-    """A run's data root, quoted, where $CLIPOS_DATA would lead the next command to another; else nothing."""
-    there = os.environ.get("CLIPOS_DATA")
-    moved = there and Path(there).expanduser().resolve() != root.resolve()
-    return shlex.quote(str(root.absolute())) if moved else ""
+def root_argument(root: Path) -> str:
+    """The data root of a run, quoted for a shell, if $CLIPOS_DATA refers to another one; otherwise ""."""
+    default = os.environ.get("CLIPOS_DATA")
+    differs = default and Path(default).expanduser().resolve() != root.resolve()
+    return shlex.quote(str(root.absolute())) if differs else ""
 
 
 def configs_first(words: Sequence[str]) -> list[str]:
-    """The command, its --config options in their order, then everything else: a flag wins wherever it stands."""
+    """Move the ``--config`` options, in their order, before all others, so that flags always override configs."""
     command, configs, rest = list(words[:1]), list[str](), list[str]()
     remaining = iter(words[1:])
     for word in remaining:
@@ -222,8 +247,8 @@ def configs_first(words: Sequence[str]) -> list[str]:
     return command + configs + rest
 
 
-def value_of(words: Sequence[str], option: str) -> str | None:
-    """The last value of an option on a command line, ``--x v`` or ``--x=v``; null is none."""
+def option_value(words: Sequence[str], option: str) -> str | None:
+    """The last value of an option on a command line, given as ``--x v`` or ``--x=v``; None if missing or null."""
     value = None
     for i, word in enumerate(words):
         if word == option and i + 1 < len(words):
@@ -233,22 +258,22 @@ def value_of(words: Sequence[str], option: str) -> str | None:
     return None if value in (None, "null", "") else value
 
 
-def check_against_checkpoint(ours: dict[str, Any], trained: dict[str, Any]) -> None:
-    """Model options given beside a checkpoint agree with it, but for those that are free at test time.
+def check_against_checkpoint(given: dict[str, Any], trained: dict[str, Any]) -> None:
+    """Check that the model options agree with the checkpoint's, except those that may differ at test time.
 
     Raises:
         InputError: one differs.
     """
-    for key in (k for k in ours if k not in FREE_AT_TEST and k in trained):
-        for name, new, old in differences(ours[key], trained[key], key):
+    for key in (k for k in given if k not in FREE_AT_TEST and k in trained):
+        for name, new, old in differences(given[key], trained[key], key):
             raise InputError(
-                f"--model.{name} is {new!r}, but the checkpoint was trained with {old!r}: leave it out, or train again "
-                "with it"
+                f"--model.{name} is {new!r}, but the checkpoint was trained with {old!r}: leave the option out, or "
+                "train again with it"
             )
 
 
 def differences(new: Any, old: Any, name: str) -> Iterator[tuple[str, Any, Any]]:
-    """Where two plain values differ: dotted name, new, old. Keys that only one of two mappings has do not count."""
+    """Dotted name, new and old value wherever two plain values differ; keys of only one mapping are ignored."""
     if isinstance(new, dict) and isinstance(old, dict):
         for key in new.keys() & old.keys():
             yield from differences(new[key], old[key], f"{name}.{key}")
@@ -257,7 +282,7 @@ def differences(new: Any, old: Any, name: str) -> Iterator[tuple[str, Any, Any]]
 
 
 def run_folder(root: Path, command: str) -> Path:
-    """The run's folder, made by the first process and named to the others by an environment variable."""
+    """The run's folder: rank 0 creates it, the other processes get it from an environment variable."""
     if process_rank() != 0:
         return Path(os.environ.get(RUN_FOLDER, root / command))
     folder = new_run_folder(root, command)
@@ -266,10 +291,10 @@ def run_folder(root: Path, command: str) -> Path:
 
 
 class ParserOnly(ClipOSCLI):
-    """The parser of fit, validate and test alone: nothing is parsed, instantiated or run."""
+    """Builds the parsers of fit, validate and test, but parses, instantiates and runs nothing."""
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """No command and no seed."""
+        """Set a config without command and seed."""
         self.config = Namespace(subcommand=None, seed_everything=False)
 
     def before_instantiate_classes(self) -> None:
@@ -285,7 +310,7 @@ def trainer_parsers() -> dict[str, LightningArgumentParser]:
 
 
 def start(arguments: Sequence[str], cli: type[ClipOSCLI] = ClipOSCLI) -> ClipOSCLI:
-    """Build the command line and run the command."""
+    """Parse the arguments and run the command."""
     return cli(
         ClipOS,
         FewShotOOD,
@@ -300,17 +325,17 @@ def start(arguments: Sequence[str], cli: type[ClipOSCLI] = ClipOSCLI) -> ClipOSC
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run fit, validate or test.
+    """Run ``clipos fit``, ``validate`` or ``test``.
 
     Args:
         arguments: the command and its options.
 
     Raises:
-        InputError: whatever is wrong with them.
+        InputError: the options or the data are wrong.
     """
     silence_libraries()
     try:
         start(arguments)
-    except MisconfigurationException as error:  # Lightning's own word for trainer options that cannot be
+    except MisconfigurationException as error:  # raised by Lightning for incompatible trainer options
         raise InputError(f"trainer: {' '.join(str(error).split())}") from error
     sys.stdout.flush()

@@ -1,10 +1,8 @@
 """Load a CLIP by its name in open_clip: the embedded MicroCLIP, a pretrained tag, or a local file of weights."""
 
 import difflib
-import logging
 import sys
 import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,23 +15,11 @@ import open_clip
 from open_clip.model import resize_pos_embed
 
 from ..errors import InputError
+from ..options.configs import EMBEDDED
+from ..utils.progress import quiet
 from .backbone import FrozenClip
 from .support import fingerprint
 from .surgery import SurgeryOptions
-
-EMBEDDED = "MicroCLIP"
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Suppress log lines and warnings of other libraries; our own exception reports the problem."""
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 @contextmanager
@@ -55,7 +41,9 @@ def model_config(name: str) -> dict[str, Any]:
         InputError: open_clip has no model of this name.
     """
     if ":" in name:  # open_clip would access the network
-        raise InputError(f"--model.backbone {name!r}: give a name of open_clip, such as ViT-B-16-quickgelu")
+        raise InputError(
+            f"--model.backbone {name!r}: give a model by its name in open_clip, such as ViT-B-16-quickgelu"
+        )
     if open_clip.get_model_config(EMBEDDED) is None:
         with as_file(files("clipos_lightning") / "assets" / f"{EMBEDDED}.json") as path:
             open_clip.add_model_config(path)

@@ -1,6 +1,5 @@
 """Default class names for the prompts, each list with its source."""
 
-from collections.abc import Sequence
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
@@ -82,12 +81,3 @@ def read_class_list(file: str) -> list[str]:
         what = f"names {twice[0]!r} twice" if twice else f"names {len(names)} classes, at least two are needed"
         raise InputError(f"--data.class_list: {file} {what}; write one class folder per line")
     return names
-
-
-def folder_class_names(folders: Sequence[str]) -> list[str]:
-    """Class names from folder names: ``_`` becomes a space.
-
-    >>> folder_class_names(["polar_bear", "wolf"])
-    ['polar bear', 'wolf']
-    """
-    return [name.replace("_", " ") for name in folders]

@@ -15,7 +15,6 @@ from .cache import cached_arrays
 from .classnames import (
     BLOODMNIST,
     EUROSAT,
-    folder_class_names,
     imagenet100_classes,
     imagenet_classes,
 )
@@ -251,4 +250,4 @@ def id_folder(path: Path, classes: Sequence[str] | None = None) -> IdSet:
     train = labelled_folder(name, train_root, classes, only)
     test = labelled_folder(name, path / "test", classes, only) if split and (path / "test").is_dir() else None
     test = with_boxes(test) if test is not None and len(test) else None
-    return IdSet(name, classes, folder_class_names(classes), train, test)
+    return IdSet(name, classes, [folder.replace("_", " ") for folder in classes], train, test)

@@ -9,14 +9,18 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", "
 
 
 def walk_images(folder: str) -> Iterator[str]:
-    """Image files below a folder, in the order of their whole paths; hidden files and folders are left out."""
+    """Yield the paths of the image files below a folder, sorted; hidden files and folders are skipped.
+
+    Symlinks are followed, except into a folder that contains them. A folder that cannot be read is yielded as a path,
+    so that the reader of the images reports it.
+    """
     yield from walk(str(Path(folder)), frozenset([os.path.realpath(folder)]))
 
 
 def walk(folder: str, above: frozenset[str]) -> Iterator[str]:
-    """As :func:`walk_images`; ``above``: real paths of the folders around, into which a link would be a loop."""
+    """Recursive part of :func:`walk_images`; ``above``: real paths of the folder and its parents, to detect cycles."""
     if not os.access(folder, os.R_OK | os.X_OK):
-        yield folder  # becomes a row with its error
+        yield folder  # its reader reports the error
         return
     for entry in sorted_entries(folder):
         name = entry.removesuffix("/")
@@ -30,24 +34,28 @@ def walk(folder: str, above: frozenset[str]) -> Iterator[str]:
 def sorted_entries(folder: str) -> list[str]:
     """Sub-folders (ending in a slash) and image files of a folder, sorted in memory (10 MB per 100,000 names)."""
     with os.scandir(folder) as listing:
-        return sorted(f"{e.name}/" if e.is_dir() else e.name for e in listing if is_candidate(e))
-
-
-def is_candidate(entry: os.DirEntry[str]) -> bool:
-    """A folder or an image file that is not hidden."""
-    return entry.name[0] != "." and (entry.is_dir() or Path(entry.name).suffix.lower() in SUFFIXES)
+        names = [f"{e.name}/" if e.is_dir() else e.name for e in listing if e.name[0] != "."]
+    return sorted(name for name in names if name[-1] == "/" or Path(name).suffix.lower() in SUFFIXES)
 
 
 def list_images(root: Path) -> list[str]:
-    """POSIX paths of the image files below a folder, sorted; hidden files and folders are left out."""
+    """POSIX paths of the image files below a folder, relative to it and sorted; hidden ones are skipped.
+
+    >>> import tempfile
+    >>> root = Path(tempfile.mkdtemp())
+    >>> for name in ("b.png", "a.jpg", ".hidden.png", "notes.txt"):
+    ...     (root / name).touch()
+    >>> list_images(root)
+    ['a.jpg', 'b.png']
+    """
     if not root.is_dir():
         return []
     above = os.path.join("" if str(root) == "." else root, "")
     return sorted(path.removeprefix(above).replace(os.sep, "/") for path in walk_images(str(root)))
 
 
-def other_kinds(root: Path) -> Counter[str]:
-    """How many files below a folder have other suffixes than images; hidden ones do not count."""
+def count_other_suffixes(root: Path) -> Counter[str]:
+    """Count the files below a folder by suffix, leaving out image suffixes and hidden files."""
     names = (name for _, _, names in os.walk(root) for name in names if name[0] != ".")
-    kinds = (Path(name).suffix.lower() for name in names)
-    return Counter(kind for kind in kinds if kind not in SUFFIXES)
+    suffixes = (Path(name).suffix.lower() for name in names)
+    return Counter(suffix for suffix in suffixes if suffix not in SUFFIXES)

@@ -83,8 +83,8 @@ def ood_svhn(request: Request) -> ArraySet:
     """SVHN's test split.
 
     Raises:
-        MissingSet: not there.
-        InputError: not such a file.
+        MissingSet: the file is not below the root.
+        InputError: the file cannot be read.
     """
     path = request.root / SOURCES["svhn"].image_paths[0]
     if not path.is_file():

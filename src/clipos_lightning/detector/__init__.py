@@ -1,1 +1,1 @@
-"""A detector to decide with, its file, and streams of images and rows."""
+"""Detector and its file format, streams of input images, files of output rows."""

@@ -1,4 +1,4 @@
-"""Detector: decides for one's own images. A frozen backbone, a head, a threshold; loaded from one small file."""
+"""Detector: class, score and decision for new images, from a frozen backbone, a head and a threshold."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -21,27 +21,33 @@ from ..method.mask import MaskOptions
 from ..training.checkpoint import known_options, read_checkpoint, refuse_imports
 from ..training.record import DetectorRecord, check_identity
 from ..types import ClassMaps, ImageFeatures, Images
-from .file import read_artefact, write_artefact
+from .file import read_detector, write_detector
 
 if TYPE_CHECKING:
     from ..training.module import ClipOS
 
-UNKNOWN = "unknown"  # the decision below the threshold
-BATCH = 128
+UNKNOWN = "unknown"  # label of an image whose score is below the threshold
+BATCH = 128  # images per forward pass
 
 ImageInput = Image.Image | str | Path | Tensor
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What a detector says of one image.
+    """A detector's result for one image.
 
     Attributes:
-        label: the class, or ``unknown`` where the score lies below the threshold; the class where there is none.
-        class_name: the most probable class, whatever the score.
-        probability: of that class over the C classes, softmax(l / T), T the calibrated temperature.
-        score: the detector's; higher = more in-distribution.
-        threshold: None: not calibrated.
+        label: ``class_name``, or ``unknown`` if the score is below the threshold.
+        class_name: the most probable of the C classes, whatever the score.
+        probability: probability of that class over the C classes, softmax(l / T) with the calibrated temperature T.
+        score: the detector's score; higher = more in-distribution.
+        threshold: images are accepted if their score is at least this; None: not calibrated, all are accepted.
+
+    Example:
+        >>> from clipos_lightning import Decision
+        >>> decision = Decision(label="unknown", class_name="cat", probability=0.62, score=11.5, threshold=14.0)
+        >>> decision.score < decision.threshold
+        True
     """
 
     label: str
@@ -53,43 +59,46 @@ class Decision:
 
 @dataclass
 class Prediction:
-    """What a detector says of a batch: ``predicted`` class indices, their ``probability``, ``score``; each (B,).
+    """A detector's results for a batch of images, as tensors.
 
-    ``shares`` are all classes' probabilities, (B, C).
+    Attributes:
+        predicted: index of the most probable class, (B,).
+        probability: probability of that class, (B,).
+        score: the detector's score, (B,).
+        probabilities: softmax(l / T) over the C classes, (B, C).
     """
 
     predicted: Tensor
     probability: Tensor
     score: Tensor
-    shares: Tensor
+    probabilities: Tensor
 
 
 @dataclass
 class Detector:
-    """A frozen backbone, a head with one score, the class names, and what calibration found.
+    """A detector for new images: call it with images to get a :class:`Decision` for each.
 
     Attributes:
         backbone: the frozen CLIP.
-        head: prompts, and the constants of mask and score; ``head.scores`` holds the detector's score alone.
+        head: class features, and the settings of mask and score; ``head.scores`` has the detector's score only.
         class_names: C names.
-        threshold: an image is one of the classes where its score is at least this; None: not calibrated.
-        temperature: T of the probabilities.
-        calibration: how threshold and temperature were found, as plain data; empty: not calibrated.
-        pretrained: the backbone's weights, a tag or a file; None: its own.
-        class_wordings: names and templates of each class where they were given; None: one name each.
+        threshold: images are accepted if their score is at least this; None: not calibrated, all are accepted.
+        temperature: T of the probabilities softmax(l / T).
+        calibration: how threshold and temperature were set, as plain data; empty: not calibrated.
+        pretrained: tag or file of the backbone's weights; None: the default of the backbone.
+        class_wordings: names and templates of each class; None: one name each.
 
     Example:
-        >>> from clipos_lightning import ClipOS, ContextOptions
-        >>> from clipos_lightning.data.scenes import ID_SHAPES, render
+        >>> from clipos_lightning import ClipOS, ContextOptions, Detector
         >>> words = ContextOptions(words="a photo of a")
-        >>> model = ClipOS(list(ID_SHAPES), backbone="MicroCLIP", score="energy", context=words)
-        >>> detector = Detector.of(model)  # untrained; a trained one: Detector.load("detector.safetensors")
-        >>> star, noise = (Image.fromarray(render(kind, "tune", 0, 3).image) for kind in ("id", "noise"))
-        >>> detector(star).label, [found.label for found in detector([star, noise])]  # without a threshold
-        ('star', ['star', 'key'])
-        >>> detector.threshold = 14.0
-        >>> [found.label for found in detector([star, noise])]
-        ['star', 'unknown']
+        >>> model = ClipOS(["red", "green"], backbone="MicroCLIP", score="energy", context=words)
+        >>> detector = Detector.of(model)  # not trained; after training: Detector.load("detector.safetensors")
+        >>> green, white = Image.new("RGB", (32, 32), "green"), Image.new("RGB", (32, 32), "white")
+        >>> detector(green).label
+        'green'
+        >>> detector.threshold = 10.0
+        >>> [decision.label for decision in detector([green, white])]
+        ['green', 'unknown']
     """
 
     backbone: FrozenClip
@@ -101,11 +110,11 @@ class Detector:
     pretrained: str | None = None
     class_wordings: list[dict[str, list[str]]] | None = None
 
-    # ---- from and to files
+    # ---- from a module or a file, and to a file
 
     @classmethod
     def of(cls, module: "ClipOS") -> "Detector":
-        """The detector that a module is at this moment: the learned prompts, or the zero-shot ones before training."""
+        """The detector of a module as it is now: with the learned prompts, or with zero-shot ones before training."""
         record = module.record
         head, names = module.detector_head, record.class_names
         return cls(module.backbone, head, names, pretrained=record.pretrained, class_wordings=record.class_wordings)
@@ -114,32 +123,32 @@ class Detector:
     def load(
         cls, path: str | Path, device: str = "auto", pretrained: str | None = None, trust: bool = False
     ) -> "Detector":
-        """A detector from ``detector.safetensors``, or uncalibrated from the ``last.ckpt`` of a fit.
+        """Load a detector from ``detector.safetensors``, or an uncalibrated one from the ``last.ckpt`` of a fit.
 
         Args:
-            path: the file.
-            device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto``.
-            pretrained: the backbone's weights, where they are not where they were (the same: the fingerprint counts).
-            trust: import the score or objective that the file names by its dotted path.
+            path: the file; a name that does not end in ``.safetensors`` is a checkpoint.
+            device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto`` (the GPU if there is one).
+            pretrained: tag or file of the backbone's weights, if they were moved; they must be the same weights.
+            trust: import a user-defined score or objective that the file names; this runs code.
 
         Raises:
-            InputError: no such file, not a detector, other weights than it was made with, no such device, or code to
-                import without ``trust``.
+            InputError: no such file, not a detector, other weights than in training, no such device, or a user-defined
+                score or objective without ``trust``.
         """
-        read = cls.from_checkpoint if is_checkpoint(path) else cls.from_artefact
+        read = cls.from_checkpoint if is_checkpoint(path) else cls.from_file
         return read(path, pretrained, trust).to(device)
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, pretrained: str | None = None, trust: bool = False) -> "Detector":
-        """As :meth:`load`, from a checkpoint, on the CPU."""
+        """Load an uncalibrated detector from a checkpoint, on the CPU; arguments as for :meth:`load`."""
         from ..training.module import ClipOS  # imports Lightning, which a detector's file does not need
 
         checkpoint = read_checkpoint(str(path))
         options = checkpoint["hyper_parameters"]
         objective = options["objective"]
-        named = objective.get("class_path") if isinstance(objective, dict) else objective
+        name = objective.get("class_path") if isinstance(objective, dict) else objective
         if not trust:
-            refuse_imports(path, [named, options["score"], *(options["scores"] or [])])
+            refuse_imports(path, [name, options["score"], *(options["scores"] or [])])
         with known_options(path):
             module = ClipOS(**{**options, "pretrained": pretrained or options["pretrained"], "compile": False})
         module.on_load_checkpoint(checkpoint)
@@ -147,9 +156,9 @@ class Detector:
         return cls.of(module)
 
     @classmethod
-    def from_artefact(cls, path: str | Path, pretrained: str | None = None, trust: bool = False) -> "Detector":
-        """As :meth:`load`, from a safetensors file, on the CPU."""
-        tensors, record = read_artefact(path)
+    def from_file(cls, path: str | Path, pretrained: str | None = None, trust: bool = False) -> "Detector":
+        """Load a detector from its safetensors file, on the CPU; arguments as for :meth:`load`."""
+        tensors, record = read_detector(path)
         if not trust:
             refuse_imports(path, [record["score"]])
         with known_options(path):
@@ -166,17 +175,21 @@ class Detector:
         return cls(backbone, head, names, **calibrated, pretrained=weights, class_wordings=wordings)
 
     def save(self, path: str | Path, overwrite: bool = False) -> None:
-        """Write ``detector.safetensors``: prompts, options, calibration; the backbone by name and fingerprint.
+        """Write the detector to a safetensors file; of the backbone only name and fingerprint are stored.
+
+        Args:
+            path: of the file, by convention ``detector.safetensors``.
+            overwrite: replace an existing file.
 
         Raises:
             InputError: the file exists and ``overwrite`` is not set, or its folder does not exist.
         """
         calibrated = {"threshold": self.threshold, "temperature": self.temperature, "calibration": self.calibration}
         tensors = {"text": self.head.text, "class_text": self.head.class_text}
-        write_artefact(path, tensors, asdict(self.record) | calibrated, overwrite)
+        write_detector(path, tensors, asdict(self.record) | calibrated, overwrite)
 
     def to(self, device: str | torch.device) -> "Detector":
-        """This detector, moved to a device; ``auto``: the GPU where there is one.
+        """Move this detector to a device, and return it; ``auto``: the GPU if there is one.
 
         Raises:
             InputError: no such device.
@@ -185,61 +198,69 @@ class Detector:
         try:
             self.backbone.to(auto if device == "auto" else device)
         except (RuntimeError, AssertionError) as error:
-            raise InputError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from error
+            raise InputError(
+                f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}; take cpu or auto"
+            ) from error
         self.head.text = self.head.text.to(self.backbone.device)
         self.head.class_text = self.head.class_text.to(self.backbone.device)
         return self
 
-    # ---- deciding
+    # ---- prediction
 
     @property
     def record(self) -> DetectorRecord:
-        """Which backbone, weights, classes and options it belongs to."""
+        """Backbone, weights, classes and options of this detector."""
         return DetectorRecord.of(self.backbone, self.head, self.class_names, self.pretrained, self.class_wordings)
 
     @property
     def score(self) -> str:
-        """The name of the score that it decides by."""
+        """Name of the detector's score."""
         return self.head.scores[0]
 
     @torch.inference_mode()
     def predict(self, images: Images) -> Prediction:
-        """Class, probability and score of uint8 images at the model's size, (B, 3, S, S)."""
+        """Classes, probabilities and scores of uint8 images of the model's size, (B, 3, S, S)."""
         return self.predict_features(self.backbone.encode_image(images.to(self.backbone.device), self.head.paths))
 
     def predict_features(self, features: ImageFeatures) -> Prediction:
-        """Class, probability and score of features that hold the paths of ``head.paths``."""
+        """Classes, probabilities and scores of features that have the paths ``head.paths``."""
         scores, cosine = self.head.score(features)
-        shares = (self.head.scale * cosine / self.temperature).softmax(1)
-        best = shares.max(1)
-        return Prediction(best.indices, best.values, scores[self.score], shares)
+        probabilities = (self.head.scale * cosine / self.temperature).softmax(1)
+        best = probabilities.max(1)
+        return Prediction(best.indices, best.values, scores[self.score], probabilities)
 
     @torch.inference_mode()
     def maps(self, images: Images, label: int | None = None) -> tuple[Prediction, ClassMaps]:
-        """As :meth:`predict`, and S, S_clip and the mask for the predicted or a given class, by one forward."""
-        features = self.backbone.encode_image(images.to(self.backbone.device), self.head.map_paths)
-        found = self.predict_features(features)
-        labels = found.predicted if label is None else torch.full_like(found.predicted, label)
-        return found, self.head.maps(features, labels)
+        """As :meth:`predict`, and the maps S, S_clip and mask of a class, from the same forward pass.
 
-    def decide(self, seen: Prediction) -> list[Decision]:
-        """A judgement in words."""
-        rows = zip(seen.predicted.tolist(), seen.probability.tolist(), seen.score.tolist(), strict=True)
+        Args:
+            images: uint8, of the model's size, (B, 3, S, S).
+            label: index of the class of the maps; None: each image's predicted class.
+        """
+        features = self.backbone.encode_image(images.to(self.backbone.device), self.head.map_paths)
+        prediction = self.predict_features(features)
+        labels = prediction.predicted if label is None else torch.full_like(prediction.predicted, label)
+        return prediction, self.head.maps(features, labels)
+
+    def decide(self, prediction: Prediction) -> list[Decision]:
+        """Convert the results of a batch to decisions."""
+        columns = (prediction.predicted, prediction.probability, prediction.score)
+        rows = zip(*(column.tolist() for column in columns), strict=True)
         return [self.decision(self.class_names[c], probability, score) for c, probability, score in rows]
 
     def decision(self, class_name: str, probability: float, score: float) -> Decision:
-        """The class, or ``unknown`` below the threshold."""
-        inside = self.threshold is None or score >= self.threshold
-        return Decision(class_name if inside else UNKNOWN, class_name, probability, score, self.threshold)
+        """Apply the threshold to a score: the label is the class, or ``unknown`` below the threshold."""
+        accepted = self.threshold is None or score >= self.threshold
+        return Decision(class_name if accepted else UNKNOWN, class_name, probability, score, self.threshold)
 
     def prepare(self, images: ImageInput | Iterable[ImageInput]) -> Images:
-        """Pictures of any size as uint8 at the model's size, (B, 3, S, S).
+        """Resize and crop images of any size to the model's size, uint8, (B, 3, S, S).
 
         Raises:
-            InputError: an image that cannot be read, or a tensor that is no picture.
+            InputError: an image cannot be read, or a tensor is not an image.
         """
         size = self.backbone.image_size
-        return torch.stack([to_model_size(picture, size) for one in as_list(images) for picture in open_pictures(one)])
+        return torch.stack([to_model_size(image, size) for item in as_list(images) for image in open_images(item)])
 
     @overload
     def __call__(self, images: Image.Image | str | Path) -> Decision: ...  # type: ignore[overload-overlap]
@@ -248,48 +269,52 @@ class Detector:
     @overload
     def __call__(self, images: Tensor) -> Decision | list[Decision]: ...
     def __call__(self, images: ImageInput | Iterable[ImageInput]) -> Decision | list[Decision]:
-        """Decide.
+        """Decide for one or several images of any size.
 
         Args:
-            images: a PIL image, a path, a uint8 tensor (3, H, W) or (B, 3, H, W) of any size; or several of these.
+            images: a PIL image, a path, a uint8 tensor (3, H, W) or (B, 3, H, W), or an iterable of these.
 
         Returns:
-            A decision for one image, else a list of them.
+            A decision for a single image, else a list of decisions.
 
         Raises:
-            InputError: an image that cannot be read, or a tensor that is no picture.
+            InputError: an image cannot be read, or a tensor is not an image.
         """
         items = as_list(images)
-        found: list[Decision] = []
+        decisions: list[Decision] = []
         for start in range(0, len(items), BATCH):
             pixels = self.prepare(items[start : start + BATCH])
             for batch in pixels.split(BATCH):
-                found += self.decide(self.predict(batch))
-        one = isinstance(images, Image.Image | str | Path) or (isinstance(images, Tensor) and images.ndim == 3)
-        return found[0] if one else found
+                decisions += self.decide(self.predict(batch))
+        single = isinstance(images, Image.Image | str | Path) or (isinstance(images, Tensor) and images.ndim == 3)
+        return decisions[0] if single else decisions
 
 
 def as_list(images: ImageInput | Iterable[ImageInput]) -> list[ImageInput]:
-    """One picture, or a tensor of several, as a list of one; a column of paths, say, as a list."""
+    """A list of image inputs; a single input, which may be a batch as a tensor, becomes a list of one."""
     return [images] if isinstance(images, Image.Image | str | Path | Tensor) else list(images)
 
 
-def open_pictures(image: ImageInput) -> Iterator[Image.Image]:
-    """The picture behind a path or a tensor; those of a batch, one by one."""
+def open_images(image: ImageInput) -> Iterator[Image.Image]:
+    """Yield the image of a path or a tensor, or each image of a batch.
+
+    Raises:
+        InputError: the image cannot be read, or the input is not an image.
+    """
     if isinstance(image, str | Path):
         yield open_image(Path(image))
     elif isinstance(image, Image.Image):
         yield image
     elif not isinstance(image, Tensor):
-        raise InputError(f"an image is a PIL image, a path or a uint8 tensor, not a {type(image).__name__}")
+        raise InputError(f"an image is given as a PIL image, a path or a uint8 tensor, not a {type(image).__name__}")
     elif image.dtype != torch.uint8 or image.ndim not in (3, 4) or image.shape[-3] != 3 or 0 in image.shape[-2:]:
-        form = f"{image.dtype} of shape {tuple(image.shape)}"
-        raise InputError(f"an image as a tensor is uint8, (3, H, W) or (B, 3, H, W), not {form}")
+        given = f"{image.dtype} of shape {tuple(image.shape)}"
+        raise InputError(f"an image as a tensor is uint8, (3, H, W) or (B, 3, H, W), not {given}")
     else:
-        for one in image[None] if image.ndim == 3 else image:
-            yield Image.fromarray(one.permute(1, 2, 0).cpu().numpy())
+        for pixels in image[None] if image.ndim == 3 else image:
+            yield Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
 
 
 def is_checkpoint(path: str | Path) -> bool:
-    """Whether the file is a checkpoint rather than a safetensors file: by its name."""
+    """Whether a file is a checkpoint and not a detector's file, by the suffix of its name."""
     return Path(path).suffix != ".safetensors"

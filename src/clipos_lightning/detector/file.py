@@ -1,4 +1,4 @@
-"""``detector.safetensors``: a detector without its frozen backbone, as tensors and plain JSON. Nothing is unpickled."""
+"""The file ``detector.safetensors``: a detector without its frozen backbone, as tensors and JSON; no pickle."""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..utils.files import atomic_write, check_parent
 
 FORMAT = 1
-KEY = "clipos"  # of the JSON among the file's metadata
+KEY = "clipos"  # metadata key of the JSON
 TENSORS = ("text", "class_text")
 RECORD: dict[str, tuple[type, ...]] = {
     "format": (int,),
@@ -33,29 +33,37 @@ RECORD: dict[str, tuple[type, ...]] = {
 }
 
 
-def write_artefact(path: str | Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any], overwrite: bool) -> None:
-    """Write a detector, whole or not at all.
+def write_detector(path: str | Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any], overwrite: bool) -> None:
+    """Write a detector's file atomically.
+
+    Args:
+        path: of the file.
+        tensors: those named in :data:`TENSORS`.
+        record: plain data, with the keys of :data:`RECORD` but for ``format``.
+        overwrite: replace an existing file.
 
     Raises:
-        InputError: the file exists and ``overwrite`` is not set, or its folder does not exist.
+        InputError: the file exists and ``overwrite`` is not set, or its folder does not exist or is not writable.
     """
     path = Path(path)
     if path.exists() and not overwrite:
-        raise InputError(f"{path} exists: give another name, or remove it")
+        raise InputError(f"{path} exists: give another name, or remove the file")
     check_parent(path)
     plain = {name: tensor.detach().float().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with atomic_write(path) as partial:
         partial.write_bytes(save(plain, {KEY: json.dumps({"format": FORMAT, **record}, ensure_ascii=False)}))
 
 
-def read_artefact(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the record of a detector's file.
+def read_detector(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read the tensors and the record of a detector's file.
 
     Raises:
-        InputError: no such file, not a detector, written by a newer version, or broken.
+        InputError: no such file, not a detector's file, written by a newer version, or broken.
     """
     if not Path(path).is_file():
-        raise InputError(f"no detector {str(path)!r}: give a file of `clipos calibrate`, or the last.ckpt of a fit")
+        raise InputError(
+            f"no detector {str(path)!r}: give a file of `clipos calibrate`, or the last.ckpt of a `clipos fit` run"
+        )
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -66,13 +74,22 @@ def read_artefact(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def check_record(path: str | Path, text: str | None, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The file's JSON, if it is a detector's and fits the tensors."""
+    """Parse the record of a detector's file, and check that it is complete and fits the tensors.
+
+    Args:
+        path: of the file, for messages.
+        text: the record as JSON; None: the file has none.
+        tensors: of the file.
+
+    Raises:
+        InputError: it is not a record, is of another format, or lacks something.
+    """
     try:
         record = json.loads(text or "null")
     except ValueError as error:
-        raise InputError(f"{path}: its record is not JSON ({error}); write the detector again") from error
+        raise InputError(f"{path} is broken: its record is not JSON ({error}); write the detector again") from error
     if not isinstance(record, dict) or "format" not in record:
-        raise InputError(f"{path} is not a detector of clipos: give the file that `clipos calibrate` wrote")
+        raise InputError(f"{path} is not a detector of clipos: give a file that `clipos calibrate` wrote")
     if record["format"] != FORMAT:
         raise InputError(f"{path} has format {record['format']}, this version reads {FORMAT}: update clipos-lightning")
     wrong = [key for key, kinds in RECORD.items() if not isinstance(record.get(key), kinds)]
@@ -82,5 +99,5 @@ def check_record(path: str | Path, text: str | None, tensors: Mapping[str, Tenso
     if not wrong and len(tensors["text"]) - len(record["class_names"]) not in (0, 1):
         wrong = ["text"]
     if wrong:
-        raise InputError(f"{path} is broken: {', '.join(wrong)} missing or of another form; write the detector again")
+        raise InputError(f"{path} is broken: {', '.join(wrong)} missing or invalid; write the detector again")
     return record

@@ -1,4 +1,4 @@
-"""Which images a command is given: files, folders, globs, a list on stdin. Streamed, in a fixed order."""
+"""Paths of the images given to a command as files, folders, patterns or a list on stdin; streamed in a fixed order."""
 
 import glob
 import os
@@ -9,14 +9,18 @@ from pathlib import Path
 from ..data.image_files import SUFFIXES, walk_images
 from ..errors import InputError
 
-STDIN = "-"
+STDIN = "-"  # the path that stands for a list on stdin, one path per line
 
 
 def check_paths(paths: Sequence[str], command: str) -> None:
-    """Every path leads to something, before anything is loaded.
+    """Check that every path leads to an image; runs before anything is loaded.
+
+    Args:
+        paths: files, folders, patterns, or ``-`` for a list on stdin.
+        command: name of the command, for messages.
 
     Raises:
-        InputError: no such file or folder, a folder without images, a pattern without matches, stdin named twice.
+        InputError: no such file or folder, a folder without images, a pattern without matches, or stdin given twice.
     """
     for path in paths:
         if path == STDIN:
@@ -24,7 +28,7 @@ def check_paths(paths: Sequence[str], command: str) -> None:
         if os.path.isdir(path):
             if next(walk_images(path), None) is None:
                 raise InputError(f"{command}: no image below {path}")
-        elif not os.path.exists(path) and not matches(path):
+        elif not os.path.exists(path) and not match_pattern(path):
             kind = "file matches" if glob.has_magic(path) else "file or folder"
             raise InputError(f"{command}: no {kind} {path}")
     if list(paths).count(STDIN) > 1:
@@ -32,33 +36,33 @@ def check_paths(paths: Sequence[str], command: str) -> None:
 
 
 def stream_paths(paths: Iterable[str]) -> Iterator[str]:
-    """Images one by one: files as they are, what lies below folders, what patterns match, lines of stdin."""
+    """Yield the paths of images: files, images below folders, matches of patterns, lines of stdin."""
     for path in paths:
         if path == STDIN:
-            for line in lines_of_stdin():
-                yield from expand(line)
+            for line in read_stdin():
+                yield from expand_folder(line)
         elif glob.has_magic(path) and not os.path.exists(path):
-            for match in matches(path):
-                yield from expand(match)
+            for match in match_pattern(path):
+                yield from expand_folder(match)
         else:
-            yield from expand(path)
+            yield from expand_folder(path)
 
 
-def matches(pattern: str) -> list[str]:
-    """What a pattern matches, sorted in memory; of a recursive one (``**``) image files alone, each once."""
-    found = set(glob.iglob(pattern, recursive=True))
+def match_pattern(pattern: str) -> list[str]:
+    """The sorted matches of a pattern; those of a recursive one (``**``) are image files only, each once."""
+    paths = set(glob.iglob(pattern, recursive=True))
     if "**" in Path(pattern).parts:
-        found = {path for path in found if Path(path).suffix.lower() in SUFFIXES and not os.path.isdir(path)}
-    return sorted(found)
+        paths = {path for path in paths if Path(path).suffix.lower() in SUFFIXES and not os.path.isdir(path)}
+    return sorted(paths)
 
 
-def expand(path: str) -> Iterator[str]:
-    """A folder's images, or the file itself."""
+def expand_folder(path: str) -> Iterator[str]:
+    """The images below a folder; a file as it is."""
     return walk_images(path) if os.path.isdir(path) else iter([path])
 
 
-def lines_of_stdin() -> Iterator[str]:
-    """Lines of stdin, whatever their encoding; empty ones are left out."""
+def read_stdin() -> Iterator[str]:
+    """The lines of stdin that are not empty, as paths in the file system's encoding."""
     for line in sys.stdin.buffer:
         path = os.fsdecode(line.rstrip(b"\r\n"))
         if path:
@@ -66,5 +70,5 @@ def lines_of_stdin() -> Iterator[str]:
 
 
 def count_paths(paths: Sequence[str]) -> int | None:
-    """How many images :func:`stream_paths` gives, by a walk through all folders; None with a list on stdin."""
+    """Number of images that :func:`stream_paths` yields; None if a list on stdin is among the paths."""
     return None if STDIN in paths else sum(1 for _ in stream_paths(paths))

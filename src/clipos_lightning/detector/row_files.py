@@ -1,4 +1,7 @@
-"""Rows of ``clipos predict``: CSV, JSON lines, or aligned for the eye; written whole, so that a killed run goes on."""
+"""Output rows of ``clipos predict``: as CSV, as JSON lines or as an aligned text table.
+
+A file is written row by row, so that a run that was killed can be resumed: half a row at its end is dropped.
+"""
 
 import csv
 import io
@@ -20,17 +23,17 @@ from ..utils.files import atomic_write, check_parent
 
 ROW_COLUMNS = ("path", "class", "probability", "score", "error", "decision", "threshold")
 DIGITS = {"probability": ".6g", "score": ".9g", "threshold": ".9g"}
-JUDGED_AGAIN = 8  # rows that must be what the detector says now, before a run goes on
-PredictionRow = dict[str, Any]  # by column; None: nothing to say
+CHECKED_ROWS = 8  # rows that the detector must reproduce before a run is resumed
+PredictionRow = dict[str, Any]  # column to value; None: no value
 
 
 def format_value(column: str, value: Any) -> str:
-    """A value as it stands in the CSV; nothing as an empty cell."""
+    """A value as text in the CSV; None as an empty cell."""
     return "" if value is None else value if isinstance(value, str) else format(value, DIGITS[column])
 
 
 def csv_line(row: PredictionRow | None) -> str:
-    """A row as CSV; None: the header."""
+    """A row as a line of CSV; None: the header."""
     line = io.StringIO()
     csv.writer(line, lineterminator="\n").writerow(
         ROW_COLUMNS if row is None else [format_value(c, row[c]) for c in ROW_COLUMNS]
@@ -39,7 +42,7 @@ def csv_line(row: PredictionRow | None) -> str:
 
 
 def json_line(row: PredictionRow | None) -> str:
-    """A row as a JSON object with the digits of the CSV; None: no header."""
+    """A row as a line with a JSON object, numbers rounded as in the CSV; None: nothing, there is no header."""
     if row is None:
         return ""
     plain = {c: v if v is None or isinstance(v, str) else float(format_value(c, v)) for c, v in row.items()}
@@ -47,7 +50,12 @@ def json_line(row: PredictionRow | None) -> str:
 
 
 def table_line(width: int, color: bool) -> Callable[[PredictionRow | None], str]:
-    """Rows aligned for a terminal: decision and class ``width`` wide, the path last, where it may be long."""
+    """A function that formats rows as lines of an aligned text table; None: the header.
+
+    Args:
+        width: of the columns decision and class, in characters.
+        color: colour rejected and unreadable images by terminal codes.
+    """
 
     def line(row: PredictionRow | None) -> str:
         if row is None:
@@ -56,9 +64,9 @@ def table_line(width: int, color: bool) -> Callable[[PredictionRow | None], str]
             text = f"{'unreadable':<{width}}  {'':<{width}}  {'':>7}  {'':>9}  {row['path']}"
             return f"\x1b[31m{text}\x1b[0m\n" if color else f"{text}\n"
         cells = f"{row['class']:<{width}}  {100 * row['probability']:>5.1f} %  {row['score']:>9.4g}  {row['path']}"
-        inside = row["threshold"] is None or row["score"] >= row["threshold"]
+        accepted = row["threshold"] is None or row["score"] >= row["threshold"]
         decision = f"{row['decision']:<{width}}"
-        return f"{decision}  {cells}\n" if inside or not color else f"\x1b[33m{decision}\x1b[0m  {cells}\n"
+        return f"{decision}  {cells}\n" if accepted or not color else f"\x1b[33m{decision}\x1b[0m  {cells}\n"
 
     return line
 
@@ -66,11 +74,15 @@ def table_line(width: int, color: bool) -> Callable[[PredictionRow | None], str]
 LINES: dict[str, Callable[[PredictionRow | None], str]] = {"csv": csv_line, "jsonl": json_line}
 
 
-# ---- what an earlier run wrote
+# ---- rows of an earlier run
 
 
 def read_csv(lines: Iterator[str], path: Path) -> Iterator[PredictionRow]:
-    """Rows of a CSV of ours.
+    """Read the rows of a CSV that clipos wrote.
+
+    Args:
+        lines: of the file.
+        path: of the file, for messages.
 
     Raises:
         InputError: other columns.
@@ -82,10 +94,14 @@ def read_csv(lines: Iterator[str], path: Path) -> Iterator[PredictionRow]:
 
 
 def read_jsonl(lines: Iterator[str], path: Path) -> Iterator[PredictionRow]:
-    """Rows of JSON lines of ours.
+    """Read the rows of JSON lines that clipos wrote.
+
+    Args:
+        lines: of the file.
+        path: of the file, for messages.
 
     Raises:
-        InputError: a line that is no such row.
+        InputError: a line is not such a row.
     """
     for number, line in enumerate(lines, 1):
         try:
@@ -103,30 +119,35 @@ ROW_READERS: dict[str, Callable[[Iterator[str], Path], Iterator[PredictionRow]]]
 }
 
 
-def whole_part(path: Path, form: str) -> int:
-    """Bytes of a file up to the end of its last whole row: a line break, in CSV outside of quotes."""
-    end = position = 0
+def complete_size(path: Path, form: str) -> int:
+    """Size in bytes of a file's complete rows; a row ends with a line break, in CSV with one outside quotes."""
+    size = position = 0
     quoted = False
     with open(path, "rb") as file:
         for line in file:
             position += len(line)
             quoted ^= form == "csv" and line.count(b'"') % 2 == 1
-            end = position if line.endswith(b"\n") and not quoted else end
-    return end
+            size = position if line.endswith(b"\n") and not quoted else size
+    return size
 
 
-def lines_until(path: Path, end: int) -> Iterator[str]:
-    """The lines of the first ``end`` bytes."""
+def read_lines(path: Path, end: int) -> Iterator[str]:
+    """The lines in the first ``end`` bytes of a file."""
     with open(path, "rb") as file:
         while file.tell() < end:
             yield file.readline().decode("utf-8", "surrogateescape")
 
 
-class Done:
-    """The paths that have a row already, eight bytes each.
+class PathSet:
+    """A set of paths in eight bytes per path: sorted 64-bit hashes.
 
     Args:
-        paths: as they stand in the rows.
+        paths: the elements.
+
+    Example:
+        >>> done = PathSet(iter(["a.png", "b.png"]))
+        >>> len(done), "a.png" in done, "c.png" in done
+        (2, True, False)
     """
 
     def __init__(self, paths: Iterator[str]) -> None:
@@ -134,7 +155,7 @@ class Done:
 
     @staticmethod
     def key(path: str) -> int:
-        """A hash of the path."""
+        """The hash of a path."""
         return int.from_bytes(blake2b(os.fsencode(path), digest_size=8).digest(), "big")
 
     def __len__(self) -> int:
@@ -144,32 +165,32 @@ class Done:
         if not len(self.keys):
             return False
         key = np.uint64(self.key(path))
-        place = int(np.searchsorted(self.keys, key))
-        return place < len(self.keys) and bool(self.keys[place] == key)
+        position = int(np.searchsorted(self.keys, key))
+        return position < len(self.keys) and bool(self.keys[position] == key)
 
 
 @dataclass
 class RowFile:
-    """``--out``: rows are appended to ``NAME.partial``, which becomes ``NAME`` when the last one is written.
+    """The output file of ``--out``: rows are appended to ``NAME.partial``, which is renamed to ``NAME`` at the end.
 
     Attributes:
         path: of the finished file.
         form: csv or jsonl.
-        done: what an earlier run wrote.
+        done: paths that have a row from an earlier run.
     """
 
     path: Path
     form: str
-    done: Done
+    done: PathSet
 
     @property
     def partial(self) -> Path:
-        """Where rows are until the file is finished."""
-        return partial_of(self.path)
+        """The unfinished file."""
+        return partial_path(self.path)
 
     def write(self, batches: Iterator[Sequence[PredictionRow]]) -> None:
-        """Append rows, a batch at a time, then put the file in its place."""
-        line, first = LINES[self.form], next(batches, [])  # nothing is left of a run that fails before it has a row
+        """Append the rows batch by batch, then rename the file."""
+        line, first = LINES[self.form], next(batches, [])  # a run that fails before its first row leaves no file
         with open(self.partial, "a", encoding="utf-8", errors="surrogateescape", newline="") as file:
             if not file.tell():
                 file.write(line(None))
@@ -179,66 +200,82 @@ class RowFile:
         os.replace(self.partial, self.path)
 
 
-def partial_of(path: Path) -> Path:
-    """The unfinished file beside a finished one."""
+def partial_path(path: Path) -> Path:
+    """The unfinished file of an output file, in the same folder."""
     return path.with_name(f"{path.name}.partial")
 
 
 def check_out(path: Path, resume: bool) -> None:
-    """``--out`` can be written without losing anything.
+    """Check that ``--out`` can be written without losing rows.
+
+    Args:
+        path: of the output.
+        resume: whether ``--resume`` was given.
 
     Raises:
-        InputError: it exists, or what a stopped run left, and ``--resume`` was not given; or no such folder.
+        InputError: the file or its unfinished file exists and ``--resume`` was not given, or no such folder.
     """
     check_parent(path)
     if not resume and path.exists():
-        raise InputError(f"predict: {path} exists; add --resume for the images that it lacks, or give another --out")
-    if not resume and partial_of(path).exists():
-        raise InputError(f"predict: {partial_of(path)} is of a run that was stopped: add --resume, or remove it")
+        raise InputError(f"predict: {path} exists: add --resume for the images that it lacks, or give another --out")
+    if not resume and partial_path(path).exists():
+        raise InputError(f"predict: {partial_path(path)} exists, of a run that was stopped: add --resume, or remove it")
 
 
 def open_rows(
-    path: Path, form: str, threshold: float | None, same: Callable[[Sequence[PredictionRow]], bool]
+    path: Path, form: str, threshold: float | None, reproduces: Callable[[Sequence[PredictionRow]], bool]
 ) -> RowFile:
-    """The output, with what an earlier run left in it; half a row at its end is dropped.
+    """Open the output, with the rows that an earlier run left in it; half a row at its end is dropped.
 
     Args:
         path: of the output.
         form: csv or jsonl.
-        threshold: of the detector.
-        same: whether the detector says the same of the images of some rows.
+        threshold: of the detector; every row with a decision must have it.
+        reproduces: whether the detector gives the same rows again; called with the first rows that have a decision.
 
     Raises:
-        InputError: it is not of ours, or was written with another detector.
+        InputError: the file was not written by clipos, or with another detector.
     """
-    partial = partial_of(path)
+    partial = partial_path(path)
     source = partial if partial.exists() else path
     if not source.exists():
-        return RowFile(path, form, Done(iter(())))
-    end = whole_part(source, form)
-    rows = ROW_READERS[form](lines_until(source, end), source)
+        return RowFile(path, form, PathSet(iter(())))
+    size = complete_size(source, form)
+    rows = ROW_READERS[form](read_lines(source, size), source)
     first: list[PredictionRow] = []
-    done = Done(paths_of(rows, source, format_value("threshold", threshold), first))
-    if not same(first):
-        raise another_detector(source)
+    done = PathSet(check_thresholds(rows, source, format_value("threshold", threshold), first))
+    if not reproduces(first):
+        raise other_detector_error(source)
     if source == path:
         with atomic_write(partial) as copy:
             shutil.copyfile(path, copy)
-    os.truncate(partial, end)
+    os.truncate(partial, size)
     return RowFile(path, form, done)
 
 
-def paths_of(rows: Iterator[PredictionRow], path: Path, threshold: str, first: list[PredictionRow]) -> Iterator[str]:
-    """The rows' paths; ``first`` gets the first rows with a decision, which must all have this threshold."""
+def check_thresholds(
+    rows: Iterator[PredictionRow], path: Path, threshold: str, first: list[PredictionRow]
+) -> Iterator[str]:
+    """Yield the path of each row, after a check that a row with a decision has the expected threshold.
+
+    Args:
+        rows: of an earlier run.
+        path: of their file, for messages.
+        threshold: the expected threshold, as text.
+        first: gets the first :data:`CHECKED_ROWS` rows that have a decision.
+
+    Raises:
+        InputError: a row has another threshold.
+    """
     for row in rows:
         if not row["error"]:
             if format_value("threshold", row["threshold"]) != threshold:
-                raise another_detector(path)
-            if len(first) < JUDGED_AGAIN:
+                raise other_detector_error(path)
+            if len(first) < CHECKED_ROWS:
                 first.append(row)
         yield row["path"]
 
 
-def another_detector(path: Path) -> InputError:
-    """The error for rows that are not of this detector."""
+def other_detector_error(path: Path) -> InputError:
+    """The error for a file with rows of another detector."""
     return InputError(f"--resume: {path} was written with another detector: give another --out")

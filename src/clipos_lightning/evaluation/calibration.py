@@ -1,8 +1,8 @@
-"""A threshold for a wanted ID recall, with what it guarantees; a temperature for the probabilities. Pure functions.
+"""A threshold that guarantees an ID recall, and a temperature for the class probabilities. Pure functions.
 
-The threshold is split conformal prediction's (Vovk et al. 2005; Papadopoulos et al. 2002): one of the calibration
-scores, so that a new ID image, exchangeable with them, is accepted with at least the wanted probability. Temperature
-scaling is Guo et al.'s (2017, arXiv:1706.04599).
+The threshold is that of split conformal prediction (Vovk et al. 2005; Papadopoulos et al. 2002): one of the calibration
+scores, chosen such that a new ID image, exchangeable with them, is accepted with at least the requested probability.
+Temperature scaling follows Guo et al. 2017, arXiv:1706.04599.
 """
 
 import math
@@ -19,11 +19,15 @@ from torch import Tensor
 from ..types import Labels
 from .thresholds import threshold_at_recall
 
-T_RANGE = (0.05, 20.0)  # temperatures that are looked at
+T_RANGE = (0.05, 20.0)  # search range of the temperature
 
 
 def conformal_rank(n: int, recall: float) -> int:
-    """k = floor((n + 1) (1 - recall)): the k-th smallest of n scores guarantees the recall; 0: n is too small for it.
+    """k = floor((n + 1) (1 - recall)): the k-th smallest of n scores guarantees the recall; 0: n is too small.
+
+    Args:
+        n: number of calibration scores.
+        recall: requested, in (0, 1).
 
     Example:
         >>> conformal_rank(500, 0.95), conformal_rank(19, 0.95), conformal_rank(18, 0.95), conformal_rank(9, 0.9)
@@ -33,7 +37,7 @@ def conformal_rank(n: int, recall: float) -> int:
 
 
 def smallest_n(recall: float) -> int:
-    """The fewest images that guarantee the recall at all.
+    """The smallest number of calibration images that can guarantee the recall.
 
     Example:
         >>> smallest_n(0.95), smallest_n(0.9), smallest_n(0.99)
@@ -44,15 +48,15 @@ def smallest_n(recall: float) -> int:
 
 @dataclass(frozen=True)
 class ConformalPoint:
-    """A threshold, and what n calibration scores say about it.
+    """A conformal threshold and its recall.
 
     Attributes:
-        threshold: an image is accepted when its score is at least this.
-        n: calibration scores.
+        threshold: an image is accepted if its score is at least this.
+        n: number of calibration scores.
         rank: the threshold is the rank-th smallest of them.
-        achieved: the share of the calibration scores that it accepts.
-        guaranteed: the probability at least that a new exchangeable ID image is accepted: 1 - rank / (n + 1).
-        likely: the recall on new ID images lies in this range for 9 of 10 calibration sets.
+        achieved: fraction of the calibration scores that it accepts.
+        guaranteed: lower bound of the probability to accept a new exchangeable ID image, 1 - rank / (n + 1).
+        likely: 5 % and 95 % quantiles, over calibration sets, of the recall on new ID images.
     """
 
     threshold: float
@@ -64,11 +68,11 @@ class ConformalPoint:
 
 
 def conformal_point(scores: NDArray[np.float64], recall: float) -> ConformalPoint:
-    """The conformal threshold of a wanted recall; the smallest score where n is too small to guarantee it.
+    """The conformal threshold for a requested recall; the smallest score if n is too small to guarantee it.
 
     Args:
-        scores: of ID images, finite, at least one.
-        recall: wanted, in (0, 1).
+        scores: of ID images, finite, at least one, (n,).
+        recall: requested, in (0, 1).
 
     Example:
         >>> point = conformal_point(np.arange(500.0), 0.95)
@@ -83,7 +87,7 @@ def conformal_point(scores: NDArray[np.float64], recall: float) -> ConformalPoin
 
 
 def likely_recall(n: int, rank: int) -> tuple[float, float]:
-    """The 5 % and 95 % quantiles of the recall on new ID images when the rank-th smallest of n scores is the threshold.
+    """The 5 % and 95 % quantiles of the recall on new ID images if the rank-th smallest of n scores is the threshold.
 
     Without ties the recall is distributed as Beta(n + 1 - rank, rank).
 
@@ -97,15 +101,15 @@ def likely_recall(n: int, rank: int) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Temperature:
-    """T, and what it does to labelled images.
+    """A fitted temperature T and its fit on labelled images.
 
     Attributes:
-        value: 1 where they do not determine it.
-        determined: the NLL has its minimum inside ``T_RANGE``: some image is taken for another class, not most of them.
-        nll: mean negative log likelihood at ``value``.
-        nll_at_one: at T = 1.
-        accuracy: share of images whose class is the most probable.
-        n: images.
+        value: T; 1 if the images do not determine it.
+        determined: whether the NLL has its minimum inside ``T_RANGE``: some images are misclassified, but not most.
+        nll: mean negative log-likelihood at ``value``.
+        nll_at_one: mean negative log-likelihood at T = 1.
+        accuracy: fraction of images whose class is the most probable.
+        n: number of images.
     """
 
     value: float
@@ -117,14 +121,19 @@ class Temperature:
 
 
 def fit_temperature(logits: Float[Tensor, "batch classes"], labels: Labels) -> Temperature:
-    """The T in ``T_RANGE`` that minimises the NLL of softmax(l / T); 1 where the minimum lies at the range's end.
+    """The T in ``T_RANGE`` that minimises the NLL of softmax(l / T); 1 if the minimum is at an end of the range.
 
-    (Where every image is classified right, the NLL falls without end as T goes to 0: such images say nothing of how
-    sure to be.)
+    An accuracy of 1 leaves the temperature undetermined: the NLL keeps falling as T goes to 0.
 
     Args:
         logits: s cos(f, t_c), (B, C).
         labels: (B,).
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[2.0, 0.0]]).expand(4, 2)  # three of four are correct: softmax(l / T) = (3/4, 1/4)
+        >>> round(fit_temperature(logits, torch.tensor([0, 0, 0, 1])).value, 3)  # 2 / log 3
+        1.82
     """
 
     def nll(log_t: float) -> float:

@@ -66,7 +66,7 @@ class Head:
         return replace(self, text=self.text.to(device), class_text=self.class_text.to(device))
 
     def score(self, features: ImageFeatures) -> tuple[dict[str, Tensor], Float[Tensor, "batch classes"]]:
-        """Scores of a batch by name, each (B,), and cosines to the classes, (B, C), whose argmax is the predicted class."""
+        """Scores by name, each (B,), and the cosines to the classes, (B, C), whose argmax is the predicted class."""
         return compute_scores(self.scores, features, self.text, self.class_text, self.scale, self.mask, self.scoring)
 
     def probabilities(self, features: ImageFeatures) -> Float[Tensor, "batch classes"]:

@@ -125,7 +125,7 @@ def ood_metrics(id_scores: FloatArray, ood_scores: FloatArray, what: str = "a sc
     if not len(id_scores) or not len(ood_scores):
         raise ValueError("OOD metrics need at least one ID and one OOD score")
     if not (np.isfinite(id_scores).all() and np.isfinite(ood_scores).all()):
-        raise InputError(f"{what} is not finite: training diverged (lower --optimizer.init_args.lr), or the score has a bug")
+        raise InputError(f"{what} is not finite: training diverged (lower --model.optimizer.lr) or the score is wrong")
     return {
         "auroc": auroc(id_scores, ood_scores),
         "fpr95": fpr_at_recall(id_scores, ood_scores),

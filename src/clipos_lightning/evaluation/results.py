@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..method.mask import MAP_PATHS, similarity_map
 from ..types import Features, ImageFeatures, PathName
-from .heads import Head, all_paths
+from .heads import Head, all_paths, score_all
 from .metrics import OOD_METRICS, RowBuffer, ood_metrics
 
 Columns = Mapping[str, NDArray[np.float64]]  # column name to one value per image
@@ -54,7 +54,7 @@ class TestTables:
             features: of the batch's images.
             batch: ``index`` of the images in their set, ``label`` for the ID set, true ``mask`` where there are some.
         """
-        values = [head.values(features) for head in self.heads]
+        values = [score_all(self.heads, {self.heads[0].surgery: features})]
         if "mask" in batch:
             values.append(map_values(features, self.heads[0].class_text[batch["label"]], batch["mask"], self.grid))
         list(self.rows.values())[place].update(batch["index"], torch.cat(values, 1))
@@ -65,18 +65,18 @@ class TestTables:
 
 
 def map_values(
-    features: ImageFeatures, own: Features, mask: Float[Tensor, "batch height width"], grid: tuple[int, int]
+    features: ImageFeatures, text: Features, mask: Float[Tensor, "batch height width"], grid: tuple[int, int]
 ) -> Float[Tensor, "batch columns"]:
     """S_clip, S and the fraction of each patch that the object covers, concatenated, (B, 3 P).
 
     Args:
         features: with the paths ``clip`` and ``vv``.
-        own: the text feature of each image's true class, (B, D).
+        text: the text feature of each image's true class, (B, D).
         mask: true object masks in [0, 1], (B, H, W).
         grid: rows and columns of patches.
     """
     truth = F.adaptive_avg_pool2d(mask[:, None].float(), grid).flatten(1)
-    maps = (similarity_map(features.path("clip"), own), similarity_map(features.path("vv"), own), truth)
+    maps = (similarity_map(features.path("clip"), text), similarity_map(features.path("vv"), text), truth)
     return torch.cat([m.float() for m in maps], 1)
 
 
@@ -90,12 +90,12 @@ def headline_metrics(results: Results, score: str) -> dict[str, float]:
     Raises:
         InputError: a score is not finite.
     """
-    inside = results["id"][score]
+    id_scores = results["id"][score]
     sets = {
-        name: ood_metrics(inside, columns[score], f"score {score} of {name}")
+        name: ood_metrics(id_scores, columns[score], f"score {score} of {name}")
         for name, columns in results.items()
         if name != "id"
     }
-    found = {f"{name}/{metric}": value for name, metrics in sets.items() for metric, value in metrics.items()}
+    per_set = {f"{name}/{metric}": value for name, metrics in sets.items() for metric, value in metrics.items()}
     means = {f"average/{m}": sum(metrics[m] for metrics in sets.values()) / len(sets) for m in OOD_METRICS if sets}
-    return found | means
+    return per_set | means

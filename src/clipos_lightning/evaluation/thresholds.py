@@ -133,16 +133,16 @@ def confusion(results: Results, labels: CountArray, class_names: Sequence[str], 
         >>> table.rows, table.thresholds, table.accepted[table.default].tolist()
         (['cat', 'dog', 'noise'], array([0., 1., 2.]), [[1, 0], [0, 1], [1, 0]])
     """
-    classes, outside = len(class_names), [name for name in results if name != "id"]
-    sets = [results["id"], *(results[name] for name in outside)]
-    row = np.concatenate([labels, *(np.full(len(results[n][score]), classes + i) for i, n in enumerate(outside))])
+    classes, ood_names = len(class_names), [name for name in results if name != "id"]
+    sets = [results["id"], *(results[name] for name in ood_names)]
+    row = np.concatenate([labels, *(np.full(len(results[n][score]), classes + i) for i, n in enumerate(ood_names))])
     values = np.concatenate([table[score] for table in sets])
     predicted = np.concatenate([table["predicted"] for table in sets]).astype(np.int64)
     thresholds = threshold_grid(values[: len(labels)], values[len(labels) :])
     matrix = classes <= MATRIX_LIMIT
     columns = list(class_names) if matrix else ["right class", "another class"]
     column = predicted if matrix else (predicted != row).astype(np.int64)
-    rows, size = [*class_names, *outside], (classes + len(outside)) * len(columns)
+    rows, size = [*class_names, *ood_names], (classes + len(ood_names)) * len(columns)
     accepted = count_accepted(values, row * len(columns) + column, size, thresholds)
     return Confusion(
         score=score,

@@ -1,4 +1,4 @@
-"""Validation without any test OOD set: held-out training images against outliers synthesised from the few-shot images."""
+"""Validation without a test OOD set: held-out training images against outliers synthesised from few-shot images."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from .scores import find_score
 
 
 class Validation:
-    """Accuracy on held-out ID images, and how well a score separates them from synthesised outliers; over all processes.
+    """Accuracy on held-out ID images, and how well a score separates them from synthesised outliers; all processes.
 
     Outliers are global features, so local and region scores are represented by their base score.
 

@@ -1,1 +1,1 @@
-"""Grids of detectors: planned, trained, judged in one pass, compared. See docs/experiments.md."""
+"""Grids of detectors: plan, train, score in one pass and compare. See docs/experiments.md."""

@@ -1,4 +1,4 @@
-"""Grids: which detectors a benchmark trains and compares, read from YAML. Plain data, no torch."""
+"""Read a grid from YAML: the detectors that a benchmark trains and compares. Plain data, no torch."""
 
 import itertools
 from collections import Counter
@@ -11,24 +11,24 @@ from urllib.parse import quote
 import yaml
 
 from ..errors import InputError
+from ..options.configs import EMBEDDED
 
-EMBEDDED = "MicroCLIP"
 KEYS = {"title", "kind", "configs", "options", "seeds", "axes", "reference", "rows", "vary"}
 ROW_KEYS = {"configs", "micro", "options", "train", "baseline", "headlines", "only"}
 
 
 @dataclass(frozen=True)
 class GridRow:
-    """A method, or one setting of it.
+    """A method, or one setting of a method.
 
     Attributes:
-        name: as it stands in the tables.
-        configs: overlays over the grid's.
-        options: dotted option to value, over the overlays.
-        train: False: the zero-shot prompts.
-        baseline: one of the rivals that the others are compared with.
-        headlines: the scores that it is judged by, a table row for each; none: its ``model.score``.
-        group: the option that it varies, of a ``vary`` section.
+        name: its name in the tables.
+        configs: config files, applied after the grid's.
+        options: dotted option to value, applied after the configs.
+        train: whether the prompts are trained; False: zero-shot prompts.
+        baseline: whether it is one of the baselines that the other rows are compared with.
+        headlines: the scores to report, one table row each; empty: its ``model.score``.
+        group: the option that it varies, for a row of the ``vary`` section.
         value: the option's value.
     """
 
@@ -47,14 +47,14 @@ class Grid:
     """What a benchmark compares.
 
     Attributes:
-        name: of the file.
-        title: its own, else the file's first comment, else its name.
-        kind: ``detectors``, or ``masks`` (maps against true masks; nothing is trained).
-        configs: under every row.
-        options: over the configs, under the command line's.
-        seeds: of the draw and of training.
-        axes: dotted option to values; every row is run at each combination.
-        reference: the row that others are compared with; "": the best baseline.
+        name: the file's name without suffix.
+        title: the file's ``title``, else its first comment, else its name.
+        kind: ``detectors``, or ``masks`` (similarity maps against ground-truth masks; nothing is trained).
+        configs: config files for every row.
+        options: dotted option to value, applied after the configs and before the command line's options.
+        seeds: seeds of the few-shot draw and of training.
+        axes: dotted option to values; every row runs at each grid point, which is a combination of values.
+        reference: the row that the others are compared with; "": the best baseline.
         rows: methods or settings.
     """
 
@@ -74,16 +74,16 @@ class Grid:
 
 
 def read_grid(path: Path, backbone: str | None = EMBEDDED) -> Grid:
-    """A grid from its file, with the rows that suit the backbone.
+    """Read a grid file and keep the rows that apply to the backbone.
 
     Args:
         path: a YAML file.
-        backbone: that it runs on: a row's ``micro`` overlays replace its ``configs`` on the embedded MicroCLIP, whose
-            constants are its own, and ``only: micro`` or ``only: large`` rows are left out on the other kind; None:
-            every row is kept.
+        backbone: the backbone's name. On the embedded MicroCLIP, which needs other constants, a row's ``micro`` configs
+            replace its ``configs``; ``only: micro`` or ``only: large`` rows are dropped on other backbones. None: keep
+            all rows.
 
     Raises:
-        InputError: not such a file; what is wrong, and what is allowed.
+        InputError: the file cannot be read or is not a grid.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -93,7 +93,7 @@ def read_grid(path: Path, backbone: str | None = EMBEDDED) -> Grid:
     check_keys(given, KEYS, f"grid {path}")
     first = text.split("\n", 1)[0]
     title = given.get("title") or (first.removeprefix("#").strip() if first.startswith("#") else path.stem)
-    rows = [*fixed_rows(given.get("rows") or {}, path, backbone), *varied_rows(given.get("vary") or {}, path)]
+    rows = [*named_rows(given.get("rows") or {}, path, backbone), *varied_rows(given.get("vary") or {}, path)]
     seeds = given.get("seeds", [1, 2, 3])
     axes = given.get("axes") or {}
     if not rows or not isinstance(seeds, list) or not all(isinstance(s, int) and s >= 0 for s in seeds) or not seeds:
@@ -103,69 +103,70 @@ def read_grid(path: Path, backbone: str | None = EMBEDDED) -> Grid:
         if twice:
             raise InputError(f"benchmark: grid {path} has the {what} {twice[0]!r} twice")
     if not isinstance(axes, dict) or not all(isinstance(v, list) and v for v in axes.values()):
-        raise InputError(f"benchmark: grid {path}: axes map an option to a list of values, like data.shots: [1, 2]")
+        raise InputError(f"benchmark: grid {path}: axes must map options to lists of values, like data.shots: [1, 2]")
     reference = given.get("reference", "")
     if reference and reference not in {row.name for row in rows}:
         raise InputError(f"benchmark: grid {path}: reference {reference!r} is not one of its rows")
     kind = given.get("kind", "detectors")
     if kind not in ("detectors", "masks"):
-        raise InputError(f"benchmark: grid {path}: kind {kind!r}: take detectors or masks")
+        raise InputError(f"benchmark: grid {path}: kind is {kind!r}: use detectors or masks")
     frozen = {name: tuple(values) for name, values in axes.items()}
-    configs, options = tuple(names(given, "configs", f"grid {path}")), mapping(given, f"grid {path}")
+    configs, options = tuple(read_names(given, "configs", f"grid {path}")), read_options(given, f"grid {path}")
     return Grid(path.stem, title, kind, configs, options, tuple(seeds), frozen, reference, tuple(rows))
 
 
 def check_keys(given: Any, allowed: set[str], what: str) -> None:
-    """A mapping with no other keys than these, or an InputError that lists them."""
+    """Raise InputError unless ``given`` is a mapping with no other keys than the allowed ones."""
     if not isinstance(given, dict):
-        raise InputError(f"benchmark: {what} is not a mapping with {', '.join(sorted(allowed))}")
-    strange = sorted(map(str, set(given) - allowed))
-    if strange:
-        raise InputError(f"benchmark: {what} has no {strange[0]!r}: take {', '.join(sorted(allowed))}")
+        raise InputError(f"benchmark: {what} must be a mapping with the keys {', '.join(sorted(allowed))}")
+    unknown = sorted(map(str, set(given) - allowed))
+    if unknown:
+        raise InputError(f"benchmark: {what} has the unknown key {unknown[0]!r}: use {', '.join(sorted(allowed))}")
 
 
-def fixed_rows(rows: Any, path: Path, backbone: str | None) -> Iterator[GridRow]:
-    """The named rows."""
+def named_rows(rows: Any, path: Path, backbone: str | None) -> Iterator[GridRow]:
+    """The rows of a grid's ``rows`` section."""
     if not isinstance(rows, dict):
-        raise InputError(f"benchmark: grid {path}: rows map a name to its options, like CLIP-OS: {{}}")
+        raise InputError(f"benchmark: grid {path}: rows must map names to their options, like CLIP-OS: {{}}")
     for name, given in rows.items():
         given, what = given or {}, f"row {name!r} of grid {path}"
         check_keys(given, ROW_KEYS, what)
         only, train, baseline = given.get("only"), given.get("train", True), given.get("baseline", False)
         if only not in (None, "micro", "large"):
-            raise InputError(f"benchmark: {what}: only {only!r}: take micro or large")
+            raise InputError(f"benchmark: {what}: only is {only!r}: use micro or large")
         if not isinstance(train, bool) or not isinstance(baseline, bool):
-            raise InputError(f"benchmark: {what}: train and baseline are true or false")
+            raise InputError(f"benchmark: {what}: train and baseline must be true or false")
         if backbone is not None and only == ("large" if backbone == EMBEDDED else "micro"):
             continue
-        configs = names(given, "micro" if backbone == EMBEDDED and "micro" in given else "configs", what)
-        headlines = tuple(names(given, "headlines", what))
-        yield GridRow(str(name), tuple(configs), mapping(given, what), train, baseline, headlines)
+        configs = read_names(given, "micro" if backbone == EMBEDDED and "micro" in given else "configs", what)
+        headlines = tuple(read_names(given, "headlines", what))
+        yield GridRow(str(name), tuple(configs), read_options(given, what), train, baseline, headlines)
 
 
-def names(given: dict[str, Any], key: str, what: str) -> list[str]:
-    """A list of texts under this key."""
+def read_names(given: dict[str, Any], key: str, what: str) -> list[str]:
+    """The list of strings under a key; empty if the key is missing."""
     found = given.get(key) or []
     if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
-        raise InputError(f"benchmark: {what}: {key} is a list of names, like [{key[0]}.yaml]")
+        example = "[msp, energy]" if key == "headlines" else "[demo.yaml]"
+        raise InputError(f"benchmark: {what}: {key} must be a list of names, like {example}")
     return found
 
 
-def mapping(given: dict[str, Any], what: str) -> dict[str, Any]:
-    """The options under ``options``."""
+def read_options(given: dict[str, Any], what: str) -> dict[str, Any]:
+    """The mapping under ``options``; empty if it is missing."""
     found = given.get("options") or {}
     if not isinstance(found, dict):
-        raise InputError(f"benchmark: {what}: options map a dotted option to its value")
+        raise InputError(f"benchmark: {what}: options must map dotted options to values, like data.shots: 1")
     return found
 
 
 def varied_rows(vary: Any, path: Path) -> Iterator[GridRow]:
-    """A row for each value of each option, all else as the grid's configs have it.
+    """The rows of a grid's ``vary`` section: one for each value of each option, the other options unchanged.
 
-    A value may be a mapping of several options that belong together.
+    A value may be a mapping of several options that are set together.
     """
     if not isinstance(vary, dict) or not all(isinstance(values, list) for values in vary.values()):
-        raise InputError(f"benchmark: grid {path}: vary maps an option to a list of values")
+        raise InputError(f"benchmark: grid {path}: vary must map options to lists of values, like data.shots: [1, 2]")
     for option, values in vary.items():
         for value in values:
             options = value if isinstance(value, dict) else {option: value}
@@ -176,37 +177,46 @@ def varied_rows(vary: Any, path: Path) -> Iterator[GridRow]:
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """``2/3`` to (2, 3).
+    """Parse ``i/n``: shard i of n.
 
     Raises:
-        InputError: not a part of a whole.
+        InputError: the text is not of this form, or i is not between 1 and n.
+
+    Example:
+        >>> parse_shard("2/3")
+        (2, 3)
     """
-    part, _, whole = text.partition("/")
-    if not (part.isdigit() and whole.isdigit() and 1 <= int(part) <= int(whole)):
-        raise InputError(f"benchmark: --shard {text!r}: write PART/WHOLE, like 1/2 and 2/2")
-    return int(part), int(whole)
+    index, _, count = text.partition("/")
+    if not (index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
+        raise InputError(f"benchmark: --shard {text!r}: give I/N, shard I of N, like 1/2 and 2/2")
+    return int(index), int(count)
 
 
 def take_shard(items: Sequence[Any], shard: tuple[int, int]) -> list[Any]:
-    """Every ``whole``-th item."""
+    """The items of shard i of n: every n-th, starting with the i-th."""
     return list(items[shard[0] - 1 :: shard[1]])
 
 
-def digest_of(run: str) -> str:
-    """The digest of all its options: the last part of a run's name."""
+def run_digest(run: str) -> str:
+    """The digest of a run's options, which is the last part of its ID."""
     return run.rpartition("-")[2]
 
 
 def find_run(folder: Path, run: str) -> Path | None:
-    """The folder of a run by its digest, whatever it is called in this plan; None: none."""
-    return next(iter(sorted((folder / "runs").glob(f"*-{digest_of(run)}"))), None)
+    """The folder of the run with the same digest, also if its row was renamed; None if there is none."""
+    return next(iter(sorted((folder / "runs").glob(f"*-{run_digest(run)}"))), None)
 
 
-def file_name(name: str) -> str:
-    """The file of a set's scores; a set's name may hold a slash."""
+def scores_file(name: str) -> str:
+    """File name for the scores of a test set; special characters in its name, such as slashes, are quoted."""
     return f"{quote(name, safe=' ')}.npz"
 
 
 def slug(text: str) -> str:
-    """For file names."""
+    """Lower-case text with only letters, digits, dots, underscores and hyphens, for file names.
+
+    Example:
+        >>> slug("CLIP-OS (1 shot)")
+        'clip-os--1-shot'
+    """
     return "".join(c if c.isalnum() or c in "._" else "-" for c in text.lower()).strip("-")

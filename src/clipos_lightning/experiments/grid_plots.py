@@ -1,4 +1,4 @@
-"""A benchmark's pictures: AUROC of every row with its spread, and figures against the value of each varied option."""
+"""Plots of a benchmark: AUROC of every row and seed, and metrics against the values of each varied option."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,30 +12,28 @@ Row = Mapping[str, Any]
 
 
 def draw_outcome(outcome: Mapping[str, Any]) -> dict[str, Figure]:
-    """Caption to figure."""
+    """All plots of a benchmark, by caption."""
     figures: dict[str, Figure] = {}
     for grid_point, rows in by_grid_point(outcome).items():
-        judged = [row for row in rows if "average" in row["mean"]]
+        with_ood = [row for row in rows if "average" in row["mean"]]
         where = f" ({grid_point})" if grid_point else ""
-        if judged:
-            figures[f"Average AUROC over OOD sets: mean, and every seed{where}"] = dots(judged)
-        varied = [row for row in judged if row["group"]]
+        if with_ood:
+            figures[f"Average AUROC over OOD sets: mean, and every seed{where}"] = dots(with_ood)
+        varied = [row for row in with_ood if row["group"]]
         if varied:
-            figures[f"What each option does to average AUROC and ID accuracy: mean ± std over seeds{where}"] = lines(
-                varied
-            )
+            figures[f"Average AUROC and ID accuracy against each option: mean ± std over seeds{where}"] = lines(varied)
     return figures
 
 
 def dots(rows: Sequence[Row]) -> Figure:
-    """A line for each row: its seeds' AUROC as light dots, their mean as a dark one."""
+    """One line per row: AUROC of each seed as light dots, their mean as a dark dot."""
     figure = new_figure(7.5, 0.27 * len(rows) + 0.9)
     axis = figure.add_subplot()
-    for place, row in enumerate(reversed(rows)):
+    for y, row in enumerate(reversed(rows)):
         seeds = [seed["average"]["auroc"] for seed in row["seeds"]]
         color = OOD_COLOR if row["baseline"] else ID_COLOR
-        axis.plot(seeds, [place] * len(seeds), "o", color=color, alpha=0.35, markersize=4)
-        axis.plot(row["mean"]["average"]["auroc"]["mean"], place, "o", color=color, markersize=7)
+        axis.plot(seeds, [y] * len(seeds), "o", color=color, alpha=0.35, markersize=4)
+        axis.plot(row["mean"]["average"]["auroc"]["mean"], y, "o", color=color, markersize=7)
     axis.set_yticks(range(len(rows)), [row["name"] for row in reversed(rows)], fontsize=8)
     axis.set_xlabel("AUROC, %")
     axis.grid(axis="x", color="#dde3ea", linewidth=0.6)
@@ -44,7 +42,7 @@ def dots(rows: Sequence[Row]) -> Figure:
 
 
 def lines(rows: Sequence[Row]) -> Figure:
-    """A panel for each varied option: AUROC and ID accuracy against its values."""
+    """One panel per varied option: AUROC and ID accuracy against its values."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(row["group"], []).append(row)

@@ -1,4 +1,4 @@
-"""From a benchmark's runs to its outcome: every seed, mean and spread, differences to the reference with intervals."""
+"""Aggregate a benchmark's runs: metrics of each seed, mean and std, differences to the reference with intervals."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,101 +12,101 @@ from ..errors import InputError
 from ..evaluation.metrics import OOD_METRICS
 from ..reporting.report import summarise
 from .bootstrap import REPEATS, interval, resample, resampled_auroc
-from .grid import file_name, find_run
+from .grid import find_run, scores_file
 
 Outcome = dict[str, Any]
 
 
 class RunFolders:
-    """Finished runs in one or several folders, read once.
+    """Reads finished runs from one or several folders, and caches their metrics.
 
     Args:
-        folders: of `clipos benchmark`, merged.
+        folders: folders of `clipos benchmark`.
 
     Raises:
-        InputError: a run is asked for that is in none of them, or is not finished.
+        InputError: by the methods, if a run is missing or not finished.
     """
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self.folders = folders
-        self.seen: dict[str, Outcome] = {}
-        self.drawn: dict[tuple[str, str], NDArray[np.float64]] = {}
+        self.cached_metrics: dict[str, Outcome] = {}
+        self.cached_bootstrap: dict[tuple[str, str], NDArray[np.float64]] = {}
 
-    def place(self, run: str) -> Path:
+    def folder_of(self, run: str) -> Path:
         """The folder of a finished run."""
         for folder in self.folders:
-            place = find_run(folder, run)
-            if place is not None and (place / "tests.json").exists():
-                return place
+            found = find_run(folder, run)
+            if found is not None and (found / "tests.json").exists():
+                return found
         where = ", ".join(map(str, self.folders))
         raise InputError(f"benchmark: run {run} is not finished in {where}: run the grid there, or add its folder")
 
     def missing(self, entries: Sequence[Mapping[str, Any]]) -> list[str]:
-        """Runs that are not finished."""
+        """IDs of the runs that are missing or not finished."""
         found = []
         for run in dict.fromkeys(entry["run"] for entry in entries):
             try:
-                self.place(run)
+                self.folder_of(run)
             except InputError:
                 found.append(run)
         return found
 
     def scores(self, run: str, name: str) -> dict[str, NDArray[Any]]:
-        """A run's columns for one set (``id``, or an OOD set)."""
-        return dict(np.load(self.place(run) / file_name(name)))
+        """All arrays of a run for one test set (``id`` or an OOD set): predictions, scores, labels, image digest."""
+        return dict(np.load(self.folder_of(run) / scores_file(name)))
 
     def column(self, run: str, name: str, score: str) -> NDArray[Any]:
-        """One score of a run's for one set."""
-        with np.load(self.place(run) / file_name(name)) as file:
+        """One array of a run for one test set, such as one score."""
+        with np.load(self.folder_of(run) / scores_file(name)) as file:
             return file[score]
 
     def tests(self, run: str) -> Outcome:
-        """What it was tested on: ID set, OOD sets and their kinds."""
-        return json.loads((self.place(run) / "tests.json").read_text(encoding="utf-8"))
+        """The test sets of a run: the ID set, the OOD sets and their kinds, limits."""
+        return json.loads((self.folder_of(run) / "tests.json").read_text(encoding="utf-8"))
 
-    def figures(self, run: str) -> Outcome:
-        """Accuracy, and metrics by set and score.
+    def metrics(self, run: str) -> Outcome:
+        """Accuracy, and OOD metrics by test set and score.
 
         Raises:
             InputError: a score is not finite.
         """
-        if run not in self.seen:
+        if run not in self.cached_metrics:
             tests = self.tests(run)
             results = {name: self.scores(run, name) for name in ("id", *tests["ood"])}
             labels = results["id"].pop("labels")
             tables = {n: {k: v for k, v in t.items() if k not in ("keys", "labels")} for n, t in results.items()}
             try:
-                self.seen[run] = summarise(tables, labels, tests["ood"])
+                self.cached_metrics[run] = summarise(tables, labels, tests["ood"])
             except InputError as error:
                 raise InputError(f"benchmark: run {run}: {error}; then remove its folder and run again") from error
-        return self.seen[run]
+        return self.cached_metrics[run]
 
-    def images(self, run: str) -> dict[str, str]:
-        """Set to a digest of the images that it was tested on."""
+    def image_digests(self, run: str) -> dict[str, str]:
+        """Test set to a digest of the images that the run was tested on."""
         return {name: str(self.column(run, name, "keys")) for name in ("id", *self.tests(run)["ood"])}
 
-    def draws(self, run: str, score: str) -> NDArray[np.float64]:
+    def bootstrap_auroc(self, run: str, score: str) -> NDArray[np.float64]:
         """Average AUROC over the OOD sets in each bootstrap repeat, (repeats,)."""
-        if (run, score) not in self.drawn:
-            inside, names = self.column(run, "id", score), list(self.tests(run)["ood"])
+        if (run, score) not in self.cached_bootstrap:
+            id_scores, names = self.column(run, "id", score), list(self.tests(run)["ood"])
             total = np.zeros(REPEATS)
             for k, name in enumerate(names):
-                outside = self.column(run, name, score)
-                counts = resample(len(inside)), resample(len(outside), seed=k + 1)
-                total += resampled_auroc(inside, outside, *counts) / len(names)
-            self.drawn[run, score] = total
-        return self.drawn[run, score]
+                ood_scores = self.column(run, name, score)
+                counts = resample(len(id_scores)), resample(len(ood_scores), seed=k + 1)
+                total += resampled_auroc(id_scores, ood_scores, *counts) / len(names)
+            self.cached_bootstrap[run, score] = total
+        return self.cached_bootstrap[run, score]
 
 
 def build_outcome(grid: Mapping[str, Any], runs: RunFolders) -> Outcome:
-    """The whole outcome as plain data (schema 1), percent.
+    """The contents of ``results.json`` (schema 1); metrics in percent.
 
     Args:
-        grid: as ``grid.json`` holds it: title, reference, entries.
-        runs: all of them finished.
+        grid: the contents of ``grid.json``: name, title, reference, entries.
+        runs: the runs, all of them finished.
 
     Raises:
-        InputError: rows at one grid point were tested on different images.
+        InputError: rows at the same grid point were tested on different images.
     """
     grid_points: dict[str, list[Outcome]] = {}
     for entry in grid["entries"]:
@@ -115,32 +115,33 @@ def build_outcome(grid: Mapping[str, Any], runs: RunFolders) -> Outcome:
         if row is None:
             row = {k: v for k, v in entry.items() if k not in ("seed", "run")} | {"seeds": []}
             rows.append(row)
-        row["seeds"].append(one_seed(entry, runs.figures(entry["run"])))
+        row["seeds"].append(seed_result(entry, runs.metrics(entry["run"])))
     for rows in grid_points.values():
         for row in rows:
             row["mean"] = spread_all(row["seeds"])
-        row_tests = [runs.images(seed["run"]) for row in rows for seed in row["seeds"]]
-        if any(tests != row_tests[0] for tests in row_tests):
+        tested = [runs.image_digests(seed["run"]) for row in rows for seed in row["seeds"]]
+        if any(digests != tested[0] for digests in tested):
             raise InputError(
-                f"benchmark: the rows at {rows[0]['grid_point'] or 'one grid point'} were tested on different images: "
-                "they do not belong in one table; make what differs (data.ood_sets, data.limit_per_set, …) an axis"
+                f"benchmark: the rows at {rows[0]['grid_point'] or 'one grid point'} were tested on different images, "
+                "so no table can compare them: make the option that differs (data.ood_sets, data.limit_per_set, …) an "
+                "axis"
             )
         add_differences(rows, grid["reference"], runs)
     found = [{"tests": runs.tests(rows[0]["seeds"][0]["run"]), "rows": rows} for rows in grid_points.values()]
     return {"schema": 1, **{k: grid[k] for k in ("name", "title", "reference")}, "grid_points": found}
 
 
-def one_seed(entry: Mapping[str, Any], figures: Outcome) -> Outcome:
-    """A row under one seed: by its score, and the averages of every score."""
+def seed_result(entry: Mapping[str, Any], metrics: Outcome) -> Outcome:
+    """A row's result for one seed: the metrics of its score, and the averages of every score."""
     score = entry["score"]
-    ood = {name: scores[score] for name, scores in figures["ood"].items()}
-    averages = {k: figures[k][score] for k in ("average", "average_near", "average_far") if figures.get(k)}
-    found = {"seed": entry["seed"], "run": entry["run"], "accuracy": figures["id"]["accuracy"], "ood": ood}
-    return {**found, **averages, "scores": figures["average"]}
+    ood = {name: scores[score] for name, scores in metrics["ood"].items()}
+    averages = {k: metrics[k][score] for k in ("average", "average_near", "average_far") if metrics.get(k)}
+    found = {"seed": entry["seed"], "run": entry["run"], "accuracy": metrics["id"]["accuracy"], "ood": ood}
+    return {**found, **averages, "scores": metrics["average"]}
 
 
 def spread_all(seeds: Sequence[Outcome]) -> Outcome:
-    """Mean and standard deviation over seeds of accuracy and of each average."""
+    """Mean and standard deviation over seeds of accuracy and of all OOD metrics."""
     found = {"accuracy": spread([s["accuracy"] for s in seeds])}
     for kind in ("average", "average_near", "average_far"):
         if kind in seeds[0]:
@@ -152,27 +153,27 @@ def spread_all(seeds: Sequence[Outcome]) -> Outcome:
 
 
 def spread(values: Sequence[float]) -> Outcome:
-    """Mean, and the sample standard deviation; None for a single seed."""
+    """Mean and sample standard deviation; the latter is None for a single seed."""
     std = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return {"mean": float(np.mean(values)), "std": std, "n": len(values)}
 
 
 def add_differences(rows: Sequence[Outcome], reference: str, runs: RunFolders) -> None:
-    """Each row's AUROC difference to the reference row, else to the best baseline, with its 95 % interval."""
+    """Add each row's AUROC difference to the reference row, or to the best baseline, with its 95 % interval."""
     if not all("average" in row["mean"] for row in rows):
         return
-    rivals = [row for row in rows if (reference in (row["row"], row["name"]) if reference else row["baseline"])]
-    if not rivals:
+    candidates = [row for row in rows if (reference in (row["row"], row["name"]) if reference else row["baseline"])]
+    if not candidates:
         return
-    best = max(rivals, key=lambda row: row["mean"]["average"]["auroc"]["mean"])
-    theirs = mean_draws(best, runs)
+    best = max(candidates, key=lambda row: row["mean"]["average"]["auroc"]["mean"])
+    best_auroc = mean_bootstrap_auroc(best, runs)
     for row in rows:
         if row is not best:
             difference = row["mean"]["average"]["auroc"]["mean"] - best["mean"]["average"]["auroc"]["mean"]
-            low, high = interval(mean_draws(row, runs), theirs)
+            low, high = interval(mean_bootstrap_auroc(row, runs), best_auroc)
             row["difference"] = {"to": best["name"], "auroc": difference, "low": low, "high": high}
 
 
-def mean_draws(row: Outcome, runs: RunFolders) -> NDArray[np.float64]:
-    """Bootstrap repeats of the row's average AUROC, mean over its seeds."""
-    return np.mean([runs.draws(seed["run"], row["score"]) for seed in row["seeds"]], axis=0)
+def mean_bootstrap_auroc(row: Outcome, runs: RunFolders) -> NDArray[np.float64]:
+    """A row's average AUROC in each bootstrap repeat, mean over its seeds, (repeats,)."""
+    return np.mean([runs.bootstrap_auroc(seed["run"], row["score"]) for seed in row["seeds"]], axis=0)

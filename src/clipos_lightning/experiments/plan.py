@@ -1,4 +1,4 @@
-"""From a grid to runs: every detector to train, with its options in full, and the table entries that it stands for."""
+"""Expand a grid into runs (detectors to train, with all options) and the table entries that refer to them."""
 
 import hashlib
 import json
@@ -16,10 +16,10 @@ from ..evaluation.scores import SCORES, check_scores, defined_scores
 from ..method.objectives import make_objective
 from ..options.parser import PackagedConfig, TrainerParser, check_precision
 from ..training.module import ClipOS
-from .grid import Grid, GridRow, digest_of, read_grid, slug
+from .grid import Grid, GridRow, read_grid, run_digest, slug
 
-# What differs between machines, or changes nothing in the result: not part of a run's name.
-APART = {
+# Options that do not affect the result; excluded from the digest in a run's ID.
+IGNORED_OPTIONS = {
     "model": ("feature_budget_mb", "compile"),
     "data": ("root", "num_workers", "eval_batch_size", "cache"),
     "trainer": (
@@ -29,7 +29,7 @@ APART = {
         *("deterministic", "detect_anomaly", "barebones", "plugins", "model_registry", "use_distributed_sampler"),
     ),
 }
-UNTRAINED = {  # what a detector without training depends on
+ZERO_SHOT_OPTIONS = {  # options that a detector without training depends on
     "model": (
         *("backbone", "pretrained", "image_size", "template", "zero_shot_unknown", "surgery", "mask", "scoring"),
         *("scores", "image_weight"),
@@ -37,45 +37,45 @@ UNTRAINED = {  # what a detector without training depends on
     "data": ("id", "ood_sets", "limit_per_set", "class_names", "class_list", "ood_resolution", "resize"),
     "trainer": ("precision",),
 }
-IMAGES = ("seed", "shots", "views", "shots_file")  # ... and what its images depend on, where they have a share
+SHOT_OPTIONS = ("seed", "shots", "views", "shots_file")  # and, with model.image_weight, those of its few-shot images
 
 
 @dataclass(frozen=True)
 class GridRun:
-    """One detector.
+    """One detector to train and score.
 
     Attributes:
-        id: a readable name and, after the last dash, a digest of all options that matter; names its folder.
-        train: False: the zero-shot prompts.
-        config: model, data and trainer options, parsed.
-        plain: the options that matter, as plain data.
+        id: name of its folder: a readable part and, after the last dash, a digest of ``options``.
+        train: whether the prompts are trained; False: zero-shot prompts.
+        config: parsed options of model, data and trainer.
+        options: the options that affect the result, as plain data.
     """
 
     id: str
     train: bool
     config: Namespace
-    plain: dict[str, Any]
+    options: dict[str, Any]
 
     @property
-    def draws(self) -> bool:
-        """Whether few-shot images matter to it."""
+    def needs_shots(self) -> bool:
+        """Whether the detector depends on few-shot images."""
         return self.train or bool(self.config.model.image_weight)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of a table under one seed.
+    """A table row for one seed.
 
     Attributes:
-        row: the grid's row.
-        name: as it stands in the tables: the row, with the score where it has several.
-        grid_point: the axes' values.
-        seed: of draw and training.
-        run: the detector's id.
-        score: that it is judged by.
-        baseline: one of the rivals.
-        group: the option that is varied, or "".
-        value: its value.
+        row: name of the grid's row.
+        name: name in the tables: the row's, followed by the score if the row reports several.
+        grid_point: values of the axes.
+        seed: seed of the few-shot draw and of training.
+        run: the run's ID.
+        score: the score that is reported.
+        baseline: whether the row is a baseline.
+        group: the varied option, or "".
+        value: the varied option's value.
     """
 
     row: str
@@ -90,7 +90,7 @@ class Entry:
 
 
 def grid_parser() -> ArgumentParser:
-    """The options of model, data and trainer, as `clipos fit` has them."""
+    """Parser of the model, data and trainer options of `clipos fit`."""
     parser = TrainerParser(prog="clipos benchmark")
     parser.add_argument("-c", "--config", action=PackagedConfig)
     parser.add_argument("--seed_everything", type=int, default=1)
@@ -106,40 +106,38 @@ def grid_parser() -> ArgumentParser:
 def make_plan(
     path: Path, configs: Sequence[str], flags: Sequence[str], seeds: Sequence[int] = ()
 ) -> tuple[Grid, list[GridRun], list[Entry]]:
-    """A grid's runs, each once, and its entries.
+    """Read a grid and list its runs, without duplicates, and its table entries.
 
     Args:
-        path: the grid's file.
-        configs: in place of the grid's own, where given.
-        flags: ``--model.x=y`` and so on; over the grid's configs and options, under its rows and axes.
-        seeds: in place of the grid's own, where given.
+        path: the grid file.
+        configs: config files that replace the grid's; empty: the grid's.
+        flags: options such as ``--model.x=y``, applied after the grid's configs and options, before its rows and axes.
+        seeds: seeds that replace the grid's; empty: the grid's.
 
     Raises:
-        InputError: whatever is wrong with grid or options.
+        InputError: the grid or the options are wrong.
     """
     parser = grid_parser()
-    first = read_grid(path, None)
-    base = [*config_words(configs or first.configs), *words(first.options), *flags]
-    common = parse_options(parser, base)
-    grid = read_grid(path, common.model.backbone)
+    base = base_arguments(path, configs, flags)
+    grid = read_grid(path, parse_options(parser, base).model.backbone)
     check_axes(grid, flags)
     runs: dict[str, GridRun] = {}  # by digest: equal detectors under different names are one
     entries: list[Entry] = []
     for grid_point in grid.grid_points():
         for row in grid.rows:
-            parsed = parse_options(parser, [*base, *config_words(row.configs), *words(row.options), *words(grid_point)])
+            parsed = parse_options(parser, [*base, *row_arguments(row), *option_arguments(grid_point)])
             for seed in (seeds or grid.seeds) if grid.kind == "detectors" else (0,):
-                made = make_run(parsed.clone(), row, seed)
-                run = runs.setdefault(digest_of(made.id), made)
-                entries += entries_of(row, grid_point, seed, run, parsed)
+                run = make_run(parsed.clone(), row, seed)
+                run = runs.setdefault(run_digest(run.id), run)
+                entries += make_entries(row, grid_point, seed, run, parsed)
     return grid, list(runs.values()), entries
 
 
 def parse_options(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
-    """Options in full.
+    """Parse command-line arguments into the options of model, data and trainer, defaults included.
 
     Raises:
-        InputError: wrong ones, or a precision in which scores would not be fp32.
+        InputError: an option is wrong, or ``trainer.precision`` does not keep the scores in fp32.
     """
     parsed = parser.parse_args(list(arguments))
     check_precision(parsed.trainer.precision)
@@ -147,74 +145,92 @@ def parse_options(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace
 
 
 def check_axes(grid: Grid, flags: Sequence[str]) -> None:
-    """An axis is not set elsewhere as well."""
+    """Check that no flag and no row sets an option that is an axis.
+
+    Raises:
+        InputError: one does.
+    """
     for option in grid.axes:
         if any(flag.split("=")[0] == f"--{option}" for flag in flags):
-            raise InputError(f"benchmark: {option} is an axis of {grid.name}: leave --{option} out, or edit the grid")
+            raise InputError(f"benchmark: {option} is an axis of {grid.name}: leave out --{option}, or edit the grid")
         for row in grid.rows:
             if option in row.options:
-                raise InputError(f"benchmark: {option} is an axis of {grid.name}, and row {row.name!r} sets it, too")
+                raise InputError(
+                    f"benchmark: {option} is an axis of {grid.name}, and row {row.name!r} sets it too: remove one"
+                )
 
 
-def kept_by_rows(path: Path, configs: Sequence[str], flags: Sequence[str]) -> list[str]:
-    """What a flag does not reach: rows that set its option themselves, a line each."""
+def overridden_flags(path: Path, configs: Sequence[str], flags: Sequence[str]) -> list[str]:
+    """Notes for the user: a line for each row of the grid that overrides a flag's option."""
     parser = grid_parser()
-    first = read_grid(path, None)
-    base = [*config_words(configs or first.configs), *words(first.options), *flags]
+    base = base_arguments(path, configs, flags)
     common = parse_options(parser, base)
     lines = []
     for row in read_grid(path, common.model.backbone).rows:
-        parsed = parse_options(parser, [*base, *config_words(row.configs), *words(row.options)])
+        parsed = parse_options(parser, [*base, *row_arguments(row)])
         for name in (flag.split("=")[0].removeprefix("--") for flag in flags):
             if parsed.get(name) != common.get(name):
                 lines.append(f"note: row {row.name!r} keeps its own {name} {parsed.get(name)}")
     return lines
 
 
-def config_words(configs: Sequence[str]) -> list[str]:
-    """``--config`` for each."""
+def base_arguments(path: Path, configs: Sequence[str], flags: Sequence[str]) -> list[str]:
+    """Command-line arguments that all rows of a grid share: its configs (or those given), its options, the flags."""
+    grid = read_grid(path, None)
+    return [*config_arguments(configs or grid.configs), *option_arguments(grid.options), *flags]
+
+
+def row_arguments(row: GridRow) -> list[str]:
+    """Command-line arguments that a row adds."""
+    return [*config_arguments(row.configs), *option_arguments(row.options)]
+
+
+def config_arguments(configs: Sequence[str]) -> list[str]:
+    """``--config FILE`` for each file."""
     return [word for config in configs for word in ("--config", config)]
 
 
-def words(options: Any) -> list[str]:
-    """``--option=value`` for each, values as JSON."""
+def option_arguments(options: Any) -> list[str]:
+    """``--option=value`` for each option, values as JSON."""
     return [f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in options.items()]
 
 
 def make_run(config: Namespace, row: GridRow, seed: int) -> GridRun:
-    """A row under one seed; untrained ones differ only where their result does."""
+    """The run of a row for one seed; a zero-shot run's digest covers only the options that it depends on."""
     for part in (config.model, config.data):
         part.seed = seed if part.seed is None else part.seed
-    plain = {
-        part: {k: content(k, v) for k, v in config[part].as_dict().items() if k not in APART[part]} for part in APART
+    options = {
+        part: {k: digest_of_file(k, v) for k, v in config[part].as_dict().items() if k not in ignored}
+        for part, ignored in IGNORED_OPTIONS.items()
     }
     if not row.train:
-        model, data = UNTRAINED["model"], UNTRAINED["data"]
-        model += () if plain["model"].get("score") in (None, *SCORES) else ("score",)  # the others are reported anyway
-        data += IMAGES if plain["model"].get("image_weight") else ()
-        kept = {**UNTRAINED, "model": model, "data": data}
-        plain = {part: {k: v for k, v in plain[part].items() if k in kept[part]} for part in kept}
-    text = json.dumps({"train": row.train, **plain}, sort_keys=True, default=str)
+        model, data = ZERO_SHOT_OPTIONS["model"], ZERO_SHOT_OPTIONS["data"]
+        if options["model"].get("score") not in (None, *SCORES):
+            model += ("score",)  # built-in scores are all computed
+        data += SHOT_OPTIONS if options["model"].get("image_weight") else ()
+        kept = {**ZERO_SHOT_OPTIONS, "model": model, "data": data}
+        options = {part: {k: v for k, v in options[part].items() if k in kept[part]} for part in kept}
+    text = json.dumps({"train": row.train, **options}, sort_keys=True, default=str)
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-    drawn = [f"shots{plain['data'].get('shots')}", f"seed{seed}"] if "seed" in plain["data"] else []
-    label = "-".join(slug(str(part)) for part in (row.name, *drawn))
+    draw = [f"shots{options['data'].get('shots')}", f"seed{seed}"] if "seed" in options["data"] else []
+    label = "-".join(slug(str(part)) for part in (row.name, *draw))
     return GridRun(f"{label[:60]}-{digest}", row.train, config, json.loads(text))
 
 
-def content(name: str, value: Any) -> Any:
-    """A file's digest in place of its path: edited, it is another option; elsewhere, the same."""
+def digest_of_file(name: str, value: Any) -> Any:
+    """An option's value, or the file's SHA-256 if it is a path: the contents count, not the location."""
     if name in ("pretrained", "class_names", "class_list", "shots_file") and value and Path(value).is_file():
         return hashlib.sha256(Path(value).read_bytes()).hexdigest()
     return value
 
 
-def entries_of(
+def make_entries(
     row: GridRow, grid_point: dict[str, Any], seed: int, run: GridRun, options: Namespace
 ) -> Iterator[Entry]:
-    """A row's entry, one for each score that it is judged by.
+    """The table entries of a row for one seed, one for each score that it reports.
 
     Raises:
-        InputError: a score that this detector has not.
+        InputError: the detector does not have one of these scores.
     """
     model = options.model
     unknown = make_objective(model.objective).unknown or not row.train
@@ -223,6 +239,6 @@ def entries_of(
     reported = {*(model.scores or defined_scores(unknown)), model.score}
     for score in scores:
         if score not in reported:
-            raise InputError(f"benchmark: row {row.name!r} is judged by {score!r}, which its model.scores leave out")
+            raise InputError(f"benchmark: row {row.name!r} reports {score!r}, which its model.scores does not include")
         name = f"{row.name} ({score})" if len(scores) > 1 else row.name
         yield Entry(row.name, name, grid_point, seed, run.id, score, row.baseline, row.group, row.value)

@@ -1,4 +1,4 @@
-"""A benchmark on Weights & Biases: a group for the grid, a run for each row and seed, the tables."""
+"""Log a benchmark to Weights & Biases: one group per grid, one run per row and seed, one run for the tables."""
 
 import os
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ from .tables import body, by_grid_point, header
 
 
 def log_outcome(project: str, outcome: Mapping[str, Any], folder: Path) -> None:
-    """A benchmark's outcome: one group for the grid, one run for each row and seed, one for the tables.
+    """Log a benchmark: one group for the grid, one run for each row and seed, one run for the tables.
 
     Args:
-        project: W&B's project; without credentials everything is recorded offline, below the folder.
-        outcome: as written to results.json.
-        folder: of the benchmark.
+        project: name of the W&B project; without credentials, runs are recorded offline in ``folder``.
+        outcome: the contents of ``results.json``.
+        folder: the benchmark's folder.
     """
     common: dict[str, Any] = {"project": project, "group": outcome["name"], "dir": str(folder)}
     common |= {"reinit": "finish_previous", "settings": wandb.Settings(silent=True)}
@@ -30,11 +30,11 @@ def log_outcome(project: str, outcome: Mapping[str, Any], folder: Path) -> None:
                 | {k: seed[k] for k in ("seed", "run")}
                 | row["grid_point"]
             )
-            name = f"{row['name']}, seed {seed['seed']}"
-            with wandb.init(**common, name=name, job_type="run", config=config) as run:
+            title = f"{row['name']}, seed {seed['seed']}"
+            with wandb.init(**common, name=title, job_type="run", config=config) as run:
                 run.summary["id/accuracy"] = seed["accuracy"]
-                for place, metrics in {**seed["ood"], "average": seed.get("average", {})}.items():
-                    run.summary.update({f"{place}/{metric}": value for metric, value in metrics.items()})
+                for name, metrics in {**seed["ood"], "average": seed.get("average", {})}.items():
+                    run.summary.update({f"{name}/{metric}": value for metric, value in metrics.items()})
     with wandb.init(**common, name="tables", job_type="tables") as run:
         for grid_point, rows in by_grid_point(outcome).items():
             columns = [column.replace("`", "") for column in header(rows)]

@@ -190,8 +190,8 @@ def label_rank(patches: Patches, text: Texts, labels: Labels) -> Float[Tensor, "
 
     def rank(patches: Patches, labels: Labels) -> Tensor:
         logits = patches @ text.T
-        own = logits.gather(2, labels[:, None, None].expand(-1, logits.shape[1], 1))
-        return (logits > own).sum(2).to(logits.dtype)
+        of_label = logits.gather(2, labels[:, None, None].expand(-1, logits.shape[1], 1))
+        return (logits > of_label).sum(2).to(logits.dtype)
 
     return by_chunks(rank, (patches, labels), 4 * len(text) * patches.shape[1])
 

@@ -76,7 +76,7 @@ class Objective:
         Raises:
             NotImplementedError: the objective has no outlier term.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no outlier term")
+        raise NotImplementedError(f"{type(self).__name__} has no outlier_loss: add it, or set outliers to 'none'")
 
     def patch_weight(self, logits: ItemLogits, labels: Labels) -> ItemLosses:
         """Weight of each image's ID-irrelevant patches in the outlier term, (B,); 1 by default."""

@@ -124,8 +124,8 @@ def weight_quality(
         others = scale * views @ blend(text, means, weight).T
         others = others.masked_fill(F.one_hot(labels, classes).bool()[:, None], -torch.inf)  # (N, V, C)
         seen, held_out = (
-            view_quality(others, scale * torch.einsum("nvd,nd->nv", views, blend(text[labels], own, weight)))
-            for own in (means[labels], without_self)
+            view_quality(others, scale * torch.einsum("nvd,nd->nv", views, blend(text[labels], prototypes, weight)))
+            for prototypes in (means[labels], without_self)
         )
         held_out = torch.where((count == 1) & (weight > 0), chance, held_out)
         quality.append(seen_weight * seen + (1 - seen_weight) * held_out)

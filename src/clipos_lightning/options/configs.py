@@ -9,6 +9,8 @@ import yaml
 
 from ..errors import InputError
 
+EMBEDDED = "MicroCLIP"  # the backbone inside the package
+
 
 def config_folder() -> Path:
     """Where the shipped configs are: inside the installed package, or ``configs/`` of the source tree."""

@@ -1,4 +1,4 @@
-"""Options of the commands that are not Lightning's. No torch."""
+"""Parser, help texts and error messages of the command line. No torch."""
 
 import argparse
 import re
@@ -6,38 +6,52 @@ from typing import NoReturn
 
 from ..errors import InputError
 
-TRUST = "import the score or objective that FILE names by its dotted path: code that is not of clipos"
+DETECTOR_HELP = "the detector: detector.safetensors, or the last.ckpt of a `clipos fit` run"
+PRETRAINED_HELP = "the backbone's weights: a tag of open_clip or a local file (default: as in training)"
+DEVICE_HELP = "cpu, cuda, or auto: cuda if available (default: auto)"
+TRUST_HELP = "allow FILE to import a user-defined score or objective by its dotted path, which runs that code"
 
 
 class CommandParser(argparse.ArgumentParser):
-    """Errors in one line."""
+    """An argument parser that raises :class:`InputError` instead of printing the usage and exiting."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise what the front door prints."""
+        """Raise an InputError that names the command and its help."""
         raise InputError(f"{self.prog.removeprefix('clipos ')}: {message}; see {self.prog} --help")
 
 
-WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "NoneType": "null"}
-WORDS |= {"list": "a list, as '[a,b]'", "dict": "a mapping"}
-KIND = r"<class '(?:\w+\.)*(\w+)'>|typing\.Literal\[([^]]*)\]|\b(list|dict)\["
+TYPE_NAMES = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "a string", "NoneType": "null"}
+TYPE_NAMES |= {"list": "a list, such as '[a,b]'", "dict": "a mapping"}
+TYPE_PATTERN = r"<class '(?:\w+\.)*(\w+)'>|typing\.Literal\[([^]]*)\]|\b(list|dict)\["
 
 
 def reword(message: str) -> str:
-    r"""jsonargparse's message for a value of the wrong type, in plain words; any other as it is.
+    r"""Turn jsonargparse's message for a value of the wrong type into plain English; return other messages unchanged.
 
     Example:
         >>> reword("Parser key \"trainer.max_steps\": Expected a <class 'int'>. Got value: many")
-        "--trainer.max_steps is 'many': it takes a whole number"
+        "--trainer.max_steps is 'many': it must be an integer"
     """
     one = re.fullmatch(r'Parser key "([\w.]+)": Expected a (.+?)\. Got value: (.*)', message)
-    many = re.fullmatch(
+    union = re.fullmatch(
         r'Parser key "([\w.]+)": Does not validate against any of the Union subtypes '
         r"Subtypes: \[(.+)\] Errors: .* Given value: (.*)",
         message,
     )
-    found = one or many
-    kinds = re.findall(KIND, found[2]) if found else []
-    if found is None or not kinds:
+    found = one or union
+    types = re.findall(TYPE_PATTERN, found[2]) if found else []
+    if found is None or not types:
         return message
-    takes = [WORDS.get(name or generic, name) or values.replace("'", "") for name, values, generic in kinds]
-    return f"--{found[1]} is {found[3]!r}: it takes {' or '.join(takes)}"
+    allowed = [TYPE_NAMES.get(name or generic, name) or name_choices(values) for name, values, generic in types]
+    return f"--{found[1]} is {found[3]!r}: it must be {' or '.join(allowed)}"
+
+
+def name_choices(values: str) -> str:
+    """The values of a Literal as text.
+
+    Example:
+        >>> name_choices("'pil', 'torch', 'device'")
+        'one of pil, torch, device'
+    """
+    plain = values.replace("'", "")
+    return f"one of {plain}" if "," in plain else plain

@@ -1,1 +1,1 @@
-"""From results to reports: tables, pages, pictures, Weights & Biases."""
+"""Reports of a test: JSON, Markdown, HTML page, similarity maps, Weights & Biases."""

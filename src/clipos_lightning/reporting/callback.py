@@ -1,4 +1,4 @@
-"""The callback that writes a test's report: scores, JSON, Markdown, HTML, tables on the terminal, W&B."""
+"""TestReport: the callback that writes the files of a test's report and prints its tables."""
 
 import platform
 import sys
@@ -21,8 +21,9 @@ from .gallery import draw_pictures, labels_of
 from .html import report_html
 from .report import (
     HEADERS,
+    ZERO_SHOT_METRICS,
     build_report,
-    format_metric,
+    format_row,
     is_trained,
     report_markdown,
     report_title,
@@ -34,12 +35,29 @@ PACKAGES = ("clipos-lightning", "torch", "torchvision", "lightning", "open_clip_
 
 
 class TestReport(Callback):
-    """Writes ``scores.npz``, ``report.json``, ``report.md`` and ``report.html``, and prints the tables.
+    """A Lightning callback that reports a test of a :class:`ClipOS` on a :class:`FewShotOOD`.
+
+    It writes ``scores.npz`` (the scores of every image), ``report.json``, ``report.md`` and ``report.html``, prints the
+    tables, and logs to Weights & Biases if the Trainer has a WandbLogger.
 
     Args:
-        folder: of the run.
-        config: the run's configuration as plain data, recorded in the report.
-        command: the command line, recorded too.
+        folder: of the run; created if it does not exist.
+        config: the run's configuration as plain data, stored in the report.
+        command: the command line, stored in the report.
+
+    Example:
+        >>> import io, tempfile
+        >>> from contextlib import redirect_stdout
+        >>> from lightning.pytorch import Trainer
+        >>> from clipos_lightning import ClipOS, ContextOptions, FewShotOOD, TestReport
+        >>> data = FewShotOOD(id="scenes", ood_sets=["noise"], limit_per_set=10, num_workers=0)
+        >>> model = ClipOS(data.class_names, "MicroCLIP", context=ContextOptions(words="a photo of a"))
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> trainer = Trainer(accelerator="cpu", logger=False, callbacks=[TestReport(folder)])
+        >>> with redirect_stdout(io.StringIO()):  # without the tables
+        ...     _ = trainer.test(model, data, verbose=False)
+        >>> sorted(path.name for path in folder.iterdir())
+        ['report.html', 'report.json', 'report.md', 'scores.npz']
     """
 
     def __init__(self, folder: Path, config: dict[str, Any] | None = None, command: str = "") -> None:
@@ -47,17 +65,17 @@ class TestReport(Callback):
 
     @rank_zero_only
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Results are gathered; the first process writes."""
+        """Write the files and print the tables, on the first process; the results are gathered already."""
         module, data = pl_module, trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(module, ClipOS) and isinstance(data, FewShotOOD)
         self.folder.mkdir(parents=True, exist_ok=True)
-        # scores first: no failure below may lose them
+        # scores first, so that a failure below does not lose them
         with atomic_write(self.folder / "scores.npz") as path, open(path, "wb") as file:
             np.savez_compressed(file, **score_arrays(module, data))
         labels = labels_of(data)
         run = self.run_record(module, data)
-        args = (data.ood_kinds, module.score, data.id_set.name, module.backbone.grid, run)
-        report = build_report(module.results, labels, *args)
+        grid = module.backbone.grid
+        report = build_report(module.results, labels, data.ood_kinds, module.score, data.id_set.name, grid, run)
         pictures = draw_pictures(module, data)
         write_json(self.folder / "report.json", report)
         write_text(self.folder / "report.md", report_markdown(report))
@@ -71,7 +89,7 @@ class TestReport(Callback):
                 log_report(logger.experiment, report, module.results, pictures)
 
     def run_record(self, module: ClipOS, data: FewShotOOD) -> dict[str, Any]:
-        """Versions, seed, command, fingerprints, configuration."""
+        """Plain data about the run: versions, seed, command, weights, configuration."""
         return {
             "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
             "seed": module.seed,
@@ -88,9 +106,10 @@ class TestReport(Callback):
 
 
 def score_arrays(module: ClipOS, data: FewShotOOD) -> dict[str, Any]:
-    """Every score of every image: ``<set>/paths``, ``<set>/labels``, ``<set>/<score>``, ``zero_shot/<set>/<score>``.
+    """The arrays of ``scores.npz``, a row per image.
 
-    Where images count, ``text/<set>/<score>`` and ``images/<set>/<score>`` too.
+    They are ``<set>/paths``, ``<set>/labels`` (ID), ``<set>/predicted`` and ``<set>/<score>``. The other detectors of
+    the test have a prefix: ``zero_shot/``, and with an image weight ``text/`` and ``images/``.
     """
     arrays: dict[str, Any] = {}
     for name, table in module.results.items():
@@ -109,17 +128,17 @@ def score_arrays(module: ClipOS, data: FewShotOOD) -> dict[str, Any]:
 
 
 def print_report(report: dict[str, Any]) -> None:
-    """The tables on the terminal."""
+    """Print the tables and the summary."""
     console = Console(soft_wrap=False, width=None if sys.stdout.isatty() else 124)
     trained = is_trained(report)
     for table in set_tables(report):
         view = RichTable(title=table["heading"], title_justify="left", title_style="bold")
         view.add_column("score", no_wrap=True)
-        for header in [*HEADERS.values(), *(["zero-shot AUROC ↑", "FPR95 ↓", "AUPR-in ↑"] if trained else [])]:
-            view.add_column(header, justify="right")
-        for score, ours, theirs in table["rows"]:
-            cells = [format_metric(ours, m) for m in HEADERS]
-            cells += [format_metric(theirs, m) for m in ("auroc", "fpr95", "aupr_in")] if trained else []
+        zero_shot_headers = [f"zero-shot\n{HEADERS[m]}" for m in ZERO_SHOT_METRICS if trained]
+        for header in (*HEADERS.values(), *zero_shot_headers):
+            view.add_column(header, justify="right", vertical="bottom")
+        for score, metrics, zero_shot in table["rows"]:
+            cells = format_row(metrics, zero_shot, trained)
             view.add_row(score, *cells, style="bold" if score == report["headline"] else None)
         console.print(view)
     console.print(report_title(report), style="bold")

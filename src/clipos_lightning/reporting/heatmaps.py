@@ -1,4 +1,4 @@
-"""Heat maps: similarity maps and ID-relevant patches as pixels. Every report, figure and file draws them from here."""
+"""Heat maps: similarity maps and ID-relevant patches as pixels, for all reports, figures and files."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ from ..utils.files import atomic_write
 from .plots import new_figure
 
 MAP_COLORS = "magma"  # matplotlib's colour map of S and S_clip, in [0, 1]
-DELTA_COLORS = "RdBu_r"  # of Delta = S - S_clip, in [-1, 1]: red where the surgery path sees more of the class
-MIN_PANEL_SIDE = 224  # pixels of a panel in a file
-GAP = 4  # pixels between the panels of a file
+DELTA_COLORS = "RdBu_r"  # of Delta = S - S_clip, in [-1, 1]: red where Delta is positive
+MIN_PANEL_SIDE = 224  # least side of a panel in a file, in pixels
+GAP = 4  # space between the panels of a file, in pixels
 
 
 @dataclass
@@ -30,11 +30,11 @@ class Example:
         clip: plain CLIP's S_clip, (g, g).
         mask: the ID-relevant patches, (g, g) bool.
         origin: the true class, or the OOD set.
-        key: of the image in its set.
+        key: name of the image in its set: a path or a number.
         predicted: the predicted class.
-        probability: of that class over the C classes.
-        score: the detector's.
-        truth: the true object mask (H, W), or None.
+        probability: probability of that class over the C classes.
+        score: the detector's score.
+        truth: the true object mask in [0, 1], (H, W); None: not known.
     """
 
     image: Pixels
@@ -55,21 +55,24 @@ class Example:
 
     @property
     def panels(self) -> dict[str, Pixels]:
-        """Its heat maps, see :func:`map_panels`."""
+        """Title to pixels of the image and its maps, from :func:`map_panels`."""
         return map_panels(self.image, self.clip, self.surgery, self.mask, self.truth)
 
 
 def map_panels(
     image: Pixels, clip: FloatArray, surgery: FloatArray, mask: NDArray[np.bool_], truth: FloatArray | None = None
 ) -> dict[str, Pixels]:
-    """Title to pixels: the image, S_clip, S, Delta, the image outside the mask faded, the true object if given.
+    """Title to pixels of an image and its maps.
+
+    The panels are the image, S_clip, S, Delta = S - S_clip, the image with all but the ID-relevant patches faded, and
+    the true object if it is known.
 
     Args:
-        image: (H, W, 3).
+        image: uint8, (H, W, 3).
         clip: plain CLIP's S_clip, (g, g).
         surgery: S, (g, g).
         mask: the ID-relevant patches, (g, g).
-        truth: the true object mask in [0, 1], (H, W) or (g, g).
+        truth: the true object mask in [0, 1], (H, W) or (g, g); None: not known.
     """
     panels = {
         "image": image,
@@ -82,17 +85,17 @@ def map_panels(
 
 
 def map_pixels(values: FloatArray) -> Pixels:
-    """A similarity map in [0, 1], (g, g), as (g, g, 3)."""
+    """A similarity map in [0, 1], (g, g), as colours, (g, g, 3)."""
     return matplotlib.colormaps[MAP_COLORS](np.clip(values, 0, 1), bytes=True)[..., :3]
 
 
 def delta_pixels(values: FloatArray) -> Pixels:
-    """A discrepancy map in [-1, 1], (g, g), as (g, g, 3)."""
+    """A discrepancy map in [-1, 1], (g, g), as colours, (g, g, 3)."""
     return matplotlib.colormaps[DELTA_COLORS](np.clip((values + 1) / 2, 0, 1), bytes=True)[..., :3]
 
 
 def gray_pixels(values: FloatArray) -> Pixels:
-    """An object mask in [0, 1], (H, W), as (H, W, 3): white on black."""
+    """An object mask in [0, 1], (H, W), as grey values, (H, W, 3)."""
     return np.repeat((255 * values).astype(np.uint8)[..., None], 3, -1)
 
 
@@ -111,13 +114,17 @@ def fade_outside(image: Pixels, mask: NDArray[np.bool_]) -> Pixels:
 
 
 def enlarge(pixels: Pixels, side: int = MIN_PANEL_SIDE) -> Pixels:
-    """Square pixels repeated until a side has at least ``side``, so that no viewer smooths the patches."""
+    """Repeat the pixels of a square image until it has at least ``side`` rows, so that viewers keep sharp edges."""
     times = -(-side // len(pixels))
     return pixels.repeat(times, 0).repeat(times, 1)
 
 
 def panel_figure(rows: Sequence[tuple[str, Mapping[str, Pixels]]]) -> Figure:
-    """A figure with a row for each image: (caption, title to panel); the titles stand above the first row."""
+    """A figure with a row of panels for each image, titles above the first row.
+
+    Args:
+        rows: (caption, title to pixels) of each image, at least one.
+    """
     columns = len(rows[0][1])
     figure = new_figure(1.45 * columns, 1.5 * len(rows) + 0.3)
     for row, (caption, panels) in enumerate(rows):
@@ -129,21 +136,21 @@ def panel_figure(rows: Sequence[tuple[str, Mapping[str, Pixels]]]) -> Figure:
     return figure
 
 
-# ---- a file for each image
+# ---- one file per image
 
 
 def write_heatmaps(
     folder: Path, paths: Sequence[str], images: Images, maps: ClassMaps, grid: tuple[int, int], rows: Sequence[int]
 ) -> None:
-    """Write a PNG for each of some images of a batch: the image, Delta and the ID-relevant patches in a row.
+    """Write a PNG for each image: the image, Delta and the ID-relevant patches in a row.
 
     Args:
         folder: created if it does not exist.
-        paths: of the images; a heat map has its image's path below ``folder``.
-        images: at the model's size, (B, 3, S, S).
-        maps: of the detector.
-        grid: the patch grid.
-        rows: which images of the batch.
+        paths: of the images of a batch; a PNG gets the path of its image below ``folder``.
+        images: uint8, of the model's size, (B, 3, S, S).
+        maps: of the batch.
+        grid: rows and columns of patches.
+        rows: positions in the batch of the images to write.
     """
     clip, surgery, mask = (t.reshape(-1, *grid).cpu().numpy() for t in (maps.clip, maps.surgery, maps.mask))
     for i in rows:
@@ -156,15 +163,15 @@ def write_heatmaps(
 
 
 def panel_row(panels: Sequence[Pixels]) -> Pixels:
-    """Square panels at the size of the first one enlarged, in a row with white gaps."""
+    """Square panels in a row with white gaps, all resized to the enlarged size of the first one."""
     side = -(-MIN_PANEL_SIDE // len(panels[0])) * len(panels[0])
     gap = np.full((side, GAP, 3), 255, dtype=np.uint8)
-    parts = [np.asarray(Image.fromarray(p).resize((side, side), Image.Resampling.NEAREST)) for p in panels]
-    return np.concatenate([part for panel in parts for part in (gap, panel)][1:], axis=1)
+    resized = [np.asarray(Image.fromarray(p).resize((side, side), Image.Resampling.NEAREST)) for p in panels]
+    return np.concatenate([part for panel in resized for part in (gap, panel)][1:], axis=1)
 
 
 def heatmap_name(path: str) -> Path:
-    """The heat map's path below the folder of heat maps: the image's own path.
+    """The path of an image's heat map below the output folder: that of the image, with ``..`` replaced.
 
     Example:
         >>> heatmap_name("../photos/cat.jpg").as_posix(), heatmap_name("/x/cat.jpg").as_posix()

@@ -1,8 +1,8 @@
-"""The report as one self-contained HTML page that works offline. Plain data, tables and pictures in, text out.
+"""The report as one self-contained HTML page that works offline.
 
-The page holds no raw scores: how many images of each cell of the confusion drop out at each threshold of a grid is
-counted here and embedded, so every number under the slider is exact, and the page is small however many images there
-are. Without JavaScript it shows the threshold of 95 % ID recall.
+The page has no raw scores. It embeds, for each cell of the confusion matrix, how many images are rejected at each
+threshold of a grid. So every number below the slider is exact, and the size of the page does not depend on the number
+of images. Without JavaScript the page shows the threshold of 95 % ID recall.
 """
 
 import json
@@ -21,10 +21,18 @@ from ..evaluation.thresholds import Confusion, confusion
 from .charts import Axis, common_axis, histogram_path, roc_panels
 from .heatmaps import Example, fade_outside
 from .plots import image_uri
-from .report import HEADERS, format_metric, is_trained, paired_scores, report_title, set_tables, summary_lines
+from .report import (
+    HEADERS,
+    ZERO_SHOT_METRICS,
+    format_metric,
+    is_trained,
+    paired_scores,
+    report_title,
+    set_tables,
+    summary_lines,
+)
 
-RECALLS = (0.8, 0.9, 0.95, 0.99)  # buttons beside the slider
-BESIDE = ("auroc", "fpr95", "aupr_in")  # the zero-shot detector's columns
+RECALLS = (0.8, 0.9, 0.95, 0.99)  # buttons next to the slider
 
 
 def report_html(
@@ -34,23 +42,23 @@ def report_html(
     class_names: Sequence[str],
     pictures: Mapping[str, Sequence[Example]],
 ) -> str:
-    """The page.
+    """Render the page.
 
     Args:
         report: as in report.json.
-        results: set to column to values, the ID test set as ``id``.
-        labels: true classes of the ID test set.
+        results: test set to column to values; the ID test set is called ``id``.
+        labels: true classes of the ID test set, (N,).
         class_names: C names.
-        pictures: the galleries; those that are missing are left out.
+        pictures: from :func:`~.gallery.draw_pictures`; missing galleries are left out.
     """
     score = report["headline"]
     table = confusion(results, labels, class_names, score)
     axis = common_axis([columns[score] for columns in results.values()])
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"code": code, "percent": format_percent, "unbroken": unbroken}
-    return environment.from_string(asset("report.html.j2")).render(
-        css=Markup(asset("report.css")),
-        js=Markup(asset("report.js")),
+    environment.filters |= {"code": mark_code, "percent": format_percent, "one_line": on_one_line}
+    return environment.from_string(read_template("report.html.j2")).render(
+        css=Markup(read_template("report.css")),
+        js=Markup(read_template("report.js")),
         title=report_title(report),
         summary=summary_lines(report),
         tiles=tiles(report),
@@ -59,68 +67,68 @@ def report_html(
         overview=overview(report),
         tables=set_tables(report),
         headers=HEADERS,
-        beside=BESIDE,
-        cell=format_metric,
+        zero_shot_metrics=ZERO_SHOT_METRICS,
+        format_metric=format_metric,
         table=table,
-        now=snapshot(table),
-        payload=Markup(json.dumps(payload(table, axis), separators=(",", ":"))),
+        counts=default_counts(table),
+        slider_data=Markup(json.dumps(slider_data(table, axis), separators=(",", ":"))),
         presets=[(f"{recall:.0%}".replace("%", " %"), table.index_at_recall(recall)) for recall in RECALLS],
         axis=axis,
-        strips=[(name, histogram_path(columns[score], axis)) for name, columns in results.items()],
+        histograms=[(name, histogram_path(columns[score], axis)) for name, columns in results.items()],
         rocs=roc_panels(paired_scores(results, score, is_trained(report))),
-        mistakes={name: [tile(e) for e in found] for name, found in pictures.items() if name != "classes"},
-        heat=[heat_maps(e) for e in pictures.get("classes", [])],
+        mistakes={name: [mistake(e) for e in shown] for name, shown in pictures.items() if name != "classes"},
+        map_rows=[map_row(e) for e in pictures.get("classes", [])],
     )
 
 
-def asset(name: str) -> str:
-    """The text of a file that comes with the package."""
+def read_template(name: str) -> str:
+    """The text of a file in the folder ``templates``."""
     return (files(__package__) / "templates" / name).read_text(encoding="utf-8")
 
 
-def code(text: str) -> Markup:
-    """Words between backticks as code."""
+def mark_code(text: str) -> Markup:
+    """A text as HTML, with the parts between backticks as code."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
-def unbroken(text: str) -> str:
-    """The text on one line."""
+def on_one_line(text: str) -> str:
+    """The text with no-break spaces."""
     return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def format_percent(count: float, total: float) -> str:
-    """A share with one decimal, or a dash where there is nothing to take a share of."""
+    """``count`` in percent of ``total`` with one decimal, or a dash if the total is 0."""
     return f"{100 * count / total:.1f}" if total else "–"
 
 
 def tiles(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """The figures on top: name, value, and the zero-shot detector's where that is another."""
-    score, other = report["headline"], report["zero_shot"]
-    zero = (lambda value: f"zero-shot {value:.1f}") if is_trained(report) else (lambda value: "")
-    found = [("ID accuracy", f"{report['id']['accuracy']:.1f} %", zero(other["id"]["accuracy"]))]
+    """The numbers at the top of the page, as (name, value, note)."""
+    score, zero_shot = report["headline"], report["zero_shot"]
+    note = (lambda value: f"zero-shot {value:.1f}") if is_trained(report) else (lambda value: "")
+    numbers = [("ID accuracy", f"{report['id']['accuracy']:.1f} %", note(zero_shot["id"]["accuracy"]))]
     for name, heading in (("auroc", "AUROC ↑"), ("fpr95", "FPR95 ↓")):
         if score in report["average"]:
-            beside = zero(other["average"][score][name]) if score in other["average"] else ""
-            found.append((heading, f"{report['average'][score][name]:.1f}", beside))
+            comparison = note(zero_shot["average"][score][name]) if score in zero_shot["average"] else ""
+            numbers.append((heading, f"{report['average'][score][name]:.1f}", comparison))
     point = report["operating"]
-    found.append(("ID accepted in the right class", f"{point['id_accepted_right']:.1f} %", "at 95 % ID recall"))
+    numbers.append(("ID accepted, correct class", f"{point['id_accepted_right']:.1f} %", "at 95 % ID recall"))
     if point["ood_accepted"]:
         mean = float(np.mean(list(point["ood_accepted"].values())))
-        found.append(("OOD accepted", f"{mean:.1f} %", "at 95 % ID recall, mean over sets"))
-    return found
+        numbers.append(("OOD accepted", f"{mean:.1f} %", "at 95 % ID recall, mean over sets"))
+    return numbers
 
 
 def overview(report: Mapping[str, Any]) -> dict[str, list[tuple[str, Any, Any]]]:
-    """The headline score alone, (name, metrics, zero-shot's): a row for each set, and for each average."""
-    score, other = report["headline"], report["zero_shot"]
-    sets = [(name, scores[score], other["ood"][name].get(score)) for name, scores in report["ood"].items()]
+    """The headline score's rows (name, metrics, zero-shot metrics) of each OOD set and of each average."""
+    score, zero_shot = report["headline"], report["zero_shot"]
+    sets = [(name, scores[score], zero_shot["ood"][name].get(score)) for name, scores in report["ood"].items()]
     keys = [key for key in ("average", "average_near", "average_far") if report.get(key)]
-    means = [(key.replace("_", ", "), report[key][score], other[key].get(score)) for key in keys]
-    return {"sets": sets, "averages": means}
+    averages = [(key.replace("_", ", "), report[key][score], zero_shot[key].get(score)) for key in keys]
+    return {"sets": sets, "averages": averages}
 
 
-def snapshot(table: Confusion) -> dict[str, Any]:
-    """Counts at the default threshold, as lists."""
+def default_counts(table: Confusion) -> dict[str, Any]:
+    """The confusion counts at the default threshold, as plain data."""
     accepted = table.accepted[table.default]
     classes = len(table.right)
     return {
@@ -134,8 +142,11 @@ def snapshot(table: Confusion) -> dict[str, Any]:
     }
 
 
-def payload(table: Confusion, axis: Axis) -> dict[str, Any]:
-    """What the slider needs: for each cell ``[k, n, …]``, n images are accepted at threshold k and at none above."""
+def slider_data(table: Confusion, axis: Axis) -> dict[str, Any]:
+    """The data of the slider.
+
+    ``drops`` has for each cell ``[k, n, …]``: the highest threshold that accepts n of its images is the k-th.
+    """
     above = np.concatenate([table.accepted[1:], np.zeros_like(table.accepted[:1])])
     drops = (table.accepted - above).reshape(len(table.thresholds), -1).T
     return {
@@ -149,8 +160,8 @@ def payload(table: Confusion, axis: Axis) -> dict[str, Any]:
     }
 
 
-def tile(example: Example) -> dict[str, Any]:
-    """One mistake: the image, the image with its ID-relevant patches, and what it says below."""
+def mistake(example: Example) -> dict[str, Any]:
+    """One mistake: the image, its ID-relevant patches, whether it needs sharp pixels, and its caption's data."""
     return {
         "image": image_uri(example.image),
         "masked": image_uri(fade_outside(example.image, example.mask)),
@@ -159,7 +170,7 @@ def tile(example: Example) -> dict[str, Any]:
     }
 
 
-def heat_maps(example: Example) -> dict[str, Any]:
-    """One row of the heat maps: (column, picture, whether it is drawn with hard pixels)."""
+def map_row(example: Example) -> dict[str, Any]:
+    """One row of similarity maps: (title, data URI, whether it needs sharp pixels) of each panel."""
     panels = example.panels.items()
     return {"example": example, "maps": [(name, image_uri(p), max(p.shape) <= 64) for name, p in panels]}

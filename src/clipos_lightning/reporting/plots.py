@@ -1,4 +1,4 @@
-"""Matplotlib figures without pyplot's global state, and pictures as data URIs for HTML pages."""
+"""Matplotlib figures without pyplot's global state, and figures and images as data URIs for HTML pages."""
 
 import base64
 import io
@@ -12,18 +12,18 @@ from PIL import Image
 from ..types import Pixels
 
 ID_COLOR, OOD_COLOR = "#0b6e8f", "#d1603d"
-MAX_EMBEDDED_SIDE = 160  # pixels of an embedded image
+MAX_EMBEDDED_SIDE = 160  # largest side of an embedded image, in pixels
 
 
-def new_figure(columns: float, rows: float) -> Figure:
-    """A figure without any global state of pyplot."""
-    figure = Figure(figsize=(columns, rows), layout="constrained")
+def new_figure(width: float, height: float) -> Figure:
+    """A figure of this size in inches, which does not use pyplot's global state."""
+    figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def axes_grid(count: int, height: float = 2.6) -> tuple[Figure, list[Any]]:
-    """A figure with ``count`` panels, four a row."""
+    """A figure with ``count`` panels, four per row, and their axes; ``height`` of a row in inches."""
     columns = max(1, min(4, count))
     rows = -(-count // columns)
     figure = new_figure(2.7 * columns, height * rows)
@@ -32,7 +32,7 @@ def axes_grid(count: int, height: float = 2.6) -> tuple[Figure, list[Any]]:
 
 
 def svg_uri(figure: Figure) -> str:
-    """A figure as an embedded SVG; equal figures give equal bytes."""
+    """A figure as an SVG data URI; equal figures give equal bytes."""
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "clipos", "svg.fonttype": "none"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
@@ -40,7 +40,7 @@ def svg_uri(figure: Figure) -> str:
 
 
 def image_uri(pixels: Pixels) -> str:
-    """An image (H, W, 3) as a data URI: exact PNG when it is small, else a JPEG of at most LARGEST pixels."""
+    """An image (H, W, 3) as a data URI: up to 64 pixels a PNG, else a JPEG scaled down to MAX_EMBEDDED_SIDE."""
     picture, buffer = Image.fromarray(pixels), io.BytesIO()
     kind = "png" if max(picture.size) <= 64 else "jpeg"
     picture.thumbnail((MAX_EMBEDDED_SIDE, MAX_EMBEDDED_SIDE), Image.Resampling.LANCZOS)

@@ -1,4 +1,4 @@
-"""From test tables to the report: metrics per set and score, Markdown, JSON. Pure functions."""
+"""The report of a test as plain data (``report.json``) and as Markdown: pure functions of the test tables."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +14,7 @@ from ..evaluation.thresholds import operating_point
 
 Metrics = dict[str, Any]
 
+ZERO_SHOT_METRICS = ("auroc", "fpr95", "aupr_in")  # of the zero-shot detector in tables of a trained one
 HEADERS = {"auroc": "AUROC ↑", "fpr95": "FPR95 ↓", "aupr_in": "AUPR-in ↑", "aupr_out": "AUPR-out ↑"}
 
 
@@ -23,58 +24,69 @@ def summarise(
     kinds: Mapping[str, str | None],
     prefix: str = "",
 ) -> Metrics:
-    """One detector's part of the report: ID accuracy, metrics per OOD set and score, averages over sets.
+    """One detector's part of the report: ID accuracy, metrics per OOD set and score, averages over sets; in percent.
 
     Args:
-        results: set to column to values, the ID test set as ``id``.
-        labels: true classes of the ID test set.
+        results: test set to column to values; the ID test set is called ``id``.
+        labels: true classes of the ID test set, (N,).
         kinds: OOD set to ``near``, ``far`` or None.
         prefix: of the detector's columns.
+
+    Raises:
+        InputError: a score is not finite.
     """
-    ours = results["id"]
-    names = [name.removeprefix(prefix) for name in ours if name.startswith(prefix)]
+    id_columns = results["id"]
+    names = [name.removeprefix(prefix) for name in id_columns if name.startswith(prefix)]
     scores = in_order(name for name in names if "/" not in name and name != "predicted")
-    accuracy = 100 * float(np.mean(ours[f"{prefix}predicted"] == labels))
+    accuracy = 100 * float(np.mean(id_columns[f"{prefix}predicted"] == labels))
     ood: dict[str, dict[str, Metrics]] = {}
     for name in (n for n in results if n != "id"):
-        pairs = {s: (ours[f"{prefix}{s}"], results[name][f"{prefix}{s}"]) for s in scores}
+        pairs = {s: (id_columns[f"{prefix}{s}"], results[name][f"{prefix}{s}"]) for s in scores}
         ood[name] = {s: {**ood_metrics(a, b, f"score {s} of {name}"), "n": len(b)} for s, (a, b) in pairs.items()}
     part: Metrics = {"id": {"n": len(labels), "accuracy": accuracy}, "ood": ood, "average": average(ood)}
     for kind in ("near", "far"):
-        chosen = {name: value for name, value in ood.items() if kinds.get(name) == kind}
-        if chosen:
-            part[f"average_{kind}"] = average(chosen)
+        of_kind = {name: value for name, value in ood.items() if kinds.get(name) == kind}
+        if of_kind:
+            part[f"average_{kind}"] = average(of_kind)
     return part
 
 
 def average(ood: Mapping[str, Mapping[str, Metrics]]) -> dict[str, Metrics]:
-    """Unweighted mean over OOD sets of each metric of each score; {} where there is no set."""
+    """Score to metric to unweighted mean over the OOD sets; empty if there is no set."""
     scores = list(next(iter(ood.values()), {}))
     return {s: {m: float(np.mean([ood[name][s][m] for name in ood])) for m in OOD_METRICS} for s in scores}
 
 
 def mask_metrics(table: Columns, grid: tuple[int, int]) -> dict[str, dict[str, float]]:
-    """Delta > 0, S > 0.5 and S_clip > 0.5 against the true mask: mean IoU and boundary F over images, by patches.
+    """Mean IoU and boundary F on the patch grid, in [0, 1], of three masks against the true object mask.
 
-    A patch is truth when the object covers at least half of it; an image whose truth covers no patch is left out.
+    The masks are Delta > 0 (``delta``), S > 0.5 (``s``) and S_clip > 0.5 (``clip``), for the true class. A patch is
+    true if the object covers at least half of it; images without a true patch are left out.
+
+    Args:
+        table: column to values of the ID test set, with the columns of its maps if it has true masks.
+        grid: rows and columns of patches.
+
+    Returns:
+        Mask to ``iou`` and ``boundary_f``; empty without true masks.
     """
     if "map/truth/0" not in table:
         return {}
     patches = range(grid[0] * grid[1])
-    s, clip, share = (np.stack([table[f"map/{k}/{p}"] for p in patches], 1) for k in ("s", "clip", "truth"))
-    truth = (share >= 0.5).reshape(-1, *grid)
-    seen = truth.any((1, 2))
-    if not seen.any():
+    s, clip, coverage = (np.stack([table[f"map/{k}/{p}"] for p in patches], 1) for k in ("s", "clip", "truth"))
+    truth = (coverage >= 0.5).reshape(-1, *grid)
+    has_truth = truth.any((1, 2))
+    if not has_truth.any():
         return {}
     masks = {"delta": s - clip > 0, "s": s > 0.5, "clip": clip > 0.5}
-    judged = {}
+    metrics = {}
     for name, mask in masks.items():
-        pairs = list(zip(mask.reshape(-1, *grid)[seen], truth[seen], strict=True))
-        judged[name] = {
+        pairs = list(zip(mask.reshape(-1, *grid)[has_truth], truth[has_truth], strict=True))
+        metrics[name] = {
             "iou": float(np.mean([mask_iou(m, t) for m, t in pairs])),
             "boundary_f": float(np.mean([boundary_f(m, t) for m, t in pairs])),
         }
-    return judged
+    return metrics
 
 
 def build_report(
@@ -86,23 +98,46 @@ def build_report(
     grid: tuple[int, int],
     run: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The whole report as plain data (schema 1): percent, masks 0-1."""
+    """Build the report of a test: the plain data of ``report.json``, schema 1, metrics in percent.
+
+    Args:
+        results: test set to column to values; the ID test set is called ``id``.
+        labels: true classes of the ID test set, (N,).
+        kinds: OOD set to ``near``, ``far`` or None.
+        headline: name of the detector's score.
+        id_name: name of the ID set.
+        grid: rows and columns of patches.
+        run: plain data about the run, stored under ``run``.
+
+    Raises:
+        InputError: a score is not finite.
+    """
     trained = f"{ZERO_SHOT}predicted" in results["id"]
     main = summarise(results, labels, kinds)
     zero_shot = summarise(results, labels, kinds, ZERO_SHOT) if trained else main
     main = {**main, "id": {"name": id_name, **main["id"]}}
     zero_shot = {**zero_shot, "id": {"name": id_name, **zero_shot["id"]}}
     sides = {n: summarise(results, labels, kinds, p) for n, p in SIDES.items() if f"{p}predicted" in results["id"]}
-    more = {
+    return {
+        "schema": 1,
+        "headline": headline,
+        **main,
+        "zero_shot": zero_shot,
         **sides,
         "masks": mask_metrics(results["id"], grid),
         "operating": operating_point(results, labels, headline),
+        "run": dict(run),
     }
-    return {"schema": 1, "headline": headline, **main, "zero_shot": zero_shot, **more, "run": dict(run)}
 
 
 def paired_scores(results: Results, score: str, trained: bool) -> dict[str, dict[str, tuple[Any, Any]]]:
-    """OOD set to detector to (ID scores, OOD scores), for the detectors that have this score: what ROC curves show."""
+    """The scores for ROC curves: OOD set to detector to (ID scores, OOD scores).
+
+    Args:
+        results: test set to column to values; the ID test set is called ``id``.
+        score: name of the score; detectors without it are left out.
+        trained: whether the results are of a trained detector and of the zero-shot one.
+    """
     detectors = {"trained": "", "zero-shot": ZERO_SHOT} if trained else {"zero-shot": ""}
     columns = {label: f"{p}{score}" for label, p in detectors.items() if f"{p}{score}" in results["id"]}
     return {
@@ -113,44 +148,43 @@ def paired_scores(results: Results, score: str, trained: bool) -> dict[str, dict
 
 
 def is_trained(report: Mapping[str, Any]) -> bool:
-    """Whether a trained detector was tested, or the zero-shot one alone."""
+    """Whether the report is of a trained detector, which it compares with the zero-shot one."""
     return bool(report["run"].get("trained", True))
 
 
 def report_title(report: Mapping[str, Any]) -> str:
-    """What was tested; a limited run says so, so that nobody mistakes it for a full one."""
+    """The title: what was tested, and the limit of images per set if there is one."""
     limit = report["run"].get("limit_per_set")
     what = "OOD report" if is_trained(report) else "OOD report of the zero-shot detector (no training)"
     return f"{what}: {report['id']['name']}" + (f" — at most {limit} images per set, not a full run" if limit else "")
 
 
 def set_tables(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One table for each OOD set and for the average(s): heading, and rows (score, trained metrics, zero-shot's)."""
+    """A table for each OOD set and for each average: ``heading``, and ``rows`` (score, metrics, zero-shot metrics)."""
     sections = [("ood", name) for name in report["ood"]]
     averages = [key for key in ("average", "average_near", "average_far") if report.get(key)]
     tables = []
     for section, name in sections + [(key, "") for key in averages]:
-        ours = report[section][name] if name else report[section]
-        theirs = report["zero_shot"][section][name] if name else report["zero_shot"][section]
-        first = next(iter(ours.values()))
+        metrics = report[section][name] if name else report[section]
+        zero_shot = report["zero_shot"][section][name] if name else report["zero_shot"][section]
+        first = next(iter(metrics.values()))
         heading = f"{name} (n_id {report['id']['n']:,}, n_ood {first['n']:,})" if name else section.replace("_", ", ")
-        scores = in_order([*ours, *theirs])
-        tables.append({"heading": heading, "rows": [(s, ours.get(s), theirs.get(s)) for s in scores]})
+        scores = in_order([*metrics, *zero_shot])
+        tables.append({"heading": heading, "rows": [(s, metrics.get(s), zero_shot.get(s)) for s in scores]})
     return tables
 
 
 def report_markdown(report: Mapping[str, Any]) -> str:
-    """The report as Markdown: a summary, then a table for each set, trained beside zero-shot."""
+    """The report as Markdown: a summary, then a table for each OOD set and average."""
     lines = [f"# {report_title(report)}", "", *(f"- {line}" for line in summary_lines(report)), ""]
     trained = is_trained(report)
-    zero = [f"zero-shot {h}" for h in ("AUROC ↑", "FPR95 ↓", "AUPR-in ↑")] if trained else []
-    header = ["score", *HEADERS.values(), *zero]
+    zero_shot_headers = [f"zero-shot {HEADERS[m]}" for m in ZERO_SHOT_METRICS if trained]
+    header = ["score", *HEADERS.values(), *zero_shot_headers]
     for table in set_tables(report):
         lines += [f"## {table['heading']}", "", f"| {' | '.join(header)} |", "|---" + "|---:" * (len(header) - 1) + "|"]
-        for score, ours, theirs in table["rows"]:
+        for score, metrics, zero_shot in table["rows"]:
             name = f"**{score}**" if score == report["headline"] else score
-            cells = [format_metric(ours, m) for m in HEADERS]
-            cells += [format_metric(theirs, m) for m in ("auroc", "fpr95", "aupr_in")] if trained else []
+            cells = format_row(metrics, zero_shot, trained)
             lines.append(f"| {' | '.join([name, *cells])} |")
         lines.append("")
     lines += [f"Command: `{report['run'].get('command', '')}`", ""]
@@ -158,49 +192,55 @@ def report_markdown(report: Mapping[str, Any]) -> str:
 
 
 def format_metric(metrics: Mapping[str, float] | None, name: str) -> str:
-    """A figure with one decimal, or a dash where the detector has no such score."""
+    """A metric with one decimal, or a dash if the detector does not have the score."""
     return "–" if metrics is None else f"{metrics[name]:.1f}"
 
 
+def format_row(metrics: Mapping[str, float] | None, zero_shot: Mapping[str, float] | None, trained: bool) -> list[str]:
+    """The cells of a table row: all metrics, then those of the zero-shot detector next to a trained one."""
+    cells = [format_metric(metrics, m) for m in HEADERS]
+    return cells + [format_metric(zero_shot, m) for m in ZERO_SHOT_METRICS if trained]
+
+
 def summary_lines(report: Mapping[str, Any]) -> list[str]:
-    """The report in a few sentences."""
-    ours, theirs, score = report["id"], report["zero_shot"]["id"], report["headline"]
+    """The main results of a report, as a list of short texts."""
+    id_part, zero_shot, score = report["id"], report["zero_shot"], report["headline"]
     trained = is_trained(report)
-    beside = f" (zero-shot {theirs['accuracy']:.1f} %)" if trained else ""
-    lines = [f"ID accuracy {ours['accuracy']:.1f} % on {ours['n']:,} images{beside}"]
+    comparison = f" (zero-shot {zero_shot['id']['accuracy']:.1f} %)" if trained else ""
+    lines = [f"ID accuracy {id_part['accuracy']:.1f} % on {id_part['n']:,} images{comparison}"]
     if score in report["average"]:
-        both = [(report["average"], "")] + ([(report["zero_shot"]["average"], "zero-shot ")] if trained else [])
-        texts = [f"{t}AUROC {a[score]['auroc']:.1f}, FPR95 {a[score]['fpr95']:.1f}" for a, t in both if score in a]
-        lines.append(f"headline `{score}`, average over {len(report['ood'])} OOD sets: {'; '.join(texts)}")
+        averages = [("", report["average"])] + ([("zero-shot ", zero_shot["average"])] if trained else [])
+        texts = [f"{t}AUROC {a[score]['auroc']:.1f}, FPR95 {a[score]['fpr95']:.1f}" for t, a in averages if score in a]
+        lines.append(f"headline score `{score}`, average over {len(report['ood'])} OOD sets: {'; '.join(texts)}")
     else:
         lines.append("no OOD set was tested: give some with --data.ood_sets '[folder:PATH]' for AUROC and FPR95")
     if "images" in report:
-        lines.append(sides_line(report))
+        lines.append(image_weight_line(report))
     names = {"delta": "Δ > 0", "s": "S > 0.5", "clip": "plain CLIP > 0.5"}
     if report["masks"]:
         masks = ", ".join(f"{names[k]}: {v['iou']:.2f} / {v['boundary_f']:.2f}" for k, v in report["masks"].items())
-        lines.append(f"masks against the truth (IoU / boundary F): {masks}")
-    lines.append(operating_line(report["operating"]))
+        lines.append(f"masks against ground truth (IoU / boundary F): {masks}")
+    lines.append(threshold_line(report["operating"]))
     if report["ood"] and "ood_resolution" in report["run"]:
-        lines.append(f"OOD images' resolution: {report['run']['ood_resolution']} (--data.ood_resolution)")
-    lines.append("FPR95: ID positive, at the threshold whose ID recall is closest to 95 %; higher score = more ID")
+        lines.append(f"resolution of the OOD images: {report['run']['ood_resolution']} (--data.ood_resolution)")
+    lines.append("FPR95: ID is positive; at the threshold whose ID recall is closest to 95 %; higher score = more ID")
     return lines
 
 
-def sides_line(report: Mapping[str, Any]) -> str:
-    """What text alone, images alone and their blend reach, each by ID accuracy and average AUROC."""
+def image_weight_line(report: Mapping[str, Any]) -> str:
+    """ID accuracy and average AUROC of text features alone, image features alone and their blend."""
     score, texts = report["headline"], []
     for part, name in ((report["text"], "text alone"), (report["images"], "images alone"), (report, "blend")):
         auroc = f" / {part['average'][score]['auroc']:.1f}" if score in part["average"] else ""
         texts.append(f"{name} {part['id']['accuracy']:.1f}{auroc}")
-    what = "ID accuracy / AUROC" if "/" in texts[0] else "ID accuracy"
-    return f"image weight {report['run'].get('image_weight', 0):g} ({what}): {', '.join(texts)}"
+    metrics = "ID accuracy / AUROC" if "/" in texts[0] else "ID accuracy"
+    return f"image weight {report['run'].get('image_weight', 0):g} ({metrics}): {', '.join(texts)}"
 
 
-def operating_line(point: Mapping[str, Any]) -> str:
-    """What the threshold at 95 % ID recall does to ID and OOD images."""
-    ids = f"{point['id_accepted']:.1f} % of ID images, {point['id_accepted_right']:.1f} % in the right class"
+def threshold_line(point: Mapping[str, Any]) -> str:
+    """Fractions of ID and OOD images that the threshold at 95 % ID recall accepts."""
+    ids = f"{point['id_accepted']:.1f} % of ID images (correct class: {point['id_accepted_right']:.1f} %)"
     sets = sorted(point["ood_accepted"].values())
-    span = f"{sets[0]:.1f} to {sets[-1]:.1f} % by set" if len(sets) > 1 else f"{sum(sets):.1f} %"
-    outside = f", and of OOD images {span}" if sets else ""
-    return f"at 95 % ID recall, `{point['score']}` ≥ {point['threshold']:.9g} accepts {ids}{outside}"
+    span = f"{sets[0]:.1f} to {sets[-1]:.1f} %" if len(sets) > 1 else f"{sum(sets):.1f} %"
+    ood = f", {span} of OOD images" if sets else ""
+    return f"at 95 % ID recall, `{point['score']}` ≥ {point['threshold']:.9g} accepts {ids}{ood}"

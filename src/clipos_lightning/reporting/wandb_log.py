@@ -1,4 +1,4 @@
-"""The Weights & Biases dashboard: curves by step, the results as a table, ROC curves, histograms, heat maps."""
+"""Weights & Biases: losses by step, and of a test the results table, ROC curves, score histograms and heat maps."""
 
 import netrc
 import os
@@ -25,11 +25,11 @@ RESULT_COLUMNS = ["detector", "set", "score", *OOD_METRICS, "n_id", "n_ood"]
 
 
 class Dashboard(Callback):
-    """Sets up W&B's axes when a run starts."""
+    """Configure the metrics of W&B at the start of a fit, and finish the run at its end."""
 
     @rank_zero_only
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Losses against the step; the summary keeps the last loss and the best AUROC."""
+        """Plot metrics against the training step; the summary keeps the last loss and the best validation metrics."""
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.experiment.define_metric("trainer/global_step")
@@ -38,7 +38,7 @@ class Dashboard(Callback):
 
     @rank_zero_only
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Everything is written before the command ends."""
+        """Write everything before the command ends."""
         if any(isinstance(logger, WandbLogger) for logger in trainer.loggers):
             wandb.finish()
 
@@ -46,13 +46,13 @@ class Dashboard(Callback):
 def log_report(
     run: Any, report: Mapping[str, Any], results: Results, galleries: Mapping[str, Sequence[Example]]
 ) -> None:
-    """Log a test: results table, summary, interactive ROC curves and histograms, heat maps, worst mistakes.
+    """Log a test: results table, summary, ROC curves, score histograms, and images with their heat maps.
 
     Args:
-        run: W&B's run.
-        report: as written to report.json.
-        results: the test tables.
-        galleries: of :func:`gallery.draw_pictures`; those that are missing are left out.
+        run: the run of W&B.
+        report: as in report.json.
+        results: test set to column to values; the ID test set is called ``id``.
+        galleries: from :func:`~.gallery.draw_pictures`; missing ones are left out.
     """
     headline, trained = report["headline"], bool(report["run"]["trained"])
     run.log({"results": wandb.Table(columns=RESULT_COLUMNS, data=table_rows(report, trained))})
@@ -64,18 +64,18 @@ def log_report(
     for name, columns in results.items():
         if headline in columns:
             run.log({f"scores/{name}": wandb.Histogram(columns[headline].tolist())})
-    shown = {
-        "classes": "ID test images: what the method thought belonged to the predicted class",
-        "outside": f"OOD images with the highest {headline}: the worst mistakes",
+    captions = {
+        "classes": "The first ID test image of each class, with its maps for the predicted class",
+        "outside": f"OOD images with the highest {headline}, with their maps for the predicted class",
     }
-    for kind, caption in shown.items():
+    for kind, caption in captions.items():
         rows = [(example.caption, example.panels) for example in galleries.get(kind, [])]
         if rows:
             run.log({f"pictures/{kind}": wandb.Image(panel_figure(rows), caption=caption)})
 
 
 def table_rows(report: Mapping[str, Any], trained: bool) -> list[list[Any]]:
-    """A row for each detector, OOD set and score."""
+    """The results table: a row for each detector, OOD set and score, with the columns RESULT_COLUMNS."""
     detectors = {"trained": report, "zero-shot": report["zero_shot"]} if trained else {"zero-shot": report}
     return [
         [detector, name, score, *(metrics[m] for m in OOD_METRICS), part["id"]["n"], metrics["n"]]
@@ -86,14 +86,19 @@ def table_rows(report: Mapping[str, Any], trained: bool) -> list[list[Any]]:
 
 
 def roc_plot(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -> Any:
-    """Interactive ROC curves, ID positive: detector -> (ID scores, OOD scores)."""
+    """ROC curves with ID as the positive class.
+
+    Args:
+        curves: detector to (ID scores, OOD scores).
+        title: of the plot.
+    """
     points = {name: roc_points(inside, outside) for name, (inside, outside) in curves.items()}
-    xs, ys = ([found[:, axis].tolist() for found in points.values()] for axis in (0, 1))
+    xs, ys = ([curve[:, axis].tolist() for curve in points.values()] for axis in (0, 1))
     return wandb.plot.line_series(xs, ys, keys=list(points), title=title, xname="OOD accepted, %")
 
 
 def has_wandb_key() -> bool:
-    """Whether W&B's client would find credentials without asking: in the environment, or left by ``wandb login``."""
+    """Whether W&B's client finds credentials without asking: in the environment, or from ``wandb login``."""
     host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
     if os.environ.get("WANDB_API_KEY"):
         return True
@@ -102,13 +107,19 @@ def has_wandb_key() -> bool:
     return False
 
 
-def place_wandb(logger: Logger, folder: Path) -> None:
-    """W&B's own files go into the run's folder; without credentials it records offline and never asks for a login."""
+def configure_wandb(logger: Logger, folder: Path) -> None:
+    """Let W&B write into the run's folder, and record offline instead of asking for a login if it has no credentials.
+
+    Args:
+        logger: nothing is done if it is not a WandbLogger.
+        folder: of the run.
+    """
     if not isinstance(logger, WandbLogger):
         return
     logger._save_dir = logger._wandb_init["dir"] = str(folder)
     if not os.environ.get("WANDB_MODE") and not logger._offline and not has_wandb_key():
         logger._offline, logger._wandb_init["mode"] = True, "offline"
         print_once(
-            f"W&B: no credentials, recorded offline; later: wandb login; wandb sync {folder}/wandb/offline-run-*"
+            "W&B: no credentials found, so the run is recorded offline; to upload it: wandb login; "
+            f"wandb sync {folder}/wandb/offline-run-*"
         )

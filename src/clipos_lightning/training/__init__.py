@@ -1,1 +1,1 @@
-"""The LightningModule, its callbacks, checkpoints and schedule."""
+"""Training: the LightningModule, its callbacks, checkpoints and learning-rate schedule."""

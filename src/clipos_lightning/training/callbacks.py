@@ -1,4 +1,4 @@
-"""What training leaves behind: the few-shot manifest and the last checkpoint."""
+"""Callbacks that write the last checkpoint and the list of few-shot images."""
 
 from pathlib import Path
 
@@ -11,30 +11,38 @@ from ..utils.files import write_json
 
 
 class LastCheckpoint(Checkpoint):
-    """Writes ``last.ckpt`` into the run's folder when training ends, or is interrupted."""
+    """Write ``last.ckpt`` when training ends or is interrupted.
+
+    Args:
+        folder: of the run.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "last.ckpt"
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """All processes take part; the first writes."""
+        """Save the checkpoint; every process must call this, the first one writes."""
         trainer.save_checkpoint(self.path)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Ctrl-C during training: keep what was learned (one process only: others may not come along)."""
+        """Save the checkpoint after Ctrl-C; not with several processes, which would have to stop together."""
         if isinstance(exception, KeyboardInterrupt) and trainer.world_size == 1 and trainer.global_step:
             trainer.save_checkpoint(self.path)
 
 
 class ShotsManifest(Callback):
-    """Writes ``shots.json``: which images the detector learned from, with a digest."""
+    """Write ``shots.json``: the few-shot images of each class, and a digest of the list.
+
+    Args:
+        folder: of the run.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     @rank_zero_only
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """The DataModule has drawn; where training images are not at hand, a test goes without."""
+        """Write the file; a test whose training images are missing has none."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(data, FewShotOOD) and data.shot_positions:
             write_json(self.folder / "shots.json", data.manifest())

@@ -1,4 +1,4 @@
-"""Reading a checkpoint: what was trained, as configuration. Never unpickles anything but tensors and plain data."""
+"""Read a checkpoint, and its options as a configuration. Only tensors and plain data are unpickled."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -11,9 +11,9 @@ import torch
 
 from ..errors import InputError
 
-NOT_OPTIONS = ("class_names", "class_wordings")  # of the model's hyper-parameters: linked from the data
+NOT_OPTIONS = ("class_names", "class_wordings")  # hyper-parameters of the model that come from the data
 
-RENAMED = {  # beginnings of dotted paths in checkpoints of version 0.1.0
+RENAMED = {  # prefixes of dotted paths in checkpoints of version 0.1.0: old to new
     "clipos_lightning.losses.": "clipos_lightning.method.objectives.",
     "clipos_lightning.schedule.WarmupCosine": "clipos_lightning.WarmupCosine",
     "clipos_lightning.scores.": "clipos_lightning.evaluation.scores.",
@@ -21,33 +21,38 @@ RENAMED = {  # beginnings of dotted paths in checkpoints of version 0.1.0
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:
-    """A checkpoint of ours from a local file.
+    """Read a checkpoint that clipos wrote from a local file.
 
     Raises:
-        InputError: no such file (URLs are refused), not a checkpoint, not ours.
+        InputError: no such file, not a checkpoint, or not written by clipos.
     """
     if not Path(path).is_file():
-        raise InputError(f"no checkpoint {path!r}: give the last.ckpt of a `clipos fit` run, a local file")
+        raise InputError(f"no checkpoint {path!r}: give a local file, the last.ckpt of a `clipos fit` run")
     if not is_zipfile(path):
         raise InputError(f"{path} is not a checkpoint: give the last.ckpt of a `clipos fit` run")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a broken file raises nearly anything
+    except Exception as error:  # the type depends on how the file is broken
         reason = (str(error).splitlines() or ["it is empty"])[0][:120]
         raise InputError(f"{path} is not a checkpoint that can be read safely: {reason}") from error
     if not isinstance(checkpoint, dict) or not {"clipos", "hyper_parameters", "state_dict"} <= checkpoint.keys():
         raise InputError(f"{path} was not written by clipos: give the last.ckpt of a `clipos fit` run")
     for part in ("clipos", "hyper_parameters"):
-        checkpoint[part] = renamed(checkpoint[part])
+        checkpoint[part] = update_paths(checkpoint[part])
     return checkpoint
 
 
-def renamed(value: Any) -> Any:
-    """Plain data with the dotted paths of 0.1.0 as they are now."""
+def update_paths(value: Any) -> Any:
+    """Plain data in which dotted paths of version 0.1.0 are replaced by the current ones.
+
+    Example:
+        >>> update_paths({"class_path": "clipos_lightning.schedule.WarmupCosine"})
+        {'class_path': 'clipos_lightning.WarmupCosine'}
+    """
     if isinstance(value, dict):
-        return {key: renamed(item) for key, item in value.items()}
+        return {key: update_paths(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [renamed(item) for item in value]
+        return [update_paths(item) for item in value]
     if isinstance(value, str):
         for old, new in RENAMED.items():
             value = new + value.removeprefix(old) if value.startswith(old) else value
@@ -55,19 +60,21 @@ def renamed(value: Any) -> Any:
 
 
 def model_options(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """The model's options as they stood in training, with optimizer and schedule where they are recorded."""
+    """The model's options in training, with optimizer and scheduler if they are recorded."""
     options = {k: v for k, v in checkpoint["hyper_parameters"].items() if k not in NOT_OPTIONS}
     return options | checkpoint["clipos"].get("recipe", {})
 
 
 def data_options(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """The data's options as they stood in training; the root is left to $CLIPOS_DATA where that is set.
+    """The data's options in training; without the root if $CLIPOS_DATA is set.
 
     Raises:
-        InputError: it was trained on something else than a FewShotOOD.
+        InputError: the checkpoint has none, since it was not trained on a FewShotOOD.
     """
     if "datamodule_hyper_parameters" not in checkpoint:
-        raise InputError("the checkpoint does not say which few-shot images it was trained on")
+        raise InputError(
+            "the checkpoint does not say which few-shot images it was trained on: give one of `clipos fit`"
+        )
     data = dict(checkpoint["datamodule_hyper_parameters"])
     if os.environ.get("CLIPOS_DATA"):
         data.pop("root", None)
@@ -76,7 +83,7 @@ def data_options(checkpoint: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def known_options(path: str | Path) -> Iterator[None]:
-    """Options of a file that this version does not know are said in one line."""
+    """Turn unknown options in a file into an InputError of one line."""
     try:
         yield
     except (TypeError, KeyError) as error:
@@ -86,33 +93,44 @@ def known_options(path: str | Path) -> Iterator[None]:
 
 
 def refuse_imports(path: str | Path, names: Iterable[Any]) -> None:
-    """A file alone must not decide what is imported.
+    """Refuse a file that names user-defined scores or objectives: importing them runs code.
 
     Args:
         path: the file.
-        names: scores and objectives that it names; those with a dot are imported by it.
+        names: the scores and objectives that it names; those with a dot are user-defined.
 
     Raises:
-        InputError: there is one.
+        InputError: a name has a dot.
     """
     dotted = [name for name in names if isinstance(name, str) and "." in name]
     if dotted:
         raise InputError(
-            f"{path} wants {dotted[0]!r} imported, which runs code: if you trust the file, add --trust (in Python: "
-            "trust=True)"
+            f"{path} imports {dotted[0]!r}, which runs code: if you trust the file, add --trust (in Python: trust=True)"
         )
 
 
 def as_config(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint as a configuration that later flags and configs override: model, data, seed."""
+    """A checkpoint as a configuration: seed, model and data. Later configs and flags override it."""
     data = data_options(checkpoint) if "datamodule_hyper_parameters" in checkpoint else {}
     seed = checkpoint["hyper_parameters"]["seed"]
     return {"seed_everything": seed, "model": model_options(checkpoint), "data": data}
 
 
-def check_state(given: dict[str, Any], ours: dict[str, Any]) -> None:
-    """The checkpoint holds every learned tensor and nothing else, each in its shape."""
-    shapes, wanted = ({k: tuple(v.shape) for k, v in state.items()} for state in (given, ours))
-    wrong = sorted(k for k in shapes.keys() | wanted.keys() if shapes.get(k) != wanted.get(k))
-    if wrong:
-        raise InputError(f"the checkpoint does not fit the model's options: {', '.join(wrong)} differ")
+def check_state(given: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Check that a checkpoint has exactly the expected tensors, with their shapes.
+
+    Args:
+        given: name to tensor in the checkpoint.
+        expected: name to tensor in the module.
+
+    Raises:
+        InputError: a tensor is missing, not expected, or of another shape.
+    """
+    shapes, expected_shapes = ({k: tuple(v.shape) for k, v in state.items()} for state in (given, expected))
+    names = shapes.keys() | expected_shapes.keys()
+    different = sorted(name for name in names if shapes.get(name) != expected_shapes.get(name))
+    if different:
+        raise InputError(
+            f"the checkpoint does not fit the model's options: {', '.join(different)} differ; use the options that it "
+            "was trained with"
+        )

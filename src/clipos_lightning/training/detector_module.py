@@ -1,4 +1,4 @@
-"""DetectorModule: the part of ClipOS that is a detector: class features, heads, the test loop, checkpoints."""
+"""DetectorModule: the base class of ClipOS, with its class features, heads, test loop and checkpoints."""
 
 from dataclasses import asdict
 from typing import Any
@@ -24,21 +24,25 @@ from .shots import Shots
 
 
 class DetectorModule(LightningModule):
-    """A detector under Lightning, however it was trained; :class:`ClipOS` builds and trains it.
+    """What a detector needs to be tested and stored, independent of training; :class:`ClipOS` sets the attributes.
 
     Attributes:
         backbone: the frozen CLIP.
         prompts: the learnable prompts.
         class_names: C names.
-        score: the detector's score.
-        scores: those in the report.
-        trained: whether the prompts have learned something; otherwise it is the zero-shot detector.
-        plain_text: the zero-shot prompts' features, "unknown" last, (C + 1, D).
-        image_text: each class's mean few-shot image feature, (C, D); zeros where the images have no weight.
-        image_weight: their weight in the class features, in [0, 1].
-        results: set to column to values, after a test.
+        score: name of the detector's score.
+        scores: names of the scores in the report.
+        mask: which patches are ID-relevant.
+        scoring: constants of the scores.
+        scale: s of the model.
+        plain_text: features of the zero-shot prompts, "unknown" last, (C + 1, D).
+        image_text: mean feature of each class's few-shot images, (C, D); zeros if the images have no weight.
+        image_weight: weight of ``image_text`` in the class features, in [0, 1].
+        trained: whether the prompts were trained; if not, this is the zero-shot detector.
         notes: messages to print after training.
-        recipe: optimizer and schedule as plain data, for the checkpoint (filled by the command line).
+        recipe: optimizer and scheduler as plain data for the checkpoint; set by the command line.
+        results: test set to column to values; set by a test.
+        failure: the error for non-finite scores in the last test.
     """
 
     backbone: FrozenClip
@@ -56,13 +60,13 @@ class DetectorModule(LightningModule):
     notes: list[str]
     recipe: dict[str, Any]
     results: dict[str, dict[str, NDArray[np.float64]]]
-    failure: InputError | None = None  # non-finite scores of the last test
+    failure: InputError | None = None
 
-    def exact(self) -> torch.autocast:
-        """Fp32 whatever the Trainer's precision: only the two encoders run in mixed precision."""
+    def fp32(self) -> torch.autocast:
+        """A context for fp32 whatever the Trainer's precision: only the two encoders run in mixed precision."""
         return torch.autocast(self.device.type, enabled=False)
 
-    # ---- what the classes look like
+    # ---- class features
 
     @property
     def class_text(self) -> ClassTexts:
@@ -71,21 +75,24 @@ class DetectorModule(LightningModule):
 
     @property
     def zero_shot_text(self) -> Texts:
-        """The zero-shot detector's prompts, "unknown" last, (C + 1, D)."""
+        """The zero-shot detector's class features, "unknown" last, (C + 1, D)."""
         return self.blend(self.plain_text)
 
     def blend(self, text: Texts, weight: float | None = None) -> Texts:
-        """The classes' rows blended with their few-shot images' mean features."""
+        """Blend text features with the mean image features of the classes; None: with ``image_weight``."""
         return blend(text, self.image_text, self.image_weight if weight is None else weight)
 
-    def learn_images(self, data: Any) -> None:
-        """Each class's mean image feature where it has a share, and with ``auto`` how large that is.
+    def encode_class_images(self, data: Any) -> None:
+        """Set ``image_text`` from the few-shot images if they have a weight; ``auto`` chooses the weight, too.
 
         Args:
-            data: the DataModule, which has drawn the few-shot images.
+            data: the DataModule.
+
+        Raises:
+            InputError: the few-shot images are missing.
         """
         if self.hparams["image_weight"]:
-            data.setup("fit")  # a test draws where it can; here it must
+            data.setup("fit")  # unlike the set-up of a test, it raises if few-shot images are missing
             shots = Shots(self.backbone, data)
             self.image_text.copy_(shots.means(len(self.class_names)))
             if self.hparams["image_weight"] == "auto":
@@ -97,68 +104,72 @@ class DetectorModule(LightningModule):
                     f"(quality: text alone {chosen.text_quality:.2f}, images alone {chosen.image_quality:.2f})"
                 )
 
-    # ---- testing
+    # ---- heads
 
     @property
     def text(self) -> Texts:
-        """The detector's prompts: the learned ones, or the zero-shot detector's before any training."""
-        with torch.no_grad(), self.exact():
+        """The detector's class features: of the learned prompts, or of the zero-shot prompts before training."""
+        with torch.no_grad(), self.fp32():
             return self.blend(self.prompts()) if self.trained else self.zero_shot_text
 
     def head(self, prefix: str, text: Texts, class_text: ClassTexts, scores: list[str]) -> Head:
-        """This detector's constants around some prompts."""
-        constants = (self.scale, scores, self.backbone.surgery, self.mask, self.scoring)
-        return Head(prefix, text, class_text, *constants)
+        """A head with these class features, and with this detector's settings of mask and scores."""
+        return Head(prefix, text, class_text, self.scale, scores, self.backbone.surgery, self.mask, self.scoring)
 
     @property
     def detector_head(self) -> Head:
-        """The detector at this moment, with its score alone."""
+        """The head of the detector as it is now, with the detector's score alone."""
         with torch.no_grad():
             return self.head("", self.text, self.class_text, [self.score])
 
     @property
     def zero_shot_scores(self) -> list[str]:
-        """What the zero-shot detector, which always has "unknown", reports where nothing was chosen."""
-        return list(dict.fromkeys([*defined_scores(True), self.score]))
+        """Scores that a test of the zero-shot detector reports: by default all, since it always has "unknown"."""
+        return self.scores if self.hparams["scores"] else list(dict.fromkeys([*defined_scores(True), self.score]))
 
     @property
     def tested_scores(self) -> list[str]:
-        """The scores that a test of this detector reports."""
-        return self.scores if self.trained or self.hparams["scores"] else self.zero_shot_scores
+        """Scores that a test of this detector reports."""
+        return self.scores if self.trained else self.zero_shot_scores
 
     @torch.no_grad()
     def heads(self) -> list[Head]:
-        """What a test compares: the detector; beside a trained one zero-shot; where images count, each side alone."""
-        every = self.scores if self.hparams["scores"] else self.zero_shot_scores
-        text, plain, ours = self.text, self.plain_text, self.tested_scores
-        heads = [self.head("", text, self.class_text, ours)]
+        """The detectors that a test compares.
+
+        They are this one, the zero-shot one if this one was trained, and with an image weight two more: text features
+        alone and image features alone.
+        """
+        zero_shot, scores = self.plain_text, self.tested_scores
+        heads = [self.head("", self.text, self.class_text, scores)]
         if self.trained:
-            heads.append(self.head(ZERO_SHOT, plain, plain[:-1], every))
+            heads.append(self.head(ZERO_SHOT, zero_shot, zero_shot[:-1], self.zero_shot_scores))
         if self.hparams["image_weight"]:
-            with self.exact():
-                learned = self.prompts() if self.trained else plain
-            heads.append(self.head(SIDES["text"], learned, plain[:-1], ours))
-            images = self.blend(learned, 1.0)
-            heads.append(self.head(SIDES["images"], images, images[: len(self.class_names)], ours))
+            with self.fp32():
+                text = self.prompts() if self.trained else zero_shot
+            heads.append(self.head(SIDES["text"], text, zero_shot[:-1], scores))
+            images = self.blend(text, 1.0)
+            heads.append(self.head(SIDES["images"], images, images[: len(self.class_names)], scores))
         return heads
 
+    # ---- test
+
     def on_test_start(self) -> None:
-        """Encode the prompts once; an empty table for each set."""
+        """Encode the prompts once, and create an empty table for each test set."""
         self.failure = None
         if not self.trained:
-            self.learn_images(self.trainer.datamodule)  # type: ignore[attr-defined]
+            self.encode_class_images(self.trainer.datamodule)  # type: ignore[attr-defined]
         tests = self.trainer.datamodule.test_sets  # type: ignore[attr-defined]
         masked = {name: images.has_masks for name, (images, _) in tests.items()}
         self.tables = TestTables(self.heads(), masked, self.backbone.grid, self.device)
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Score a batch under every head, in one pass of the backbone."""
+        """Score a batch with every head, after one pass of the backbone."""
         features = self.backbone.encode_image(batch["image"], self.tables.paths(batch))
-        with self.exact():
+        with self.fp32():
             self.tables.update(dataloader_idx, features, batch)
 
     def on_test_epoch_end(self) -> None:
-        """Gather every table over processes; log the headline score's metrics."""
+        """Gather the tables of all processes, and log the metrics of the detector's score."""
         self.results = self.tables.gather()
         try:
             metrics = headline_metrics(self.results, self.score)
@@ -176,16 +187,16 @@ class DetectorModule(LightningModule):
         if self.failure is not None:
             raise self.failure
 
-    # ---- checkpoints: kilobytes, and checked
+    # ---- checkpoints: some kilobytes, without the frozen backbone
 
     @property
     def record(self) -> DetectorRecord:
-        """What this detector belongs to."""
-        given = (self.class_names, self.hparams["pretrained"], self.hparams["class_wordings"])
-        return DetectorRecord.of(self.backbone, self.detector_head, *given)
+        """Backbone, weights, classes and options of this detector."""
+        pretrained, wordings = self.hparams["pretrained"], self.hparams["class_wordings"]
+        return DetectorRecord.of(self.backbone, self.detector_head, self.class_names, pretrained, wordings)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Drop the frozen backbone; record what the checkpoint belongs to."""
+        """Remove the frozen backbone, and add the record of the detector."""
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith("backbone.")}
         checkpoint["clipos"] = {**asdict(self.record), "recipe": self.recipe, "image_weight": self.image_weight}
@@ -194,15 +205,15 @@ class DetectorModule(LightningModule):
             checkpoint["clipos"]["shots"] = data.manifest()["digest"]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check backbone, weights, activation, class names and keys.
+        """Check that backbone, weights, class names and tensors of the checkpoint are those of this module.
 
         Raises:
-            InputError: the checkpoint is not ours, or was trained on something else.
+            InputError: one differs, or the checkpoint was not written by clipos.
         """
         if "clipos" not in checkpoint:
-            raise InputError("the checkpoint was not written by clipos: give a last.ckpt of `clipos fit`")
+            raise InputError("the checkpoint was not written by clipos: give the last.ckpt of a `clipos fit` run")
         check_identity("the checkpoint", checkpoint["clipos"], asdict(self.record))
-        learned = {k: v for k, v in self.state_dict().items() if not k.startswith("backbone.")}
-        check_state(checkpoint["state_dict"], learned)
+        state = {k: v for k, v in self.state_dict().items() if not k.startswith("backbone.")}
+        check_state(checkpoint["state_dict"], state)
         self.image_weight = checkpoint["clipos"].get("image_weight", self.image_weight)
         self.trained = True

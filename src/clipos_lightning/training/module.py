@@ -1,4 +1,4 @@
-"""ClipOS: the LightningModule that wires backbone, mask, synthesis, prompts, losses and scores together."""
+"""ClipOS: the LightningModule that connects backbone, mask, outlier synthesis, prompts, objective and scores."""
 
 from dataclasses import asdict
 from functools import cache
@@ -27,45 +27,58 @@ from .detector_module import DetectorModule
 from .schedule import WarmupCosine, planned_epochs
 from .shots import Shots
 
-NOT_RECORDED = ("self", "__class__", "optimizer", "lr_scheduler")  # of the arguments, in hparams
+NOT_RECORDED = ("self", "__class__", "optimizer", "lr_scheduler")  # arguments that are not hyper-parameters
+SYNTHESISED = 1000  # outliers for validation and for the margins of objective "energy"
 
 
 class ClipOS(DetectorModule):
-    """Few-shot OOD detection with a frozen CLIP: CLIP-OS (Sun et al. 2024, arXiv:2404.00323), and its rivals by option.
+    """Few-shot OOD detection with a frozen CLIP: CLIP-OS (Sun et al. 2024, arXiv:2404.00323), or a rival method.
 
-    The paper leaves many constants open: each is an option here, and nothing claims to reproduce the paper's numbers.
+    Training learns prompt contexts from k images per class and from outliers synthesised from them; CLIP stays frozen.
+    CoOp, LoCoOp, SCT and other losses are values of ``objective``; before training, the module is the zero-shot
+    detector. The paper leaves many constants open: each is an option, and nothing claims to reproduce its numbers.
 
     Args:
-        class_names: C class names as they stand in the prompts (from the data, not set by hand).
-        backbone: an open_clip ViT by name, or MicroCLIP (embedded).
-        pretrained: open_clip tag or local file of its weights; null: openai, or the embedded weights.
-        image_size: pixels a side, with the backbone's positions interpolated; null: its own.
-        objective: unknown (CLIP-OS), focal, uniform_kl, energy: what learns from synthesised outliers and how; entropy:
-            LoCoOp's loss on ID-irrelevant patches; sct: SCT's; none: CoOp; or the dotted path of one's own.
-        outlier_weight: lambda_ood, weight of the outlier term.
-        score: the detector's score, the report's headline; null: msp_unknown, or msp without an unknown prompt.
-        scores: scores in the report, by name or dotted path; null: all that the objective defines.
-        image_weight: share of the few-shot images' mean feature in each class's feature: 0 text alone, 1 images alone;
-            auto: chosen on augmented views of these images (docs/names.md).
-        unknown_word: the word for "none of them" in the learned prompt.
-        template: the frozen class prompts: of the mask, the zero-shot detector and unknown_only.
-        zero_shot_unknown: the zero-shot detector's prompt for "none of them".
-        class_wordings: several names and templates of each class (from the data, not set by hand); null: one name each.
+        class_names: names of the C classes in the prompts; taken from the data, not set by hand.
+        backbone: an open_clip ViT by its name, or MicroCLIP, which is embedded in the package.
+        pretrained: open_clip tag or local file of the backbone's weights; null: MicroCLIP's embedded ones, else openai.
+        image_size: side of the input images in pixels, with position embeddings interpolated to it; null: the model's.
+        objective: the loss: unknown (CLIP-OS), focal, uniform_kl or energy on synthesised outliers; entropy (LoCoOp) or
+            sct (SCT) on ID-irrelevant patches; none (CoOp); or a custom Objective by its dotted path.
+        outlier_weight: lambda_ood, the weight of the outlier term, at least 0.
+        score: score of the detector by name or dotted path, the headline of the report; null: msp_unknown, or msp if
+            the objective has no prompt for "unknown".
+        scores: scores in the report by name or dotted path; null: all that the objective defines.
+        image_weight: weight of the few-shot images' mean feature in each class feature, from 0 (text alone) to 1
+            (images alone); auto: chosen on augmented views of these images (docs/names.md).
+        unknown_word: the word for "none of the classes" in the learned prompts.
+        template: frozen prompt of a class, with {} for its name: for the mask, the zero-shot detector and unknown_only.
+        zero_shot_unknown: the zero-shot detector's prompt for "none of the classes".
+        class_wordings: names and templates of each class; taken from the data, not set by hand; null: one name each.
         surgery: the second path through the image tower.
         mask: which patches are ID-relevant.
         synthesis: how outliers are made.
         context: the learnable part of the prompts.
         scoring: constants of the scores.
-        energy_margins: m_in and m_out of objective energy; null: the medians of -logsumexp under the zero-shot prompts,
-            of the few-shot images and of their synthesised outliers.
-        feature_budget_mb: memory for frozen features of the few-shot images; above it they are encoded anew each step.
-        compile: run the image tower by torch.compile, at fixed shapes (docs/performance.md): for long runs on a GPU.
-        seed: of the context's start and of every draw in training; null: that of --seed_everything (from Python: 1).
-        optimizer: gets the prompt parameters only.
-        lr_scheduler: stepped once an epoch; null: a constant rate.
+        energy_margins: m_in and m_out of objective energy; null: the median energies of the few-shot images and of
+            their synthesised outliers under the zero-shot prompts.
+        feature_budget_mb: memory in MiB for frozen features of the few-shot images; if they need more, they are encoded
+            again in each step.
+        compile: run the image tower with torch.compile at fixed shapes, for long runs on a GPU (docs/performance.md).
+        seed: seed of the initial context and of all draws in training; null: that of --seed_everything (Python: 1).
+        optimizer: the optimizer, which gets the prompt parameters only.
+        lr_scheduler: the learning-rate scheduler, stepped once per epoch; null: a constant rate.
 
     Raises:
-        InputError: options that do not fit together, unknown names, weights that cannot be loaded.
+        InputError: options that contradict each other, an unknown name, or weights that cannot be loaded.
+
+    Example:
+        >>> from clipos_lightning import ClipOS, ContextOptions
+        >>> model = ClipOS(["cat", "dog"], backbone="MicroCLIP", context=ContextOptions(words="a photo of a"))
+        >>> model.zero_shot_text.shape  # two classes and "unknown", 128 dimensions
+        torch.Size([3, 128])
+        >>> [tuple(parameter.shape) for parameter in model.prompts.parameters()]  # what learns: 4 context tokens
+        [(4, 128)]
     """
 
     store: FeatureStore
@@ -97,7 +110,7 @@ class ClipOS(DetectorModule):
         optimizer: OptimizerCallable = lambda p: torch.optim.SGD(p, lr=0.002, momentum=0.9, weight_decay=5e-4),
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
-        given = {name: value for name, value in locals().items() if name not in NOT_RECORDED}
+        arguments = {name: value for name, value in locals().items() if name not in NOT_RECORDED}
         super().__init__()
         surgery, mask = as_options(SurgeryOptions, surgery), as_options(MaskOptions, mask)
         synthesis, context = as_options(SynthesisOptions, synthesis), as_options(ContextOptions, context)
@@ -110,86 +123,91 @@ class ClipOS(DetectorModule):
         wordings = Wordings.of(class_names, class_wordings, template)
         check_names([name for names in wordings.names for name in names], unknown_word, template)
         self.class_names, self.outlier_weight = list(class_names), outlier_weight
-        self.image_weight = 0.0 if image_weight == "auto" else image_weight  # auto: chosen by learn_images
+        self.image_weight = 0.0 if image_weight == "auto" else image_weight  # auto: set by encode_class_images
         self.mask, self.synthesis, self.scoring = mask, synthesis, scoring
         self.seed = 1 if seed is None else seed
-        if self.seed < 0 or outlier_weight < 0:
-            raise InputError(f"--model.seed ({self.seed}) and --model.outlier_weight ({outlier_weight}) are at least 0")
+        for name, value in (("seed", self.seed), ("outlier_weight", outlier_weight)):
+            if value < 0:
+                raise InputError(f"--model.{name} is {value}: take at least 0")
         if not 0 <= self.image_weight <= 1:
-            raise InputError(f"--model.image_weight is {image_weight}: it must lie in [0, 1], or be auto")
+            raise InputError(f"--model.image_weight is {image_weight}: take a number in [0, 1], or auto")
         if pretrained and Path(pretrained).is_file():
-            pretrained = str(Path(pretrained).absolute())  # means the same wherever the checkpoint is used
+            pretrained = str(Path(pretrained).absolute())  # the checkpoint may be used in another working directory
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         self.feature_budget = feature_budget_mb * 2**20
         self.trained = False
-        self.notes: list[str] = []  # what whoever trains should be told
-        self.strict_loading = False  # a checkpoint lacks the frozen backbone; on_load_checkpoint checks every other key
-        self.recipe: dict[str, Any] = {}  # how it is trained, as plain data for the checkpoint (the CLI fills it)
-        given |= {"pretrained": pretrained, "seed": self.seed, "class_names": self.class_names}
-        given |= {"surgery": asdict(surgery), "mask": asdict(mask), "synthesis": asdict(synthesis)}
-        given |= {"context": asdict(context), "scoring": asdict(scoring)}
-        self.save_hyperparameters(given, logger=False)
+        self.notes: list[str] = []
+        self.strict_loading = False  # a checkpoint has no frozen backbone; on_load_checkpoint checks all other keys
+        self.recipe: dict[str, Any] = {}
+        arguments |= {"pretrained": pretrained, "seed": self.seed, "class_names": self.class_names}
+        arguments |= {"surgery": asdict(surgery), "mask": asdict(mask), "synthesis": asdict(synthesis)}
+        arguments |= {"context": asdict(context), "scoring": asdict(scoring)}
+        self.save_hyperparameters(arguments, logger=False)
 
         self.backbone = load_backbone(backbone, pretrained, surgery, image_size)
         if compile:
             self.backbone.compile_tower()
         self.scale = float(self.backbone.scale)
         unknown = unknown_word if self.objective.unknown else None
-        named = (class_names, unknown, context, template, self.seed, class_wordings)
-        self.prompts = PromptLearner(self.backbone, *named)
-        plain = encode_prompts(self.backbone, wordings.prompts, [zero_shot_unknown])
-        self.register_buffer("plain_text", plain, persistent=False)  # the zero-shot prompts: C classes, then "unknown"
-        self.register_buffer("image_text", torch.zeros_like(plain[:-1]), persistent=bool(image_weight))
+        self.prompts = PromptLearner(self.backbone, class_names, unknown, context, template, self.seed, class_wordings)
+        zero_shot_text = encode_prompts(self.backbone, wordings.prompts, [zero_shot_unknown])
+        self.register_buffer("plain_text", zero_shot_text, persistent=False)
+        self.register_buffer("image_text", torch.zeros_like(zero_shot_text[:-1]), persistent=bool(image_weight))
         frozen = [f"backbone.{name}" for name, _ in self.backbone.named_parameters()]
         frozen += [name for name, _ in self.named_buffers()]
-        self._ddp_params_and_buffers_to_ignore = frozen  # DDP neither broadcasts nor reduces what never changes
+        self._ddp_params_and_buffers_to_ignore = frozen  # constants, which DDP need not synchronise
 
     # ---- training
 
     def on_fit_start(self) -> None:
-        """Encode the few-shot images once."""
+        """Encode the few-shot images once; a custom objective, or energy, prepares on their zero-shot logits."""
         self.trained = True
         with self.trainer.precision_plugin.forward_context():
-            self.learn_images(self.trainer.datamodule)  # type: ignore[attr-defined]
+            self.encode_class_images(self.trainer.datamodule)  # type: ignore[attr-defined]
             self.store = self.build_store(self.objective.outliers)
         if type(self.objective).prepare is not Objective.prepare:
             self.objective.prepare(*self.zero_shot_logits())
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """One step over this process's share of the global batch (CLIP-OS, section 3)."""
-        rank, world = self.global_rank, self.trainer.world_size
-        index, labels = batch["index"][rank::world], batch["label"][rank::world]
-        draw = self.draw(batch)
-        self.store.prepare(torch.cat([index, batch["index"][draw.shard(rank, world).pairs].flatten()]))
-        text = self.blend(self.prompts())  # (C + 1, D)
-        with self.exact():
-            shots = self.store[index]
-            logits = self.scale * shots.cls @ text.T
-            id_term = self.scale_for_ddp(self.objective.id_loss(logits, labels), len(batch["index"]))
+        """L = L_id + lambda_ood L_outlier over this process's shard of the global batch (CLIP-OS, section 3)."""
+        rank, world, size = self.global_rank, self.trainer.world_size, len(batch["index"])
+        images, labels = batch["index"][rank::world], batch["label"][rank::world]
+        draw = self.draw(batch)  # pairs of images with different labels, over the global batch
+        shard = draw.shard(rank, world)
+        self.store.prepare(torch.cat([images, batch["index"][shard.pairs].flatten()]))
+        text = self.blend(self.prompts())  # C classes, then "unknown": (C + 1, D)
+        with self.fp32():
+            shots = self.store[images]  # frozen features
+            logits = self.scale * shots.cls @ text.T  # (B, C + 1)
+            id_term = self.scale_for_ddp(self.objective.id_loss(logits, labels), size)
             outlier_term = torch.zeros_like(id_term)
-            if self.outlier_weight and self.objective.outliers == "synthesis":
-                outliers = self.mix_pairs(batch["index"], draw.shard(rank, world))  # (M, D)
-                outlier_term = self.scale_for_ddp(
-                    self.objective.outlier_loss(self.scale * outliers @ text.T), len(draw.pairs)
-                )
-            if self.outlier_weight and self.objective.outliers == "local_patches":
-                outlier_term = self.local_term(shots, logits, labels, text)
+            if self.outlier_source == "synthesis":
+                outliers = self.mix_pairs(batch["index"], shard)  # (M, D)
+                outlier_logits = self.scale * outliers @ text.T  # (M, C + 1)
+                outlier_term = self.scale_for_ddp(self.objective.outlier_loss(outlier_logits), len(draw.pairs))
+            elif self.outlier_source == "local_patches":
+                outlier_term = self.local_patch_term(shots, logits, labels, text)
             if self.outlier_weight:
-                outlier_term = outlier_term + self.scale_for_ddp(self.objective.id_penalty(logits), len(batch["index"]))
+                outlier_term = outlier_term + self.scale_for_ddp(self.objective.id_penalty(logits), size)
             loss = id_term + self.outlier_weight * outlier_term
         terms = {"train/id_loss": id_term.detach(), "train/outlier_loss": outlier_term.detach()}
         self.log_dict(terms, sync_dist=True, batch_size=1)
         self.log("train/loss", loss.detach(), sync_dist=True, prog_bar=True, batch_size=1)
         return loss
 
+    @property
+    def outlier_source(self) -> OutlierSource:
+        """Input of the outlier term; none if the term has no weight."""
+        return self.objective.outliers if self.outlier_weight else "none"
+
     def scale_for_ddp(self, values: Tensor, count: int | Tensor) -> Tensor:
-        """This process's part of a mean over ``count`` items of all processes, for DDP, which averages gradients."""
+        """This process's part of a mean over ``count`` items of all processes; DDP averages it over the processes."""
         return values.sum() * self.trainer.world_size / max(int(count), 1)
 
     def draw(self, batch: dict[str, Any]) -> Draw:
-        """The step's outliers over the global batch; none where the objective makes none."""
+        """The random choices of the step's outliers; no outliers if the loss synthesises none."""
         labels = batch["label"].cpu().numpy()
-        if self.objective.outliers != "synthesis" or not self.outlier_weight:
+        if self.outlier_source != "synthesis":
             labels = labels[:0]
         draw = draw_step(self.seed, batch["step"], labels, self.synthesis)
         if len(labels) and not len(draw.pairs):
@@ -197,25 +215,30 @@ class ClipOS(DetectorModule):
         return draw
 
     def mix_pairs(self, images: Tensor, draw: Draw) -> Features:
-        """Outliers (M, D) of a draw's pairs among these few-shot images (their indices, (B,))."""
-        pairs, mix, where = as_tensors(draw, self.class_text)
-        first, second = images.to(pairs.device)[pairs].unbind(1)
-        return mix_shots(self.store[first], self.store[second], mix, where)
+        """Synthesised outliers (M, D): the features of two images of each pair, mixed (CLIP-OS, section 3).
 
-    def local_term(self, shots: ShotFeatures, logits: Tensor, labels: Labels, text: Texts) -> Tensor:
-        """LoCoOp's: the mean over all ID-irrelevant local patches of the global batch; 0 without any."""
+        Args:
+            images: rows of the few-shot images that the pairs refer to, (B,).
+            draw: M pairs of positions in ``images``, with lambda.
+        """
+        pairs, mix, patch = as_tensors(draw, self.class_text)
+        first, second = images.to(pairs.device)[pairs].unbind(1)
+        return mix_shots(self.store[first], self.store[second], mix, patch)
+
+    def local_patch_term(self, shots: ShotFeatures, logits: Tensor, labels: Labels, text: Texts) -> Tensor:
+        """LoCoOp's and SCT's outlier term: the mean over the global batch's ID-irrelevant patches, 0 if none."""
         assert shots.patches is not None
-        chosen = irrelevant_locals(shots.patches, text, labels, self.mask.top_k)
-        count = self.trainer.strategy.reduce(chosen.sum(), reduce_op="sum")
-        weight = self.objective.patch_weight(logits, labels)[:, None].expand_as(chosen)[chosen]
+        irrelevant = irrelevant_locals(shots.patches, text, labels, self.mask.top_k)  # (B, P)
+        count = self.trainer.strategy.reduce(irrelevant.sum(), reduce_op="sum")
+        weight = self.objective.patch_weight(logits, labels)[:, None].expand_as(irrelevant)[irrelevant]
 
         def losses(patches: Tensor) -> Tensor:
             return self.objective.outlier_loss(self.scale * (patches @ text.T))
 
-        return self.scale_for_ddp(weight * by_chunks(losses, (shots.patches[chosen],), 4 * len(text)), count)
+        return self.scale_for_ddp(weight * by_chunks(losses, (shots.patches[irrelevant],), 4 * len(text)), count)
 
     def configure_optimizers(self) -> Any:
-        """The configured optimizer on the prompt parameters; the schedule is stepped once an epoch."""
+        """The optimizer on the prompt parameters, and the scheduler, stepped once per epoch."""
         optimizer = self.optimizer(self.prompts.parameters())
         if self.lr_scheduler is None:
             return optimizer
@@ -224,49 +247,51 @@ class ClipOS(DetectorModule):
             scheduler.epochs = planned_epochs(self.trainer)
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
-    # ---- the few-shot images' frozen features
+    # ---- frozen features of the few-shot images
 
     def build_store(self, outliers: OutlierSource) -> FeatureStore:
-        """The DataModule's few-shot images as these ``outliers`` (an objective's) need them."""
+        """Features of the DataModule's few-shot images, with what this input of the outlier term needs."""
         shots = Shots(self.backbone, self.trainer.datamodule)  # type: ignore[attr-defined]
         return shots.store(self.class_text, outliers, self.mask, self.synthesis, self.feature_budget)
 
-    def outliers_of_all(self, count: int) -> Features:
-        """Outliers over all few-shot images at once, for margins and validation."""
+    def synthesise(self, count: int) -> Features:
+        """``count`` outliers synthesised from all few-shot images, (count, D), for margins and validation."""
         labels = self.trainer.datamodule.shot_labels  # type: ignore[attr-defined]
         options = SynthesisOptions(**{**asdict(self.synthesis), "count": count})
         return self.mix_pairs(torch.arange(len(labels)), draw_step(self.seed, 0, labels.numpy(), options))
 
     def zero_shot_logits(self) -> tuple[Tensor, Tensor]:
-        """Logits over C under the zero-shot prompts: of the few-shot images, and of 1,000 synthesised outliers."""
+        """Logits under the C zero-shot class prompts, of the few-shot images and of synthesised outliers."""
         count = len(self.trainer.datamodule.shot_labels)  # type: ignore[attr-defined]
         shots = self.store[torch.arange(count)].cls
-        outliers = self.outliers_of_all(1000) if self.objective.outliers == "synthesis" else shots[:0]
+        outliers = self.synthesise(SYNTHESISED) if self.objective.outliers == "synthesis" else shots[:0]
         return self.scale * shots @ self.class_text.T, self.scale * outliers @ self.class_text.T
 
-    # ---- validating
+    # ---- validation
 
     def on_validation_start(self) -> None:
-        """Synthesise outliers from the few-shot images, every process its share."""
+        """Synthesise outliers from the few-shot images; each process scores its shard."""
         if not self.trained:
-            self.learn_images(self.trainer.datamodule)  # type: ignore[attr-defined]
+            self.encode_class_images(self.trainer.datamodule)  # type: ignore[attr-defined]
         constants = (len(self.class_names), self.score, self.scale, self.scoring.temperature)
         self.validation = Validation(self.text, *constants)
         self.store = self.build_store("synthesis")
-        self.validation.add_outliers(self.outliers_of_all(1000)[self.global_rank :: self.trainer.world_size])
+        self.validation.add_outliers(self.synthesise(SYNTHESISED)[self.global_rank :: self.trainer.world_size])
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Undrawn ID images."""
+        """Score held-out ID images."""
         features = self.backbone.encode_image(batch["image"])
-        with self.exact():
+        with self.fp32():
             self.validation.add_images(features.cls, batch["label"])
 
     def on_validation_epoch_end(self) -> None:
-        """Undrawn ID images against synthesised outliers; never a test OOD set."""
+        """Log the metrics of held-out ID images against synthesised outliers; no test OOD set is used."""
         self.log_dict(self.validation.compute())
 
 
 @cache
 def warn_single_class() -> None:
-    """Say once that a batch of a single class has no pairs."""
-    rank_zero_warn("a batch holds a single class, so no outliers are synthesised from it; training goes on")
+    """Warn, once per process, that no pairs can be drawn from a batch of a single class."""
+    rank_zero_warn(
+        "all images of a batch are of one class, so it has no outliers: raise --data.batch_size to avoid this"
+    )

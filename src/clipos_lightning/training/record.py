@@ -1,4 +1,4 @@
-"""Which backbone, weights, classes and options a detector belongs to: one record for every file that holds one."""
+"""The record of a detector in files: backbone, weights, classes and options."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -8,7 +8,7 @@ from ..clip.backbone import FrozenClip
 from ..errors import InputError
 from ..evaluation.heads import Head
 
-IDENTITY = {  # keys that must be equal for a detector to be used, and their names in messages
+IDENTITY = {  # keys whose values must be equal for a file to be used, and their names in messages
     "backbone": "backbone",
     "fingerprint": "weights (their fingerprint)",
     "activation": "activation",
@@ -25,14 +25,14 @@ class DetectorRecord:
         backbone: the model's name in open_clip.
         fingerprint: SHA-256 of its weights.
         activation: ``quick_gelu`` or ``gelu``.
-        image_size: pixels a side.
-        pretrained: the weights, a tag or a file; None: the backbone's own.
+        image_size: side of the input images in pixels.
+        pretrained: tag or file of the weights; None: the default of the backbone.
         class_names: C names.
-        class_wordings: names and templates of each class where they were given; None: one name each.
-        score: the detector's score.
-        surgery: of :class:`~clipos_lightning.SurgeryOptions`.
-        mask: of :class:`~clipos_lightning.MaskOptions`.
-        scoring: of :class:`~clipos_lightning.ScoreOptions`.
+        class_wordings: names and templates of each class; None: one name each.
+        score: name of the detector's score.
+        surgery: fields of :class:`~clipos_lightning.SurgeryOptions`.
+        mask: fields of :class:`~clipos_lightning.MaskOptions`.
+        scoring: fields of :class:`~clipos_lightning.ScoreOptions`.
     """
 
     backbone: str
@@ -56,7 +56,7 @@ class DetectorRecord:
         pretrained: str | None = None,
         class_wordings: list[dict[str, list[str]]] | None = None,
     ) -> "DetectorRecord":
-        """The record of a head on its backbone; the head's first score is the detector's."""
+        """The record of a head on a backbone; the first score of the head is the detector's."""
         return cls(
             backbone=backbone.name,
             fingerprint=backbone.fingerprint,
@@ -72,27 +72,27 @@ class DetectorRecord:
         )
 
 
-def check_identity(what: str, given: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
-    """A file's detector belongs to this backbone, these weights and these classes.
+def check_identity(source: str, given: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Check that the detector in a file belongs to the backbone, weights and classes that it is loaded with.
 
     Args:
-        what: the file, for the message.
+        source: name of the file, for the message.
         given: the record in the file.
-        ours: the record here; the keys of :data:`IDENTITY` that it holds are compared.
+        expected: the record of the module; its keys of :data:`IDENTITY` are compared.
 
     Raises:
-        InputError: one differs.
+        InputError: a value differs.
     """
     for key, name in IDENTITY.items():
-        if key in ours and given.get(key) != ours[key]:
+        if key in expected and given.get(key) != expected[key]:
             raise InputError(
-                f"{what} was trained with other {name}: {shorten_value(given.get(key))}, here "
-                f"{shorten_value(ours[key])}; use it with those (--model.pretrained or pretrained= for weights), or "
-                "train again"
+                f"{source} was trained with other {name}: {shorten_value(given.get(key))}, here "
+                f"{shorten_value(expected[key])}; use it with those (weights: --model.pretrained, or pretrained= in "
+                "Python), or train again"
             )
 
 
 def shorten_value(value: Any) -> str:
-    """A value for an error message, cut to 60 characters."""
+    """A value as text for an error message, at most 60 characters."""
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -1,4 +1,4 @@
-"""CoOp's learning-rate schedule, for configurations: a warm-up at a constant rate, then a cosine."""
+"""CoOp's learning-rate schedule: a warm-up at a constant rate, then a cosine."""
 
 import math
 from typing import Any
@@ -11,16 +11,31 @@ from ..errors import InputError
 
 
 class WarmupCosine(LRScheduler):
-    """A constant rate for the first epochs, then a cosine to zero (CoOp's and LoCoOp's schedule).
+    """A constant rate in the first epochs, then a cosine to zero: the schedule of CoOp and LoCoOp.
 
-    The factor of epoch e is (1 + cos(pi (e - warmup_epochs) / epochs)) / 2 after the warm-up, as in CoOp's code, where
-    the cosine waits while the warm-up lasts.
+    In epoch e after the warm-up, a group's rate is its initial rate times (1 + cos(pi (e - warmup_epochs) / epochs)) /
+    2. As in CoOp's code, the cosine starts after the warm-up and has the length of the whole run, so the run ends
+    before it reaches zero. A group whose initial rate is 0 stays at 0.
 
     Args:
-        optimizer: whose rates are set.
-        warmup_epochs: epochs at the constant rate.
-        warmup_lr: that rate.
-        epochs: length of the cosine; None: the run's own, set by the module before training.
+        optimizer: the optimizer whose rates are set.
+        warmup_epochs: number of epochs at the constant rate.
+        warmup_lr: the constant rate.
+        epochs: length of the cosine in epochs; None: the length of the run, which ClipOS sets before training.
+
+    Example:
+        >>> import torch
+        >>> from clipos_lightning import WarmupCosine
+        >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+        >>> schedule = WarmupCosine(optimizer, warmup_epochs=1, warmup_lr=0.01, epochs=4)
+        >>> for epoch in range(4):
+        ...     print(f"{schedule.get_last_lr()[0]:.4f}")
+        ...     optimizer.step()
+        ...     schedule.step()
+        0.0100
+        0.1000
+        0.0854
+        0.0500
     """
 
     def __init__(
@@ -30,26 +45,26 @@ class WarmupCosine(LRScheduler):
         super().__init__(optimizer)
 
     def get_lr(self) -> list[float | Any]:
-        """Each parameter group's rate in this epoch."""
-        after = self.last_epoch - self.warmup_epochs
-        if after < 0:
-            return [self.warmup_lr if base else 0.0 for base in self.base_lrs]  # a group at rate 0 stays frozen
-        factor = 0.5 * (1 + math.cos(math.pi * min(1.0, after / (self.epochs or 1))))
+        """The rate of each parameter group in the current epoch."""
+        position = self.last_epoch - self.warmup_epochs
+        if position < 0:
+            return [self.warmup_lr if base else 0.0 for base in self.base_lrs]
+        factor = 0.5 * (1 + math.cos(math.pi * min(1.0, position / (self.epochs or 1))))
         return [base * factor for base in self.base_lrs]
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain data; without the length, which a resumed run may have changed."""
+        """The state as plain data, without ``epochs``, which may differ in a resumed run."""
         return {key: value for key, value in super().state_dict().items() if key != "epochs"}
 
 
 def planned_epochs(trainer: Trainer) -> int:
-    """Epochs that a fit will take, also where its length is given in steps.
+    """Number of epochs of a fit, also if its length is given in steps.
 
     Raises:
-        InputError: the fit has no end.
+        InputError: the fit has neither a number of epochs nor of steps.
     """
-    trainer.fit_loop.setup_data()  # a run by steps does not know its epochs before
+    trainer.fit_loop.setup_data()  # sets num_training_batches
     steps = trainer.estimated_stepping_batches
     if math.isinf(steps):
-        raise InputError("WarmupCosine needs its length: set its init_args.epochs, or --trainer.max_epochs")
+        raise InputError("WarmupCosine needs a length in epochs: set its init_args.epochs, or --trainer.max_epochs")
     return math.ceil(steps / math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches))

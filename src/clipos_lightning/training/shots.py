@@ -1,4 +1,4 @@
-"""The few-shot images of a run as the frozen backbone sees them."""
+"""Features of the few-shot images from the frozen backbone."""
 
 from dataclasses import dataclass
 
@@ -16,11 +16,13 @@ from ..utils.progress import track
 
 @dataclass(frozen=True)
 class Shots:
-    """Labelled images of each class, seen by a frozen backbone, on its device.
+    """The few-shot images and their features, on the backbone's device.
+
+    There are V views of N images; row v N + i is view v of image i, and view 0 is the image itself.
 
     Attributes:
         backbone: the frozen CLIP.
-        data: the DataModule, which has drawn the images.
+        data: the DataModule, after ``setup("fit")``.
     """
 
     backbone: FrozenClip
@@ -28,29 +30,29 @@ class Shots:
 
     @property
     def labels(self) -> Labels:
-        """Class index of each view of each image, view after view, (V N,)."""
+        """Class index of each row, (V N,)."""
         return self.data.shot_labels.to(self.backbone.device)
 
     def images(self, rows: torch.Tensor) -> Images:
-        """The views at these rows, (n, 3, H, W), uint8."""
+        """The images of these rows, uint8, (n, 3, H, W)."""
         return self.data.shot_images(rows).to(self.backbone.device)
 
     def encode(self, count: int) -> Features:
-        """Global features of the first ``count`` views, (count, D)."""
-        parts = torch.arange(count).split(ENCODE_BATCH)
-        return torch.cat([self.backbone.encode_image(self.images(part)).cls for part in parts])
+        """Global features of the first ``count`` rows, (count, D)."""
+        batches = torch.arange(count).split(ENCODE_BATCH)
+        return torch.cat([self.backbone.encode_image(self.images(batch)).cls for batch in batches])
 
     def means(self, classes: int) -> Texts:
-        """The normalised mean feature of each class's views, (C, D)."""
+        """The normalised mean feature of the views of each of ``classes`` classes, (C, D)."""
         labels = self.labels
         return class_means(self.encode(len(labels)), labels, classes)
 
     @torch.no_grad()
     def image_weight(self, text: Texts, scale: float) -> WeightChoice:
-        """How much the images should count beside the frozen class prompts, by :func:`prototypes.choose_weight`.
+        """Choose the weight of image features in the class features by :func:`~.prototypes.choose_weight`.
 
         Args:
-            text: the class prompts, (C, D).
+            text: features of the frozen class prompts, (C, D).
             scale: s of the model.
         """
         count = len(self.data.shot_positions)
@@ -61,19 +63,19 @@ class Shots:
     def store(
         self, class_text: Texts, outliers: OutlierSource, mask: MaskOptions, synthesis: SynthesisOptions, budget: int
     ) -> FeatureStore:
-        """The features that training reads, kept as far as the budget goes.
+        """The features that training needs, kept in memory if they fit the budget.
 
         Args:
             class_text: the frozen class features of the mask, (C, D).
-            outliers: what they are needed for, an objective's ``outliers``.
+            outliers: input of the objective's outlier term.
             mask: which patches are ID-relevant.
-            synthesis: how outliers are made of them.
+            synthesis: how outliers are made.
             budget: bytes that may be kept.
         """
         labels = self.data.shot_labels
 
         def encode(rows: torch.Tensor) -> ShotFeatures:
-            own = labels[rows].to(self.backbone.device)
-            return shot_features(self.backbone, self.images(rows), own, class_text, outliers, mask, synthesis)
+            classes = labels[rows].to(self.backbone.device)
+            return shot_features(self.backbone, self.images(rows), classes, class_text, outliers, mask, synthesis)
 
-        return FeatureStore(encode, len(labels), budget, lambda parts: track(parts, "encoding few-shot images"))
+        return FeatureStore(encode, len(labels), budget, lambda chunks: track(chunks, "encoding few-shot images"))

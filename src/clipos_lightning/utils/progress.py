@@ -5,8 +5,8 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from io import TextIOBase
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO, TextIOBase
 from typing import Any, TextIO, TypeVar
 
 from lightning.pytorch import LightningModule, Trainer
@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 from tqdm.auto import tqdm
 
-T = TypeVar("T")
+ItemT = TypeVar("ItemT")
 
 
 def process_rank() -> int:
@@ -22,7 +22,7 @@ def process_rank() -> int:
     return int(getattr(rank_zero_only, "rank", 0))
 
 
-def track(items: Iterable[T], description: str) -> Iterator[T]:
+def track(items: Iterable[ItemT], description: str) -> Iterator[ItemT]:
     """Iterate with a progress bar on stderr, removed when done; shown only by rank 0 and only on a terminal."""
     yield from tqdm(items, description, leave=False, disable=process_rank() != 0 or not sys.stderr.isatty())
 
@@ -127,6 +127,27 @@ def silence_libraries() -> None:
         r".*isinstance\(treespec, LeafSpec\).*",
     ):
         warnings.filterwarnings("ignore", message)
+
+
+@contextmanager
+def quiet(streams: bool = False) -> Iterator[None]:
+    """Suppress log lines and warnings of other libraries inside a ``with`` block; the caller reports errors itself.
+
+    Args:
+        streams: also suppress everything that is printed to stdout and stderr, by any thread.
+    """
+    disabled = logging.root.manager.disable
+    logging.disable(max(disabled, logging.ERROR))
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")
+            if streams:
+                stack.enter_context(redirect_stdout(StringIO()))
+                stack.enter_context(redirect_stderr(StringIO()))
+            yield
+    finally:
+        logging.disable(disabled)
 
 
 @contextmanager

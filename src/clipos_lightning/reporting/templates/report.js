@@ -3,7 +3,7 @@
   const all = (selector, within = document) => [...within.querySelectorAll(selector)];
   document.documentElement.classList.add("js");
 
-  // Tables: a click on a header sorts by its column, another one turns the order round; rows without a value go last.
+  // Tables: a click on a header sorts by its column, a second click reverses the order; rows without a value come last.
   const valueOf = (row, column) => {
     const text = row.cells[column].textContent.trim().replace(/,/g, "");
     return text === "–" || text === "" ? null : isNaN(parseFloat(text)) ? text : parseFloat(text);
@@ -12,9 +12,9 @@
   const sort = (header) => {
     const table = header.closest("table"), column = header.cellIndex, body = table.tBodies[0], rows = [...body.rows];
     const isText = rows.every(row => typeof valueOf(row, column) !== "number");
-    const first = isText || header.textContent.includes("↓") ? "ascending" : "descending"; // the best on top
-    const turned = { ascending: "descending", descending: "ascending" }[header.getAttribute("aria-sort")];
-    const order = turned || first, sign = order === "ascending" ? 1 : -1;
+    const bestFirst = isText || header.textContent.includes("↓") ? "ascending" : "descending";
+    const reversed = { ascending: "descending", descending: "ascending" }[header.getAttribute("aria-sort")];
+    const order = reversed || bestFirst, sign = order === "ascending" ? 1 : -1;
     const keyed = rows.map(row => [valueOf(row, column), row]);
     keyed.sort(([a], [b]) => a === null || b === null ? (a === null) - (b === null) : sign * compare(a, b));
     body.append(...keyed.map(([, row]) => row));
@@ -22,13 +22,13 @@
   };
   all("th[aria-sort] button").forEach(button => button.addEventListener("click", () => sort(button.parentElement)));
 
-  // The threshold: how many images of each cell are accepted at each place of the grid.
-  const data = JSON.parse(document.getElementById("operating").textContent);
-  const places = data.thresholds.length, columns = data.columns, classes = data.right.length;
+  // The threshold: the accepted images of each cell of the confusion matrix at each threshold of the grid.
+  const data = JSON.parse(document.getElementById("slider-data").textContent);
+  const columns = data.columns, classes = data.right.length;
   const accepted = data.drops.map(drops => {
-    const counts = new Int32Array(places);
+    const counts = new Int32Array(data.thresholds.length);
     for (let i = 0; i < drops.length; i += 2) counts[drops[i]] = drops[i + 1];
-    for (let k = places - 2; k >= 0; k--) counts[k] += counts[k + 1];
+    for (let k = counts.length - 2; k >= 0; k--) counts[k] += counts[k + 1];
     return counts;
   });
   const sum = values => values.reduce((a, b) => a + b, 0);
@@ -54,31 +54,31 @@
   };
 
   const slider = document.getElementById("slider"), presets = all(".presets button");
-  const numbers = all("[data-live]"), shaded = all("td[data-cell]");
+  const numbers = all("[data-live]"), matrixCells = all("td[data-cell]");
   const cuts = all(".cut"), veils = all(".veil"), dots = all(".rocs .dot");
-  const [low, high] = data.axis, toShare = score => Math.min(1, Math.max(0, (score - low) / (high - low)));
+  const [low, high] = data.axis, toPosition = score => Math.min(1, Math.max(0, (score - low) / (high - low)));
 
   const show = k => {
     const { live, cells, rows, recall, shares } = numbersAt(k);
     numbers.forEach(node => { node.textContent = live[node.dataset.live]; });
-    shaded.forEach(td => {
+    matrixCells.forEach(td => {
       const row = Number(td.dataset.row), total = data.totals[row];
       const n = td.dataset.cell === "unknown" ? total - rows[row] : cells[td.dataset.cell];
       td.style.setProperty("--s", total ? Math.sqrt(n / total) : 0);
       td.classList.toggle("nil", n === 0);
     });
-    const x = 1000 * toShare(Number(data.thresholds[k]));
+    const x = 1000 * toPosition(Number(data.thresholds[k]));
     cuts.forEach(line => { line.setAttribute("x1", x); line.setAttribute("x2", x); });
     veils.forEach(rect => rect.setAttribute("width", x));
     dots.forEach((dot, i) => { dot.setAttribute("cx", 100 * shares[i]); dot.setAttribute("cy", 100 - 100 * recall); });
-    presets.forEach(button => button.setAttribute("aria-pressed", Number(button.dataset.place) === k));
+    presets.forEach(button => button.setAttribute("aria-pressed", Number(button.dataset.index) === k));
     slider.value = k;
     slider.setAttribute("aria-valuetext", `${live.cut}: ${live.recall} % of ID images accepted`);
   };
   slider.addEventListener("input", () => show(Number(slider.value)));
-  presets.forEach(button => button.addEventListener("click", () => show(Number(button.dataset.place))));
+  presets.forEach(button => button.addEventListener("click", () => show(Number(button.dataset.index))));
 
-  // A click or a drag on the histograms: the nearest threshold of the grid.
+  // A click or drag in the histograms selects the nearest threshold of the grid.
   const pick = event => {
     const box = event.currentTarget.getBoundingClientRect();
     const score = low + (high - low) * (event.clientX - box.left) / box.width;

@@ -1,0 +1,105 @@
+"""What ``predict`` and ``calibrate`` share: their options, and batches of images decoded by worker processes."""
+
+import argparse
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from ..data.image_sets import open_image
+from ..data.transforms import to_model_size
+from ..errors import InputError
+from ..options.messages import DEVICE_HELP, PRETRAINED_HELP, TRUST_HELP, CommandParser
+from ..types import Images
+
+T = TypeVar("T")
+
+
+def add_inference_options(parser: CommandParser) -> None:
+    """Add the options of all commands that pass the user's images through a detector."""
+    workers = min(8, (os.cpu_count() or 1) // 2)
+    parser.add_argument("--batch_size", type=int, default=128, metavar="N", help="images per batch (default: 128)")
+    text = f"processes that decode images; 0: decode in the main process (default: {workers})"
+    parser.add_argument("--num_workers", type=int, default=workers, metavar="N", help=text)
+    parser.add_argument("--pretrained", metavar="WEIGHTS", help=PRETRAINED_HELP)
+    parser.add_argument("--device", default="auto", help=DEVICE_HELP)
+    parser.add_argument("--trust", action="store_true", help=TRUST_HELP)
+
+
+def parse_arguments(parser: CommandParser, arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse the arguments and check the options that :func:`add_inference_options` adds.
+
+    Raises:
+        InputError: an option is wrong.
+    """
+    given = parser.parse_args(list(arguments))
+    name = parser.prog.removeprefix("clipos ")
+    if given.batch_size < 1:
+        raise InputError(f"{name}: --batch_size is {given.batch_size}: it must be at least 1")
+    if given.num_workers < 0:
+        raise InputError(f"{name}: --num_workers is {given.num_workers}: it must be at least 0")
+    return given
+
+
+@dataclass
+class Batch:
+    """Images at the model's size with their paths and errors; an unreadable image is black and has an error."""
+
+    paths: list[str]
+    images: Images
+    errors: list[str]
+
+
+class ImageFiles(Dataset[tuple[str, torch.Tensor | None, str]]):
+    """Image files indexed by path: (path, pixels at the model's size, error)."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __getitem__(self, path: str) -> tuple[str, torch.Tensor | None, str]:
+        try:
+            return path, to_model_size(open_image(Path(path)), self.size), ""
+        except InputError as error:
+            return path, None, str(error)
+        except Exception as error:  # decoders raise any type of error for broken files
+            return path, None, f"cannot read image {path}: {type(error).__name__}: {' '.join(str(error).split())}"
+
+    def collate(self, items: list[tuple[str, torch.Tensor | None, str]]) -> Batch:
+        """Combine items into a batch."""
+        blank = torch.zeros(3, self.size, self.size, dtype=torch.uint8)
+        paths, images, errors = zip(*items, strict=True)
+        return Batch(list(paths), torch.stack([blank if i is None else i for i in images]), list(errors))
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of up to ``size`` items, in order."""
+    iterator = iter(items)
+    while part := list(islice(iterator, size)):
+        yield part
+
+
+def load_batches(paths: Iterable[str], size: int, batch_size: int, workers: int) -> Iterator[Batch]:
+    """Batches of images in the order of their paths, decoded by worker processes a few batches ahead."""
+    files = ImageFiles(size)
+    sampler: Any = batched(paths, batch_size)  # consumed in the main process, as batches are needed
+    return iter(DataLoader(files, batch_sampler=sampler, num_workers=workers, collate_fn=files.collate))
+
+
+@contextmanager
+def report_dead_workers() -> Iterator[None]:
+    """Report a crashed DataLoader worker as an InputError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise InputError(
+            "an image decoding process was killed, probably for lack of memory: use --num_workers 0, or give the "
+            "container more shared memory (docker run --shm-size 2g)"
+        ) from error
