@@ -1,4 +1,4 @@
-"""A headless Chromium, driven through its DevTools protocol over two pipes: nothing to install, no port."""
+"""A headless Chromium, controlled with its DevTools protocol over two pipes: nothing to install, no port."""
 
 import base64
 import itertools
@@ -18,7 +18,7 @@ FLAGS = """--headless --no-sandbox --disable-gpu --no-first-run --disable-backgr
 
 
 class Browser:
-    """One page. ``problems`` collects exceptions and console errors, ``requests`` every address that was asked for."""
+    """One page. ``problems`` collects exceptions and console errors, ``requests`` all requested addresses."""
 
     def __init__(self, profile: Path, timeout: float = 30) -> None:
         theirs, self.pen = os.pipe()
@@ -58,7 +58,7 @@ class Browser:
         os.close(self.ear)
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
-        """One command's result; events that come before it are noted."""
+        """The result of one command; earlier events are recorded."""
         number = next(self.numbers)
         message = {"id": number, "method": method, "params": params}
         if self.session:
@@ -84,7 +84,7 @@ class Browser:
         return json.loads(message)
 
     def note(self, event: dict[str, Any]) -> None:
-        """Remember what must not happen, and what was fetched."""
+        """Record errors and requests."""
         params = event.get("params", {})
         if event.get("method") == "Runtime.exceptionThrown":
             self.problems.append(str(params["exceptionDetails"]))
@@ -94,7 +94,7 @@ class Browser:
             self.requests.append(params["request"]["url"])
 
     def open(self, path: Path) -> None:
-        """Load a file and wait until it is there."""
+        """Load a file and wait until it is loaded."""
         self.call("Page.navigate", url=path.absolute().as_uri())
         while self.run("document.readyState") != "complete" or self.run("location.href") == "about:blank":
             time.sleep(0.02)
@@ -106,13 +106,13 @@ class Browser:
         return found["result"].get("value")
 
     def press(self, key: str, code: int, text: str = "") -> None:
-        """A key, as from the keyboard."""
+        """Press a key."""
         for kind in ("keyDown", "keyUp"):
             typed = {"text": text} if text and kind == "keyDown" else {}
             self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **typed)
 
     def size(self, width: int, height: int, dark: bool = False) -> None:
-        """The window's size in CSS pixels, and the scheme that the reader prefers."""
+        """Set the window's size in CSS pixels and the preferred colour scheme."""
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
@@ -120,6 +120,6 @@ class Browser:
         self.call("Emulation.setEmulatedMedia", features=[scheme])
 
     def screenshot(self, path: Path, whole: bool = False) -> None:
-        """The window, or the whole page, as a PNG."""
+        """Screenshot of the window, or of the whole page, as PNG."""
         shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         path.write_bytes(base64.b64decode(shot["data"]))

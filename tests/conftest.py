@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from typing import no_type_check
 
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")  # as the command line does, before torch is there
 
@@ -16,6 +17,11 @@ from PIL import Image
 jaxtyping.install_import_hook("clipos_lightning", "runtime_types.checked")
 torch.set_num_threads(1)
 
+from clipos_lightning.data import image_sets, splits  # noqa: E402 (after the hook)
+
+for called_for_every_image in (splits.digest, image_sets.ImageSet.shot_key):
+    no_type_check(called_for_every_image)
+
 TEXT = {"context_length": 16, "vocab_size": 49408, "width": 24, "heads": 2, "layers": 2}
 VISION = {"image_size": 16, "patch_size": 4, "width": 32, "layers": 4, "head_width": 8}
 KINDS = {
@@ -28,7 +34,7 @@ SHAPES = {"circle": 0, "star": 3, "heart": 4}  # places in the cycle of embedded
 
 @pytest.fixture(autouse=True)
 def own_wandb_service():
-    """W&B's service keeps the settings and the working directory that it was started with: none outlives its test."""
+    """W&B's service keeps the settings and working directory of its start, so it is stopped after each test."""
     yield
     if "wandb" in sys.modules and sys.modules["wandb"].sdk.wandb_setup._singleton is not None:
         sys.modules["wandb"].teardown()
@@ -36,13 +42,13 @@ def own_wandb_service():
 
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No checks at run time: for a test that passes what the annotations exclude."""
+    """Disable run-time checks, for tests that pass values which the annotations exclude."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture(scope="session")
 def build_clip():
-    """kind, more of the towers' options -> a new open_clip.CLIP, all its weights random, no two layers alike."""
+    """kind, more of the towers' options -> a new open_clip.CLIP with random weights, different in each layer."""
 
     def build(kind: str = "plain", vision: dict | None = None, text: dict | None = None) -> open_clip.CLIP:
         given = KINDS[kind]
@@ -81,7 +87,7 @@ def tiny_clip(build_clip, tokenizer):
 
 @pytest.fixture(scope="session")
 def microclip():
-    """The embedded backbone with its weights: do not change it."""
+    """The embedded backbone with its weights; tests must not change it."""
     from clipos_lightning.clip.loading import load_backbone
 
     return load_backbone()
@@ -98,7 +104,7 @@ def one_clip():
 
 @pytest.fixture(scope="session")
 def images():
-    """batch, side -> uint8 images, random but smooth enough that patches differ in kind."""
+    """batch, side -> uint8 images, random but smooth, so that patches differ."""
 
     def make(batch: int, side: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(batch * side)

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Server:
-    """Files by path; what it does wrong; which ranges were asked for."""
+    """Files by path, the faults to simulate, and the requested ranges."""
 
     files: dict[str, bytes]
     url: str = ""

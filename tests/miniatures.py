@@ -1,4 +1,4 @@
-"""Every data set in miniature and in its true format: as it stands when unpacked, and as the files that are fetched."""
+"""Miniatures of all data sets in their original formats: unpacked, and as the files to download."""
 
 import dataclasses
 import functools
@@ -51,7 +51,7 @@ TEXTS = {
 
 
 def make_set(name: str, root: Path) -> int:
-    """A set's miniature below a folder, as it stands when unpacked; returns its number of images."""
+    """Write the unpacked miniature of a set below a folder; returns its number of images."""
     for seed, key in enumerate(FOLDERS.get(name, ())):
         write(root / key, picture(seed % 8, key.endswith(".png")))
     for key, text in TEXTS.items():
@@ -122,7 +122,7 @@ def packed(file: File, root: Path) -> bytes:
 
 
 def miniature(name: str, server: Server, root: Path) -> Source:
-    """The table's entry with the miniature's addresses, checksums and count; its files stand on the server."""
+    """The table's entry with the miniature's addresses, checksums and count; its files are on the server."""
     count = make_set(name, root)
     files = []
     for file in SOURCES[name].files:

@@ -1,8 +1,8 @@
-"""A device that is not there: tensors on it hold their values on the CPU, and no operation may mix the two.
+"""A fake device: its tensors hold their values on the CPU, and an operation that mixes both is an error.
 
-What runs here finds on a GPU every tensor where it expects it. Run as a script, it fits, validates and tests on the CPU
-and on the device, and prints both runs' figures as JSON. PyTorch's backends written in Python (``PrivateUse1``) are
-experimental; without them the script exits with code 77.
+Code that runs here also finds all tensors on the right device on a GPU. As a script, this file fits, validates and
+tests on the CPU and on the device, and prints the results of both as JSON. PyTorch's backends written in Python
+(``PrivateUse1``) are experimental; without them the script exits with code 77.
 """
 
 import json
@@ -41,7 +41,7 @@ def supported() -> bool:
 
 
 def device() -> torch.device:
-    """The pretended device."""
+    """The fake device."""
     return torch.device(NAME, 0)
 
 
@@ -68,7 +68,7 @@ class Away(Tensor):
 
 
 def run(operation: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """One operation where its tensors are; moving between devices is what copies do, and nothing else does."""
+    """Run an operation on the device of its tensors; only copies move tensors between devices."""
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     away = [t for t in tensors if isinstance(t, Away)]
     here = [t for t in tensors if not isinstance(t, Away) and t.ndim]  # a CPU scalar goes with everything
@@ -93,7 +93,7 @@ class Everywhere(TorchDispatchMode):
 
 
 def install() -> None:
-    """Make the device known, once a process."""
+    """Register the device, once per process."""
 
     class Backend(registration._DummyBackendModule):
         def get_amp_supported_dtype(self) -> list[torch.dtype]:
@@ -104,14 +104,14 @@ def install() -> None:
 
 
 class Accelerator(CPUAccelerator):
-    """Lightning's, with nothing to set up."""
+    """A Lightning accelerator without any set-up."""
 
     def setup_device(self, device: torch.device) -> None:
-        """Any device will do."""
+        """Accept any device."""
 
 
 def figures(options: dict[str, Any], away: bool) -> dict[str, float]:
-    """All that a fit, a validation, a test and a detector log or say."""
+    """Everything that a fit, a validation, a test and a detector log or return."""
     options = dict(options)
     sets = {"ood_sets": ["texture", "noise"], "shots": 2, "batch_size": 8, "limit_per_set": 20, "num_workers": 0}
     data = FewShotOOD(**sets, resize=options.pop("resize", "pil"))
@@ -133,7 +133,7 @@ def figures(options: dict[str, Any], away: bool) -> dict[str, float]:
 
 
 def check_mixtures() -> None:
-    """A mixture of devices is an error here too."""
+    """Mixing devices is an error here, too."""
     try:
         torch.ones(3).to(device()) + torch.ones(3)
     except RuntimeError as error:
@@ -143,7 +143,7 @@ def check_mixtures() -> None:
 
 
 def main() -> None:
-    """Both runs of each case, a line each."""
+    """Print both runs of each case, one line each."""
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     if not supported():

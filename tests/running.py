@@ -1,4 +1,4 @@
-"""Runs the command line inside the test's process, and makes the small image folders that its tests read."""
+"""Run the command line in the test's process, and make small image folders for the tests."""
 
 import functools
 import io
@@ -32,7 +32,7 @@ NATURAL = ("buildings", "forest", "glacier", "mountain", "sea", "street")
 
 @dataclass
 class Run:
-    """What a command left: exit code, stdout, stderr."""
+    """Result of a command: exit code, stdout, stderr."""
 
     code: int
     out: str
@@ -65,7 +65,7 @@ class Run:
 
 
 def clipos(*words: Any, env: dict[str, str] | None = None, pictures: bool = False) -> Run:
-    """``clipos WORDS``, without $CLIPOS_DATA unless given; pictures are slow and left out unless asked for."""
+    """``clipos WORDS``, without $CLIPOS_DATA unless given; pictures are slow and only made if requested."""
     out, err = io.StringIO(), io.StringIO()
     draw = callback.draw_pictures if pictures else lambda *_: {}
     with (
@@ -89,7 +89,7 @@ def done(*words: Any, **kwargs: Any) -> Run:
 
 
 def refused(run: Run, *pieces: str) -> None:
-    """Exit code 2, and at most three lines on stderr that hold these pieces, without a traceback."""
+    """Check exit code 2, and at most three lines on stderr with these pieces, without a traceback."""
     assert run.code == 2, (run.code, run.err)
     lines = run.err.strip().splitlines()
     assert 1 <= len(lines) <= 3, run.err
@@ -173,7 +173,7 @@ def make_benchmarks(root: Path) -> Path:
 
 
 class Python2Pickler(pickle._Pickler):  # the C one cannot be told how to write strings
-    """Writes strings as Python 2 did, which is how CIFAR's batches are published."""
+    """Pickle strings as Python 2 did, as in CIFAR's published batches."""
 
     def save_string(self, text: str | bytes) -> None:
         raw = text.encode("latin1") if isinstance(text, str) else text
@@ -183,7 +183,7 @@ class Python2Pickler(pickle._Pickler):  # the C one cannot be told how to write 
 
 
 def write_cifar_batch(path: Path, rng: np.random.Generator, labels: np.ndarray, key: str = "labels") -> np.ndarray:
-    """A batch as CIFAR's authors pickled them (CIFAR-100's key: fine_labels); returns its rows (N, 3072)."""
+    """Write a batch as CIFAR's authors pickled them (CIFAR-100's key: fine_labels); returns its rows (N, 3072)."""
     rows = rng.integers(0, 256, (len(labels), 3072), dtype=np.uint8)
     file = io.BytesIO()
     batch = {"batch_label": "made", key: labels.tolist(), "data": rows, "filenames": ["x.png"] * len(labels)}
@@ -194,7 +194,7 @@ def write_cifar_batch(path: Path, rng: np.random.Generator, labels: np.ndarray, 
 
 @contextmanager
 def inside(folder: Path) -> Iterator[None]:
-    """The working directory is this folder."""
+    """Use this folder as the working directory."""
     before = Path.cwd()
     os.chdir(folder)
     try:

@@ -1,4 +1,4 @@
-"""Imports between rooms go only downward, no circle stands inside one, and only ``clip/`` knows open_clip."""
+"""Imports between rooms go only downward, there are no cycles inside a room, and only ``clip/`` imports open_clip."""
 
 import ast
 from pathlib import Path
@@ -33,13 +33,13 @@ MODULES = {
 
 
 def below(room: str) -> set[str]:
-    """The rooms that a room may import, itself left out."""
+    """The rooms that a room may import, without itself."""
     direct = ROOMS[room].split()
     return set(direct).union(*(below(other) for other in direct))
 
 
 def imported(module: str, path: Path) -> set[str]:
-    """Full names of what a module imports, at its top, inside functions, or for its types alone."""
+    """Full names of a module's imports: at its top, inside functions, and for type checking only."""
     package = ["clipos_lightning", *module.split(".")[:-1]]
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -53,12 +53,12 @@ def imported(module: str, path: Path) -> set[str]:
 
 
 def imported_modules(module: str) -> set[str]:
-    """Which of the package's modules a module imports."""
+    """The modules of the package that a module imports."""
     return {full.removeprefix("clipos_lightning.") for full in imported(module, MODULES[module])} & set(MODULES)
 
 
 def upward(module: str, others: set[str]) -> list[str]:
-    """Those of the imported modules that stand in rooms which a module may not import."""
+    """The imported modules in rooms that the module may not import."""
     room = module.partition(".")[0]
     return sorted(m for m in others if m.partition(".")[0] not in below(room) | {room})
 

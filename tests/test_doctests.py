@@ -1,4 +1,4 @@
-"""The examples in the docstrings run and give what they show."""
+"""The examples in the docstrings run and give the shown output."""
 
 import doctest
 import importlib

@@ -1,4 +1,4 @@
-"""The completion scripts, run by the shells themselves; and that they hold every option that a parser has."""
+"""The completion scripts, run by the shells; they contain every option of the parsers."""
 
 import re
 import shutil
@@ -38,14 +38,14 @@ def run_in(*command: str) -> str:
 
 
 def bash(script: Path, words: tuple[str, ...]) -> list[str]:
-    """What bash offers after these words, the last of which is being written."""
+    """bash's completions of the last of these words."""
     line = " ".join(f"'{word}'" for word in words)
     call = f"source {script}\nCOMP_WORDS=(clipos {line}) COMP_CWORD={len(words)}\n_shtab_clipos\n"
     return run_in("bash", "-c", call + 'printf "%s\\n" "${COMPREPLY[@]}"').split()
 
 
 def fish(script: Path, words: tuple[str, ...]) -> list[str]:
-    """The same of fish."""
+    """fish's completions of the last of these words."""
     call = f"source {script}; complete -C 'clipos {' '.join(words)}'"
     return [line.split("\t")[0] for line in run_in("fish", "--no-config", "-c", call).splitlines()]
 
@@ -101,7 +101,7 @@ def test_the_script_is_valid_static_and_complete(shell: str, scripts: dict[str, 
 
 
 def options_in(command: str, scripts: dict[str, Path]) -> set[str]:
-    """A command's options, by the script for bash."""
+    """A command's options in the script for bash."""
     (line,) = re.findall(
         rf"^_shtab_clipos_{command}_option_strings=\((.*)\)$", scripts["bash"].read_text(), re.MULTILINE
     )

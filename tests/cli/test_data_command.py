@@ -1,4 +1,4 @@
-"""``clipos data`` on miniature sets in their true formats, from a server on this machine."""
+"""``clipos data`` on miniature sets in their original formats, from a local server."""
 
 import dataclasses
 import re
@@ -31,7 +31,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 @pytest.fixture
 def minis(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """names -> the table has these sets alone, in miniature; returns an empty data root."""
+    """names -> only these sets exist, in miniature; returns an empty data root."""
 
     def make(*names: str) -> Path:
         table = {name: miniature(name, server, tmp_path / "made") for name in names}

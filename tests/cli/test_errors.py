@@ -1,4 +1,4 @@
-"""Wrong input ends with exit code 2 and a line that says what, where and what to do; never with a traceback."""
+"""Wrong input ends with exit code 2 and one line: what is wrong, where, and the cure; never with a traceback."""
 
 import errno
 import os
@@ -33,7 +33,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def photos(tiny_folder: Path, tmp_path: Path) -> Path:
-    """A copy of the folder data set that a test may spoil."""
+    """A copy of the folder data set that a test may damage."""
     return Path(shutil.copytree(tiny_folder, tmp_path / "data"))
 
 
@@ -59,8 +59,8 @@ def photos(tiny_folder: Path, tmp_path: Path) -> Path:
         ("fit --config demo.yaml --model.scores msp", ["is 'msp': it must be a list, such as '[a,b]' or null"]),
         ("fit --config demo.yaml --trainer.max_steps many", ["--trainer.max_steps is 'many': it must be an integer"]),
         ("fit --config demo.yaml --model.objective loss", ["model.objective", "loss"]),
-        ("predict", ["file"]),
-        ("predict last.ckpt", ["path"]),
+        ("predict", ["FILE"]),
+        ("predict last.ckpt", ["PATH"]),
         ("predict last.ckpt photos --batchsize 3", ["--batchsize"]),
     ],
 )
@@ -72,6 +72,8 @@ def test_a_wrong_command_line(words: str, pieces: list[str]) -> None:
     ("text", "pieces"),
     [
         ("- data\n- model\n", ["not a mapping"]),
+        ("model: 3\n", ["model is 3: it takes a mapping"]),
+        ("data: [scenes]\n", ["data is ['scenes']: it takes a mapping"]),
         ("word\n", ["not a mapping"]),
         ("data: [\n", ["cannot read config"]),
         ("data:\n  shotss: 2\n", ["shotss"]),
@@ -235,7 +237,7 @@ def test_an_unreadable_image_in_test(name: str, photos: Path) -> None:
 
 
 def test_stderr_holds_the_error_alone(photos: Path) -> None:
-    """In a process of its own, where nothing of the test runner's catches warnings; raised by a worker process."""
+    """In a separate process, where the test runner does not catch warnings; raised by a worker process."""
     (photos / "other/3.png").write_bytes(b"not an image")
     words = ["test", *DEMO, "--data.root", str(photos), *PHOTO_OPTIONS, *CPU, "--data.num_workers", "1"]
     command = [sys.executable, "-m", "clipos_lightning", *words]
@@ -265,7 +267,7 @@ def test_a_checkpoint_named_in_a_config(tmp_path: Path) -> None:
 
 
 class Opener:
-    """What a malicious checkpoint holds."""
+    """An object as in a malicious checkpoint."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -360,7 +362,7 @@ def test_help_is_0() -> None:
 
 
 def test_a_dumped_config_is_a_config(tmp_path: Path) -> None:
-    """What --print_config writes can be read back."""
+    """The output of --print_config can be read back."""
     text = clipos("fit", *DEMO, "--print_config").out
     (tmp_path / "mine.yaml").write_text(text)
     assert yaml.safe_load(clipos("fit", "--config", "mine.yaml", "--print_config").out) == yaml.safe_load(text)

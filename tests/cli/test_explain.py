@@ -1,4 +1,4 @@
-"""`clipos explain`: the figure holds what the detector says, as pixels or as vectors; what cannot be is one line."""
+"""`clipos explain`: the figure shows the detector's results, as pixels or vectors; errors are one line."""
 
 import xml.etree.ElementTree as ET
 

@@ -1,4 +1,4 @@
-"""ONNX says what PyTorch says: backbones, scores, masks, batch sizes; the file stands alone and explains itself."""
+"""ONNX agrees with PyTorch for backbones, scores, masks and batch sizes; the file needs nothing else."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Predict: which images, which rows, and that a run that was killed goes on without losing or repeating one."""
+"""Predict: images, rows, and a killed run that resumes without losing or repeating a row."""
 
 import csv
 import io
@@ -274,7 +274,7 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def killed(rows: int, *words: Any) -> None:
-    """The command in a process of its own that is killed when it has made so many rows."""
+    """Run the command in a separate process and kill it after this many rows."""
     child = os.fork()
     if child == 0:
         made, row_of = iter(range(10**9)), predict.row_of
@@ -400,7 +400,7 @@ def test_a_run_that_fails_at_once_leaves_nothing(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
 def test_the_complete_rows_of_a_file_cut_anywhere(form: str, tmp_path: Path) -> None:
-    """Names with quotes and line breaks: every cut leaves whole rows, and never one row fewer than there are."""
+    """Names with quotes and line breaks: after every cut the complete rows are kept, all of them."""
     names = ["a.png", 'b "b"\n.png', "c\n\n.png", 'd".png']
     rows = [dict.fromkeys(ROW_COLUMNS) | {"path": name, "error": 'no "image"'} for name in names]
     lines = [LINES[form](row).encode() for row in rows]

@@ -1,4 +1,4 @@
-"""The front door is quick: help, version, configs and wrong commands do not import torch."""
+"""Fast start: help, version, configs and wrong commands do not import torch."""
 
 import subprocess
 import sys

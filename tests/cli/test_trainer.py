@@ -1,4 +1,4 @@
-"""The commands fit, test, validate and predict: what they leave, what a checkpoint brings back, what resumes."""
+"""The commands fit, test, validate and predict: their output files, loading of checkpoints, resuming."""
 
 import csv
 import json
@@ -50,7 +50,7 @@ def benchmarks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs go to ``runs/`` of a folder of the test's own."""
+    """Runs are written to ``runs/`` of a separate folder."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -74,7 +74,7 @@ def tested(fitted: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def options_for(name: str, benchmarks: Path) -> list[Any]:
-    """A shipped config's options with MicroCLIP and the miniature data; an overlay lies over demo.yaml."""
+    """A shipped config's options with MicroCLIP and the miniature data; overlays are put on demo.yaml."""
     model = options_of(name).get("model", {})
     overlay = shipped_configs()[name].startswith("overlay")
     options: list[Any] = [*(DEMO if overlay else ()), "--config", name, "--data.root", benchmarks]

@@ -49,7 +49,7 @@ def test_a_checkpoint_is_tested_with_or_without(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_pass_compiles_once_and_gives_the_same_features():
-    """In a process of its own: the checks of shapes that tests run with would break the graph."""
+    """In a separate process: the shape checks of the tests would break the graph."""
     command = [sys.executable, Path(__file__).parents[1] / "compile_once.py"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
     assert run.returncode == 0, run.stderr

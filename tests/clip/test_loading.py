@@ -1,4 +1,4 @@
-"""Which backbones and weights are loaded, and which are refused before anything is downloaded."""
+"""Backbones and weights that are loaded, and those that are refused before any download."""
 
 import open_clip
 import pytest

@@ -1,4 +1,4 @@
-"""Prompts that share their prefix: features and gradients equal those of whole prompts, and open_clip's own."""
+"""Prompts that share their prefix: features and gradients equal those of full prompts and open_clip's."""
 
 import pytest
 import torch

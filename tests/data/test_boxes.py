@@ -1,4 +1,4 @@
-"""Boxes as true masks: through the mask study and the report; files that cannot be."""
+"""Boxes as true masks in the mask study and the report; invalid files."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Which images are taken and how they are read: the draw, the limit, folders, CIFAR's batches, batches of training."""
+"""Selection and reading of images: the few-shot draw, the limit, folders, CIFAR's files, training batches."""
 
 import hashlib
 import io
@@ -53,7 +53,7 @@ def test_the_draw_is_the_smallest_hashes(shots: int, seed: int) -> None:
 
 
 def test_known_draws() -> None:
-    """Written down, so that no change of ours can move them unseen."""
+    """Fixed values, so that changes are noticed."""
     assert draw_shots(KEYS, LABELS, CLASSES, 1, 1) == KNOWN[1]
     assert draw_shots(KEYS, LABELS, CLASSES, 1, 0) == KNOWN[0]
 
@@ -133,7 +133,7 @@ def golden(seed: int, pools: dict[str, list[str]]) -> str:
 
 
 def test_the_digest_of_a_draw_from_folders_is_pinned(tmp_path: Path) -> None:
-    """Written down: a change of the rule would move every draw that was published."""
+    """A fixed value: changing the rule would change every published draw."""
     keys = ["a.png", "b.png", "sub/a.png", "sub/c d.png", "é.png"]
     for name in ("bee", "émeu"):
         for i, key in enumerate(keys):
@@ -466,7 +466,7 @@ def test_cifar10_is_read_from_its_batches(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])
 def test_cifar10_as_newer_pythons_pickle_it(protocol: int) -> None:
-    """The published batches are Python 2's; a part of them written again by one's own script is not."""
+    """The published batches were pickled by Python 2; a subset written by a user's script was not."""
     data = np.random.default_rng(0).integers(0, 256, (2, 3072), dtype=np.uint8)
     text = pickle.dumps({"data": data, "fine_labels": [1, 2]}, protocol=protocol)
     images, labels = read_cifar_batch(io.BytesIO(text))

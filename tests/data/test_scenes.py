@@ -1,4 +1,4 @@
-"""The embedded pictures: deterministic, balanced, clean, and true to their masks."""
+"""The embedded scenes: deterministic, balanced, and consistent with their masks."""
 
 import itertools
 

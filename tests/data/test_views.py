@@ -47,7 +47,7 @@ def shots(root: Path, **options: Any) -> FewShotOOD:
 
 
 def shown(width: int, height: int, number: int) -> tuple[bool, list[float]]:
-    """Whether a view is mirrored, and what it shows of an image: left, top, width and height, read from its colours."""
+    """Whether a view is mirrored, and its crop (left, top, width, height), recovered from its colours."""
     ramp = np.zeros((height, width, 3), dtype=np.uint8)
     ramp[..., 0], ramp[..., 1] = np.arange(width), np.arange(height)[:, None]
     seen = view(Image.fromarray(ramp), 24, view_rng(3, "cat", "a/b.png", number)).double()
@@ -73,7 +73,7 @@ def test_a_view_shows_at_least_half_of_the_image_at_nearly_its_shape() -> None:
 
 @pytest.mark.parametrize("number", range(1, 5))
 def test_a_view_is_pils_crop_to_the_pixel(number: int) -> None:
-    """Of all crops that are a pixel or two from what the view shows, one is the view."""
+    """One of the crops within two pixels of the recovered one equals the view."""
     image = Image.fromarray(noise(1, 160, 200)[0])
     ours = view(image, 24, view_rng(3, "cat", "a/b.png", number))
     assert (ours.shape, ours.dtype, ours.is_contiguous()) == ((3, 24, 24), torch.uint8, True)
@@ -94,7 +94,7 @@ def test_views_of_small_and_narrow_images(size: tuple[int, int]) -> None:
 
 
 def test_known_views() -> None:
-    """Written down, so that no change of ours, and no other machine, can move them unseen."""
+    """Fixed values, so that changes, also by another machine, are noticed."""
     draws = [view_rng(*key).random(5).round(6).tolist() for key in ((1, "cat", "0.png", 1), (1, "cat", "0.png", 2))]
     assert draws == KNOWN
 
@@ -190,7 +190,7 @@ def test_the_report_says_which_resolution(tmp_path: Path, monkeypatch: pytest.Mo
     for resolution in ("native", "id"):
         run = done(*words, "--data.ood_resolution", resolution)
         assert run.report["run"]["ood_resolution"] == resolution
-        assert f"OOD images' resolution: {resolution}" in (run.folder / "report.md").read_text()
+        assert f"resolution of the OOD images: {resolution}" in (run.folder / "report.md").read_text()
 
 
 # ---- the cache
@@ -198,7 +198,7 @@ def test_the_report_says_which_resolution(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.fixture
 def many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A root with a folder of small images that count as many."""
+    """A root with a folder of a few small images that is treated as a large one."""
     monkeypatch.setattr(cache, "MIN_IMAGES", 5)
     for i in range(8):
         save_noise(tmp_path / "root/small" / f"{i}.png", i, (16, 12))
@@ -233,7 +233,7 @@ def test_a_folder_of_small_images_is_read_from_one_file(many: Path) -> None:
 
 
 def test_two_folders_of_equal_names_sizes_and_times(many: Path) -> None:
-    """A copy that keeps times, and then holds other pixels."""
+    """A copy with the same times and other pixels."""
     for name, seed in (("a", 0), ("b", 100)):
         for i in range(8):
             save_noise(many / name / f"{i}.bmp", seed + i, (16, 12))
@@ -323,7 +323,7 @@ def test_a_test_reads_the_same_with_the_cache_and_without(
 @pytest.mark.parametrize("size", [28, 32, 64, 224])
 @pytest.mark.parametrize("kind", ["noise", "extremes", "scenes"])
 def test_torchs_resizing_is_nearly_pils(kind: str, size: int) -> None:
-    """Not within 1/255 everywhere, which is why it is not the default; the share of such pixels is bounded here."""
+    """Some pixels differ by more than 1/255, so it is not the default; the test bounds their share."""
     images = noise(24)
     if kind == "extremes":
         images = (images > 127).astype(np.uint8) * 255

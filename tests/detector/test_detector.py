@@ -1,4 +1,4 @@
-"""Detectors: one small file, the same decisions from Python as from predict; thresholds that keep what they promise."""
+"""Detectors: one small file, the same decisions in Python and by predict, thresholds with the guaranteed recall."""
 
 import csv
 import json
@@ -35,7 +35,7 @@ FIT = ("fit", "--config", "demo.yaml", "--data.root", ".", "--data.id", "folder:
 
 @pytest.fixture(scope="module")
 def home(one_clip: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """photos/<class>/ to learn from, more/ of the same classes, mixed/ with noise and a broken image."""
+    """photos/<class>/ for training, more/ of the same classes, mixed/ with noise and a broken image."""
     root = tmp_path_factory.mktemp("home")
     for shape in PHOTOS:
         for i in range(3):
@@ -123,7 +123,7 @@ def change(tensors: dict[str, torch.Tensor], record: dict[str, object], path: Pa
 @pytest.mark.parametrize(
     ("key", "value", "pieces"),
     [
-        ("fingerprint", "0" * 64, ["other weights", "MicroCLIP"]),
+        ("fingerprint", "0" * 64, ["other weights of MicroCLIP"]),
         ("activation", "quick_gelu", ["other activation"]),
         ("backbone", "MacroCLIP", ["unknown backbone 'MacroCLIP'"]),
         ("format", 2, ["format 2", "update"]),
@@ -293,7 +293,7 @@ def test_calibrating_without_images_takes_views_and_warns(fitted: Run, at_home: 
 def test_the_views_are_others_than_those_of_training(
     most: int, fitted: Run, at_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor those that chose the image weight; some at a time, and a bounded number of them."""
+    """Also not the views that chose the image weight; encoded some at a time, and a bounded number of them."""
     monkeypatch.setattr(calibrate, "MAX_VIEWS", most)
     detector, asked = Detector.load(fitted.checkpoint, "cpu"), list[int]()
     data = calibrate.open_shots(fitted.checkpoint, None, 32)

@@ -1,4 +1,4 @@
-"""Base scores where numbers are extreme: no saturation, no overflow, and the order of the probabilities."""
+"""Base scores of extreme logits: no saturation, no overflow, same order as the probabilities."""
 
 import pytest
 import torch

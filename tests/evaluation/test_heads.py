@@ -219,4 +219,4 @@ def test_images_share_in_the_class_features(tmp_path, monkeypatch):
     untrained = done("test", "--config", "demo.yaml", "--model.image_weight", 1, *limit)
     assert (untrained.scores["text/id/energy"] == plain["id/energy"]).all()
     assert (untrained.scores["images/id/energy"] == untrained.scores["id/energy"]).all()
-    refused(clipos("fit", "--config", "demo.yaml", "--model.image_weight", 1.5, *CPU), "take a number in [0, 1], or auto")
+    refused(clipos("fit", "--config", "demo.yaml", "--model.image_weight", 1.5, *CPU), "in [0, 1], or auto")

@@ -1,4 +1,4 @@
-"""OOD metrics against scikit-learn and the plain rule, over sizes and ties; the classes that gather them."""
+"""OOD metrics compared with scikit-learn and a plain loop, for several sizes and ties; the metric classes."""
 
 from fractions import Fraction
 
@@ -55,7 +55,7 @@ def test_auroc_and_average_precision_equal_scikit_learns(draw, size):
 
 
 def fpr95_by_the_rule(inside: np.ndarray, outside: np.ndarray) -> float:
-    """The recall closest to 95 %, of two the higher; of its thresholds the lowest, at full recall the first."""
+    """Recall closest to 95 % (the higher of two); the lowest threshold with that recall, at full recall the first."""
     thresholds = sorted({*inside.tolist(), *outside.tolist()}, reverse=True)
     recalls = [Fraction(int((inside >= t).sum()), len(inside)) for t in thresholds]
     chosen = min(recalls, key=lambda recall: (abs(recall - Fraction(19, 20)), -recall))

@@ -1,4 +1,4 @@
-"""Every score against its formula in double precision, image by image; its sign; what it needs."""
+"""Every score compared with its formula in double precision, image by image; its sign; its requirements."""
 
 import math
 from pathlib import Path

@@ -41,7 +41,7 @@ def test_the_threshold_is_the_highest_that_accepts_enough(recall: float, ties: b
 
 
 def test_shares_that_floats_cannot_hold_are_met_exactly() -> None:
-    """19 of 20 is 95 %, 57 of 100 is 57 %: not one image more."""
+    """19 of 20 is exactly 95 %, 57 of 100 exactly 57 %: no image more is accepted."""
     for count in (20, 100, 1000, 50000):
         scores = np.arange(count, dtype=float)
         for percent in range(5, 101, 5):

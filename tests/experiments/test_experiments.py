@@ -1,4 +1,4 @@
-"""`clipos benchmark`: one pass for all equals a pass each; resumed, split and merged grids equal undisturbed ones."""
+"""`clipos benchmark`: one pass for all equals one pass each; resumed, split and merged grids equal uninterrupted ones."""
 
 import csv
 import json
@@ -56,7 +56,7 @@ def place(tmp_path_factory):
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """All files but the times."""
+    """All files except those with times."""
     files = (p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("timing"))
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
 

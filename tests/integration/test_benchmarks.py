@@ -1,4 +1,4 @@
-"""Every benchmark from its archives to a report: miniatures from a server on this machine, MicroCLIP as backbone."""
+"""Every benchmark from its archives to a report: miniatures from a local server, MicroCLIP as backbone."""
 
 import inspect
 import json
@@ -57,7 +57,7 @@ def working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A data root that ``clipos data download`` filled and ``clipos data verify`` found in order; ImageNet by hand."""
+    """A data root that ``clipos data download`` filled and ``clipos data verify`` found complete; ImageNet by hand."""
     made, root = tmp_path_factory.mktemp("made"), tmp_path_factory.mktemp("root")
     clean = {name: "" for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")}
     with serve({}) as server, mock.patch.dict(os.environ, clean), mock.patch.object(fetch, "RETRY_PAUSE", 0.0):
@@ -322,7 +322,7 @@ os.walk, Path.iterdir = walked, lambda self: iter(shuffled(iterdir(self)))
 
 
 def drawn_keys(root: Path) -> tuple[list[str], list[str]]:
-    """Two shots a class, and a limited test set."""
+    """Two shots per class, and a limited test set."""
     opened = id_folder(root / "mine")
     train, test = opened.train, opened.test
     assert train.labels is not None and test is not None

@@ -1,4 +1,4 @@
-"""No tensor is left on the CPU when the model is on a device: a pretended one, so that no GPU is needed."""
+"""No tensor stays on the CPU when the model is on a device: a fake one, so that no GPU is needed."""
 
 import json
 import os

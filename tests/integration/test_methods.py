@@ -1,7 +1,8 @@
-"""Each method's training against a loop of its own: plain Python in double precision, after its paper and by its words.
+"""Each method's training compared with an independent loop: plain Python in double precision, written from the paper.
 
-A loop has from the package only the backbone's weights, the few-shot images and the order of the batches. Features are
-open_clip's ``encode_image`` and ``encode_text``, with hooks that read the blocks' inputs and put the context in.
+From the package a loop uses only the backbone's weights, the few-shot images and the order of the batches. Features
+come from open_clip's ``encode_image`` and ``encode_text``, with hooks that read the blocks' inputs and insert the
+context.
 """
 
 import copy
@@ -29,7 +30,7 @@ WORDS = "a photo of a"
 
 @dataclass
 class World:
-    """What is there before training: the frozen CLIP in double precision, and the few-shot images' features."""
+    """The inputs of training: the frozen CLIP in double precision, and the features of the few-shot images."""
 
     clip: open_clip.CLIP
     tokenize: Callable[[list[str]], Tensor]
@@ -68,7 +69,7 @@ def world(microclip) -> World:
 
 
 def look(clip: open_clip.CLIP, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Global features, and the tokens that enter each block; those that leave the last one behind them."""
+    """Global features, and the input tokens of each block, followed by the output of the last one."""
     tokens: list[Tensor] = []
     blocks = clip.visual.transformer.resblocks
     hooks = [block.register_forward_pre_hook(lambda _, given: tokens.append(given[0])) for block in blocks]
@@ -97,7 +98,7 @@ def local_path(clip: open_clip.CLIP, x: Tensor) -> Tensor:
 
 
 def surgery_path(clip: open_clip.CLIP, tokens: list[Tensor]) -> Tensor:
-    """CLIP surgery with patch-context: v-v attention beside the last half of the blocks, no MLP."""
+    """CLIP surgery with patch-context: v-v attention in parallel to the last half of the blocks, no MLP."""
     blocks = clip.visual.transformer.resblocks
     half = len(blocks) // 2
     y = tokens[half]
@@ -110,7 +111,7 @@ def surgery_path(clip: open_clip.CLIP, tokens: list[Tensor]) -> Tensor:
 
 
 def neighbourly(v: Tensor) -> Tensor:
-    """v' = (1 - beta) v + beta mean3x3(v) over the neighbours that there are; the class token, first, as it is."""
+    """v' = (1 - beta) v + beta mean3x3(v) over the existing neighbours; the class token (first) is unchanged."""
     side = math.isqrt(v.shape[1] - 1)
     out = v.clone()
     for row in range(side):
@@ -123,7 +124,7 @@ def neighbourly(v: Tensor) -> Tensor:
 
 
 def mask_of(own: Tensor, surgery: Tensor, text: Tensor) -> Tensor:
-    """An image's patches where the surgery path's map of the class is above CLIP's own, each from 0 to 1."""
+    """Patches of an image where the surgery path's map of the class is above CLIP's; both scaled to 0-1."""
     clip_map, surgery_map = own @ text, surgery @ text
     clip_map = (clip_map - clip_map.min()) / (clip_map.max() - clip_map.min())
     surgery_map = (surgery_map - surgery_map.min()) / (surgery_map.max() - surgery_map.min())
@@ -131,7 +132,7 @@ def mask_of(own: Tensor, surgery: Tensor, text: Tensor) -> Tensor:
 
 
 def encode(world: World, names: list[str], context: Tensor) -> Tensor:
-    """Text features of [context][name]., by open_clip's own text tower at its full length."""
+    """Text features of [context][name]., by open_clip's text tower with all 77 tokens."""
     ids = world.tokenize([f"{WORDS} {name}." for name in names])
 
     def put(_: torch.nn.Module, given: tuple[Tensor], out: Tensor) -> Tensor:
@@ -197,7 +198,7 @@ def coop(world: World, text: Tensor, batch: list[int], step: int) -> Tensor:
 
 
 def patch_entropies(world: World, text: Tensor, i: int) -> list[Tensor]:
-    """Entropies of an image's local patches whose K best classes lack its own."""
+    """Entropies of an image's local patches without its label among their K best classes."""
     found = []
     for patch in world.local[i]:
         logits = world.scale * text @ patch

@@ -1,4 +1,4 @@
-"""One's own folders: fit without a test set or OOD sets; classes with several names and templates."""
+"""User folders: fit without a test set or OOD sets; classes with several names and templates."""
 
 import shlex
 import shutil
@@ -152,8 +152,8 @@ def test_wordings_go_with_the_checkpoint(tiny_folder: Path) -> None:
     again = done("test", "--config", test.folder / "config.yaml", "--ckpt_path", fit.checkpoint)
     assert again.report["ood"] == test.report["ood"]
     write({"circle": ["circle", "ring"], "_templates": ["a photo of a {}.", "a small {}."]})
-    refused(clipos("test", "--ckpt_path", fit.checkpoint, *CPU), "other wordings of the classes")
-    refused(clipos("test", "--ckpt_path", fit.checkpoint, *CPU, "--data.class_names", "null"), "other wordings")
+    refused(clipos("test", "--ckpt_path", fit.checkpoint, *CPU), "with other class prompts")
+    refused(clipos("test", "--ckpt_path", fit.checkpoint, *CPU, "--data.class_names", "null"), "other class prompts")
 
 
 @pytest.mark.parametrize("place", ["config", "command line"])
@@ -163,7 +163,7 @@ def test_wordings_come_from_the_data_alone(place: str) -> None:
     refused(clipos("fit", "--config", "demo.yaml", *given, *CPU), "class_wordings")
 
 
-# ---- one's own folders
+# ---- user folders
 
 
 def test_own_folders_without_test_images_or_ood_sets(tiny_folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""One point of each shipped W&B sweep, expanded as the agent does it, trains and tests offline."""
+"""One point of each shipped W&B sweep, expanded as by the agent, trains and tests offline."""
 
 import os
 import subprocess

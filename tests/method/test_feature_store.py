@@ -1,4 +1,4 @@
-"""The feature store: kept or encoded anew, the features are the same; and what it asks of the encoder."""
+"""The feature store: kept and re-encoded features are equal; the number of calls of the encoder."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ COUNT = 2 * ENCODE_BATCH + 88
 
 
 class Encoder:
-    """Features of N images, each its own; remembers which images it was asked for."""
+    """Stub encoder with different features for each of N images; records the requested images."""
 
     def __init__(self, names: tuple[str, ...] = ("cls", "region", "patches", "mask")) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -36,7 +36,7 @@ def assert_same(one: ShotFeatures, other: ShotFeatures) -> None:
 
 
 def stores(encoder: Encoder, **more: object) -> tuple[FeatureStore, FeatureStore]:
-    """One whose features just fit the budget, one whose features just do not."""
+    """Two stores: features that just fit the budget, and features that just do not."""
     budget = encoder.bytes_per_image * COUNT
     return FeatureStore(encoder, COUNT, budget, **more), FeatureStore(encoder, COUNT, budget - 1, **more)
 

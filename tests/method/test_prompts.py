@@ -53,7 +53,7 @@ def test_a_prompt_is_context_then_name_then_stop(backbone):
 
 
 def grad_of(prompts: PromptLearner, row: int) -> dict[str, bool]:
-    """Which parameters this row depends on."""
+    """The parameters that this row depends on."""
     prompts.zero_grad()
     prompts()[row, 0].backward()
     return {name: p.grad is not None and bool(p.grad.any()) for name, p in prompts.named_parameters()}

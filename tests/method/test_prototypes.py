@@ -1,4 +1,4 @@
-"""Names that mean nothing: the weight of the images is chosen on their views, recorded, and reported."""
+"""Class names without meaning: the image weight is chosen on views, recorded and reported."""
 
 import json
 
@@ -51,7 +51,7 @@ def test_the_quality_of_a_weight_is_that_of_a_plain_loop():
 
 
 def by_loop(views, labels, text, scale, weight, image, members) -> float:
-    """Half the accuracy of an image's views, half the AUROC of their energies against all views as pseudo_ood."""
+    """Half the accuracy of an image's views, half the AUROC of their energies against all views as pseudo-OOD."""
     plain = blend(text, class_means(views[:, 0], labels, 3), weight)
     mine = plain.clone()
     own = labels[image]

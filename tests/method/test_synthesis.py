@@ -1,4 +1,4 @@
-"""Pairs, mixing coefficients and patches: drawn as described, the same on any number of processes."""
+"""Pairs, mixing coefficients and patches: drawn by the published rule, and identical for any number of processes."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Which images the report shows, on a test made by hand: the worst mistakes in order, and nothing that is none."""
+"""Images selected for the report, on a hand-made test: the worst mistakes in order, and only mistakes."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +17,7 @@ NAMES = ["cat", "dog", "fox"]
 
 
 def detector(id_scores: np.ndarray, predicted: list[int], **outside: list[float]) -> Any:
-    """A module that was tested, as far as the gallery looks at it."""
+    """Stub of a tested module with what the gallery reads."""
     results = {"id": {"s": np.array(id_scores, float), "predicted": np.array(predicted, float)}}
     results |= {n: {"s": np.array(s, float), "predicted": np.zeros(len(s))} for n, s in outside.items()}
 

@@ -40,7 +40,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture
 def show(browser: Browser, tmp_path: Path) -> Iterator[Any]:
-    """Tables -> their page is open; at the end nothing was complained about, and nothing fetched but the page."""
+    """Open the page of some tables; at the end no console errors, and no request but for the page."""
     browser.problems.clear()
     browser.requests.clear()
 
@@ -58,13 +58,13 @@ def show(browser: Browser, tmp_path: Path) -> Iterator[Any]:
 
 
 def live(browser: Browser) -> dict[str, float]:
-    """Every number under the slider."""
+    """All numbers shown for the slider's position."""
     pairs = browser.run("[...document.querySelectorAll('[data-live]')].map(n => [n.dataset.live, n.textContent])")
     return {name: float(text.replace(",", "")) if text != "–" else float("nan") for name, text in pairs}
 
 
 def expected(results: dict[str, Any], labels: np.ndarray, classes: int, threshold: float) -> dict[str, float]:
-    """The same numbers from the scores themselves."""
+    """The same numbers, computed from the scores."""
     sets = {name: (t["energy"] >= threshold, t["predicted"]) for name, t in results.items()}
     accepted, predicted = sets["id"]
     right = accepted & (predicted == labels)

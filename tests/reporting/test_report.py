@@ -127,7 +127,7 @@ def test_an_untrained_detector_is_its_own_rival() -> None:
 
 
 def maps_of(s: list[list[float]], clip: list[list[float]], truth: list[list[float]]) -> dict[str, np.ndarray]:
-    """Columns of maps for the 40 ID images: these few, the others without an object."""
+    """Columns of maps for the 40 ID images: the first have the given maps, the others have no object."""
     columns = {}
     for kind, rows in (("s", s), ("clip", clip), ("truth", truth)):
         values = np.array(rows + [[0.0] * 4] * (40 - len(rows)))
@@ -136,7 +136,7 @@ def maps_of(s: list[list[float]], clip: list[list[float]], truth: list[list[floa
 
 
 def test_masks_are_judged_on_the_patch_grid() -> None:
-    """Two images count; those whose object covers no patch by half do not.
+    """Two images count; images whose object covers no patch by at least half do not.
 
     Delta > 0 is {0, 1} and {3}, S > 0.5 is {0} and {2, 3}, S_clip > 0.5 is {2} and {}; the truth is {0} and {2, 3}.
     """
@@ -245,7 +245,7 @@ def test_html_needs_nothing_but_itself() -> None:
 
 
 def test_the_page_shows_what_the_threshold_at_95_percent_does() -> None:
-    """Without JavaScript too: the numbers stand in the page."""
+    """The page contains the numbers also without JavaScript."""
     report, results = report_of(SETS)
     html, threshold = page_of(SETS), report["operating"]["threshold"]
     live = dict(re.findall(r'data-live="(\w+)">([^<]*)<', html))
@@ -263,7 +263,7 @@ def test_the_page_shows_what_the_threshold_at_95_percent_does() -> None:
 
 
 def test_a_large_test_makes_a_small_page() -> None:
-    """50,000 ID and 40,000 OOD images of 1,000 classes: below a megabyte, a row a class."""
+    """50,000 ID and 40,000 OOD images of 1,000 classes: below a megabyte, one row per class."""
     rng, classes = np.random.default_rng(0), 1000
     labels = np.arange(50_000) % classes
     sizes = {"id": 50_000, "a": 10_000, "b": 30_000}

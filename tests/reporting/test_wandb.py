@@ -1,4 +1,4 @@
-"""The W&B dashboard without an account: recorded offline, with the results as a table, and never a question."""
+"""The W&B dashboard without an account: runs are recorded offline with a table of results and no login prompt."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ CREDENTIALS = ("WANDB_API_KEY", "WANDB_MODE", "WANDB_ENTITY", "WANDB_PROJECT", "
 
 @pytest.fixture
 def offline_runs(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Run, Run]:
-    """fit and test with the overlay, nobody logged in, and a terminal's input that must not be read."""
+    """fit and test with the overlay, without a login, and with a stdin that must not be read."""
     for name in CREDENTIALS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))  # no ~/.netrc

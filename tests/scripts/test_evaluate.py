@@ -1,4 +1,4 @@
-"""The script that prints the figures of MicroCLIP weights."""
+"""The script that evaluates MicroCLIP weights."""
 
 import runpy
 import shutil

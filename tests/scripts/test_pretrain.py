@@ -1,4 +1,4 @@
-"""The pretraining script: it learns, it is deterministic, and open_clip reads what it writes."""
+"""The pretraining script: the loss falls, it is deterministic, and open_clip loads its output."""
 
 import json
 import math

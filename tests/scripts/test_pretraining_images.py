@@ -1,4 +1,4 @@
-"""No image that is tested or drawn from was pretrained on: not even under another compression."""
+"""No few-shot or test image was used in pretraining, not even with another compression."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""Mixed precision: the encoders alone run in it, losses and scores stay fp32."""
+"""Mixed precision: only the encoders use it; losses and scores stay fp32."""
 
 from pathlib import Path
 from typing import Any

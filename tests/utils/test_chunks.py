@@ -1,4 +1,4 @@
-"""Patches against many classes: in parts within a budget, with the numbers and gradients of one piece."""
+"""Patches × classes in chunks within a budget: same values and gradients as in one piece."""
 
 from types import SimpleNamespace
 
@@ -18,7 +18,7 @@ BUDGET = 3 * PATCHES * CLASSES * 4 + PATCHES * 4 * 3  # three images' patches ag
 
 
 class Largest(TorchDispatchMode):
-    """The largest tensor that any operation gives."""
+    """The largest result of any operation."""
 
     bytes = 0
 

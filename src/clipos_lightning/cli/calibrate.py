@@ -189,8 +189,8 @@ def open_shots(file: str, root: str | None, image_size: int) -> FewShotOOD:
     data.setup("fit")
     trained, where = checkpoint["clipos"], f"{data.id_set.name!r} in {data.root}"
     if data.class_names != trained["class_names"]:
-        theirs, ours = shorten_value(trained["class_names"]), shorten_value(data.class_names)
-        raise InputError(f"{where} has other classes ({ours}) than in training ({theirs})")
+        found, expected = shorten_value(data.class_names), shorten_value(trained["class_names"])
+        raise InputError(f"{where} has other classes ({found}) than in training ({expected})")
     if trained.get("shots") not in (None, data.manifest()["digest"]):
         raise InputError(f"{where} has other images than in training: the few-shot draw differs")
     return data

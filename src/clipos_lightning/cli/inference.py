@@ -1,4 +1,4 @@
-"""What ``predict`` and ``calibrate`` share: their options, and batches of images decoded by worker processes."""
+"""Shared by ``predict`` and ``calibrate``: options of inference, and batches of images decoded by worker processes."""
 
 import argparse
 import os

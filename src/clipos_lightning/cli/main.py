@@ -1,4 +1,4 @@
-"""The front door: help, version, configs, wrong commands and missing configs without importing torch."""
+"""Entry point: help, version, list of configs, and errors in command or config names, all without importing torch."""
 
 import difflib
 import os
@@ -13,8 +13,9 @@ from ..errors import InputError
 from ..options.configs import find_config, shipped_configs, shipped_grids, with_bases
 from .commands import COMMANDS, OWN_PARSERS, TRAINER_COMMANDS
 
-OF_THE_USER = {EACCES, EPERM, EROFS, ENOSPC, ENOENT, EISDIR, ENOTDIR, EEXIST}  # what files and folders are like
-TRAINER_OPTIONS = (  # what the options of fit, validate and test start with
+# errno values caused by the user's file system
+USER_ERRORS = {EACCES, EPERM, EROFS, ENOSPC, ENOENT, EISDIR, ENOTDIR, EEXIST}
+TRAINER_OPTIONS = (  # options of fit, validate and test, up to the first dot
     *("config", "c", "help", "h", "print_config", "seed_everything", "ckpt_path", "weights_only"),
     *("trainer", "model", "data"),
 )
@@ -23,18 +24,19 @@ HELP = f"""clipos {__version__}: few-shot out-of-distribution detection with CLI
 usage: clipos COMMAND [OPTIONS]
 
 commands:
-{chr(10).join(f"  {name:<11}{text}" for name, text in COMMANDS.items())}
+{chr(10).join(f"  {name:<12}{text}" for name, text in COMMANDS.items())}
 
 examples:
-  clipos fit --config demo.yaml                    train on the embedded set; prints the test command that comes next
-  clipos test --ckpt_path runs/fit-…/last.ckpt     AUROC, FPR95 and AUPR per OOD set and score; a report to look at
-  clipos test --config demo.yaml                   the zero-shot detector, without training
-  clipos calibrate runs/fit-…/last.ckpt mine/      a threshold for 95 % ID recall: detector.safetensors
-  clipos predict detector.safetensors photos/      the class of each image, or unknown; --out FILE.csv or .jsonl
-  clipos explain detector.safetensors a.jpg        a figure of what it saw in an image; clipos export: as ONNX
-  clipos data list                                 the data sets that there are, and which lie below the data root
+  clipos fit --config demo.yaml                    train on the embedded data set; prints the next command
+  clipos test --ckpt_path runs/fit-…/last.ckpt     AUROC, FPR95 and AUPR per OOD set and score, with an HTML report
+  clipos test --config demo.yaml                   test the zero-shot detector, without training
+  clipos calibrate runs/fit-…/last.ckpt known/     set the threshold for 95 % ID recall; writes detector.safetensors
+  clipos predict detector.safetensors photos/      the class of each image, or unknown; --out FILE.csv or FILE.jsonl
+  clipos explain detector.safetensors a.jpg        a figure of the similarity maps and the decision for an image
+  clipos benchmark main                            compare methods on the embedded data set
+  clipos data list                                 the data sets that can be downloaded
 
-`clipos COMMAND --help` shows a command's options; `--config` takes a file or a shipped config's name.
+`clipos COMMAND --help` shows the options of a command. `--config` takes a file or the name of a shipped config.
 """
 
 
@@ -45,12 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; None: those of the process.
 
     Returns:
-        The exit code: 0 done, 2 wrong input or something missing, 130 interrupted, 1 a defect of ours.
+        The exit code: 0 success, 1 a bug in clipos, 2 wrong input or a missing file, 130 interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    os.environ.setdefault(
-        "MKL_CBWR", "AUTO,STRICT"
-    )  # sums on CPUs do not depend on threads or batch: same run, same bits
+    os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")  # reproducible: CPU sums do not depend on threads or batch size
     try:
         return dispatch(arguments)
     except InputError as error:
@@ -58,15 +58,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return interrupted()
-    except SystemExit as stop:  # argparse's help and errors; Lightning's after Ctrl-C
+    except SystemExit as stop:  # from argparse after --help, or from Lightning after Ctrl-C
         if isinstance(stop.__context__, KeyboardInterrupt):
             return interrupted()
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except BrokenPipeError:  # the reader of our output has left
+    except BrokenPipeError:  # stdout was closed
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in OF_THE_USER and (error.filename or error.errno == ENOSPC):
+        if isinstance(error, OSError) and error.errno in USER_ERRORS and (error.filename or error.errno == ENOSPC):
             where = f"{error.filename}: " if error.filename else ""
             print(f"clipos: error: {where}{error.strerror}", file=sys.stderr)
             return 2
@@ -80,7 +80,11 @@ def run() -> None:
 
 
 def dispatch(arguments: list[str]) -> int:
-    """Choose the command; heavy imports happen only behind it."""
+    """Run the command; its module and torch are imported only here.
+
+    Raises:
+        InputError: no such command, or the command's input is wrong.
+    """
     command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     if command in ("-h", "--help", "help"):
         print(HELP, end="")
@@ -88,7 +92,7 @@ def dispatch(arguments: list[str]) -> int:
         print(f"clipos {__version__}")
     elif command == "configs":
         if rest:
-            raise InputError(f"configs takes no arguments, got {' '.join(rest)}")
+            raise InputError(f"configs takes no arguments: leave out {' '.join(rest)}")
         for name, text in {**shipped_configs(), **shipped_grids()}.items():
             print(f"{name:<28}{text}")
     elif command in OWN_PARSERS:
@@ -109,7 +113,7 @@ def dispatch(arguments: list[str]) -> int:
 
 
 def check_options(command: str, arguments: Sequence[str]) -> None:
-    """Report a misspelt option of fit, validate or test, by the part before its first dot.
+    """Check the options of fit, validate or test up to their first dot, to report a misspelt one before torch loads.
 
     Raises:
         InputError: the command has no such option.
@@ -125,7 +129,7 @@ def check_options(command: str, arguments: Sequence[str]) -> None:
 
 
 def configs_in(arguments: Sequence[str]) -> Iterator[str]:
-    """Values of -c, --config and --config=."""
+    """The values of ``-c`` and ``--config``."""
     for i, word in enumerate(arguments):
         if word in ("-c", "--config") and i + 1 < len(arguments):
             yield arguments[i + 1]
@@ -134,11 +138,11 @@ def configs_in(arguments: Sequence[str]) -> Iterator[str]:
 
 
 def one_line(error: InputError) -> str:
-    """The error's own line, also where a worker process wrapped it into its traceback."""
+    """The error's message, extracted from the traceback if a worker process raised it."""
     return str(error).rsplit("InputError: ", 1)[-1].strip().split("\n")[0]
 
 
 def interrupted() -> int:
-    """Say so; 130 as shells do."""
+    """Report the interruption; returns 130, like a shell."""
     print("clipos: interrupted", file=sys.stderr)
     return 130

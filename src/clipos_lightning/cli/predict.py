@@ -100,7 +100,7 @@ def predict_parser() -> CommandParser:
     text = "Classify images with a detector, or reject them as unknown: one row per image, in the order of the paths."
     parser = CommandParser(prog="clipos predict", description=text)
     parser.add_argument("file", metavar="FILE", help=DETECTOR_HELP)
-    text = "image files, folders (searched recursively), quoted patterns such as 'photos/**/*.jpg', or - (list on stdin)"
+    text = "image files, folders (searched recursively), quoted patterns such as 'photos/**/*.jpg', or - for stdin"
     parser.add_argument("paths", nargs="+", metavar="PATH", help=text)
     text = ".csv or .jsonl file to write; must not exist (default: stdout, as a table on a terminal, otherwise as CSV)"
     parser.add_argument("--out", metavar="ROWS", help=text)

@@ -38,7 +38,7 @@ class Decision:
 
     Attributes:
         label: ``class_name``, or ``unknown`` if the score is below the threshold.
-        class_name: the most probable of the C classes, whatever the score.
+        class_name: the most probable of the C classes, independent of the threshold.
         probability: probability of that class over the C classes, softmax(l / T) with the calibrated temperature T.
         score: the detector's score; higher = more in-distribution.
         threshold: images are accepted if their score is at least this; None: not calibrated, all are accepted.

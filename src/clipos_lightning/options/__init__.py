@@ -1,1 +1,1 @@
-"""Shipped configs by name, the parser of options, and its messages."""
+"""Shipped configs, the parser of LightningCLI's options, and the messages of the command line."""

@@ -1,4 +1,4 @@
-"""Config files: shipped ones by their bare name, in a wheel or an editable install; their bases. No torch."""
+"""Find and read config files, shipped ones by name, with the bases that they build on. No torch."""
 
 import difflib
 from collections.abc import Iterable
@@ -13,56 +13,56 @@ EMBEDDED = "MicroCLIP"  # the backbone inside the package
 
 
 def config_folder() -> Path:
-    """Where the shipped configs are: inside the installed package, or ``configs/`` of the source tree."""
+    """The folder of the shipped configs: inside the installed package, or ``configs/`` of the source tree."""
     inside = Path(__file__).parents[1] / "configs"
     return inside if inside.is_dir() else Path(__file__).parents[3] / "configs"
 
 
 def shipped_configs() -> dict[str, str]:
-    """File name to its first comment line."""
-    found = {}
-    for path in sorted(config_folder().glob("*.yaml")):
-        first = path.read_text(encoding="utf-8").split("\n", 1)[0]
-        found[path.name] = first.removeprefix("#").strip()
-    return found
+    """File name of each shipped config, to its description."""
+    return {path.name: describe(path) for path in sorted(config_folder().glob("*.yaml"))}
 
 
 def shipped_grids() -> dict[str, str]:
-    """``grids/`` and the name of each shipped grid of ``clipos benchmark`` to its first comment line."""
-    paths = sorted((config_folder() / "grids").glob("*.yaml"))
-    return {f"grids/{p.name}": p.read_text(encoding="utf-8").split("\n", 1)[0].removeprefix("#").strip() for p in paths}
+    """``grids/`` and file name of each shipped grid of ``clipos benchmark``, to its description."""
+    return {f"grids/{path.name}": describe(path) for path in sorted((config_folder() / "grids").glob("*.yaml"))}
+
+
+def describe(path: Path) -> str:
+    """The description of a shipped config or grid: the first line of the file, which is a comment."""
+    return path.read_text(encoding="utf-8").split("\n", 1)[0].removeprefix("#").strip()
 
 
 def find_grid(name: str) -> Path:
-    """A grid file by its path, or by the bare name of a shipped one (``main.yaml`` or ``main``).
+    """Find a grid file by its path, or a shipped grid by name (``main.yaml`` or ``main``).
 
     Raises:
-        InputError: neither.
+        InputError: there is neither.
     """
     grids = config_folder() / "grids"
     for path in (Path(name), config_folder() / name, grids / name, grids / f"{name}.yaml"):
         if path.is_file():
             return path
     known = [Path(grid).name for grid in shipped_grids()]
-    raise InputError(f"benchmark: no grid {name!r}: neither a file nor one of {', '.join(known)}{close(name, known)}")
+    raise InputError(f"benchmark: no grid {name!r}: neither a file nor one of {', '.join(known)}{suggest(name, known)}")
 
 
 def find_config(name: str, folder: Path = Path()) -> Path:
-    """A config file by its path, or by the bare name of a shipped one (``demo.yaml`` or ``demo``).
+    """Find a config file by its path, or a shipped config by name (``demo.yaml`` or ``demo``).
 
     Args:
         name: a path or a shipped config's name.
-        folder: where relative paths start; the working directory by default.
+        folder: the folder that relative paths start from; the working directory by default.
 
     Raises:
-        InputError: neither.
+        InputError: there is neither.
     """
     if (folder / name).is_file():
         return folder / name
     for candidate in (name, f"{name}.yaml"):
         if "/" not in name and (config_folder() / candidate).is_file():
             return config_folder() / candidate
-    hint = close(name, shipped_configs())
+    hint = suggest(name, shipped_configs())
     raise InputError(f"no config {name!r}: neither a file nor a shipped config; `clipos configs` lists those{hint}")
 
 
@@ -104,7 +104,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """The options in a config file; empty if it holds nothing but comments.
 
     Raises:
-        InputError: it cannot be read, or is not a mapping.
+        InputError: it cannot be read, or it or a section of it is not a mapping.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -112,10 +112,14 @@ def read_config(path: Path) -> dict[str, Any]:
         raise InputError(f"cannot read config {path}: {' '.join(str(error).split())}") from error
     if content is not None and not isinstance(content, dict):
         raise InputError(f"config {path} is not a mapping of options")
+    for section in ("model", "data", "trainer"):
+        value = (content or {}).get(section, {})
+        if not isinstance(value, dict | None):
+            raise InputError(f"config {path}: {section} is {value!r}: it takes a mapping of options")
     return content or {}
 
 
-def close(name: str, known: Iterable[str]) -> str:
-    """A suggestion, or nothing."""
+def suggest(name: str, known: Iterable[str]) -> str:
+    """A suggestion of the most similar known name, for an error message; "" if none is similar."""
     found = difflib.get_close_matches(name, [*known], 1) or difflib.get_close_matches(f"{name}.yaml", [*known], 1)
     return f". Did you mean {found[0]!r}?" if found else ""

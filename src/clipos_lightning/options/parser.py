@@ -1,4 +1,4 @@
-"""The parser of ``fit``, ``validate``, ``test`` and grids: shipped configs by name, errors in one line."""
+"""The parser of ``fit``, ``validate``, ``test`` and of grids: shipped configs by name, one-line errors."""
 
 import argparse
 import difflib
@@ -16,14 +16,14 @@ from ..errors import InputError
 from .configs import find_config, with_bases
 from .messages import reword
 
-LINKED = ("class_names", "class_wordings")  # flow from the data to the model
+LINKED = ("class_names", "class_wordings")  # model options that are set from the data
 
 
 class PackagedConfig(ActionConfigFile):
-    """``--config`` by path or by the bare name of a shipped config, on top of the configs its ``base`` refers to."""
+    """``--config`` by path or by the name of a shipped config, applied after the configs its ``base`` refers to."""
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
-        """Apply the bases, then the config itself; refuse options that follow the data."""
+        """Apply the bases, then the config itself."""
         if not isinstance(values, str) or "\n" in values:  # a checkpoint's options, as YAML text
             super().__call__(parser, cfg, values, option_string)
             return
@@ -35,22 +35,22 @@ class PackagedConfig(ActionConfigFile):
 
 
 def refuse_linked(path: Path, options: dict[str, Any]) -> None:
-    """Class names follow the data: jsonargparse silently ignores those in a config.
+    """Check that a config does not set the linked model options, which jsonargparse would silently ignore.
 
     Raises:
-        InputError: the config has some.
+        InputError: it does.
     """
     model = options.get("model")
     for name in LINKED:
         if isinstance(model, dict) and name in model:
-            raise InputError(f"{path}: model.{name} follows the data; set data.class_names to a YAML file instead")
+            raise InputError(f"{path}: model.{name} is set from the data: set data.class_names to a YAML file instead")
 
 
 class TrainerParser(LightningArgumentParser):
-    """Errors in one line, without the usage in front."""
+    """LightningCLI's parser with one-line errors and without the usage in front."""
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
-        """Raise what :mod:`clipos_lightning.main` prints."""
+        """Raise an InputError with a plain message."""
         if isinstance(ex, InputError):
             raise ex
         text = reword(" ".join(str(message).split()))
@@ -62,7 +62,7 @@ class TrainerParser(LightningArgumentParser):
         raise InputError(text if len(text) <= 400 else text[:397] + "...") from ex
 
     def every_parser(self) -> Iterator[Any]:
-        """This parser and its subcommands'."""
+        """This parser and the parsers of its subcommands."""
         yield self
         for action in self._actions:
             if isinstance(action, argparse._SubParsersAction):
@@ -70,11 +70,11 @@ class TrainerParser(LightningArgumentParser):
 
 
 def check_precision(given: Any) -> None:
-    """Mixed precision for the backbone, or none: scores are fp32.
+    """Check that the precision is full or mixed, which keeps the scores in fp32.
 
     Raises:
-        InputError: another.
+        InputError: it is another one.
     """
     precision = str(given)
     if (precision.endswith("-true") and precision != "32-true") or precision in ("64", "transformer-engine"):
-        raise InputError(f"--trainer.precision {precision}: scores are fp32; take 32-true, 16-mixed or bf16-mixed")
+        raise InputError(f"--trainer.precision {precision}: scores are fp32; use 32-true, 16-mixed or bf16-mixed")

@@ -91,9 +91,9 @@ def mark_code(text: str) -> Markup:
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
-def on_one_line(text: str) -> str:
-    """The text with no-break spaces."""
-    return text.replace(" ", "\N{NO-BREAK SPACE}")
+def on_one_line(text: str) -> Markup:
+    """A text as HTML that is not broken into several lines."""
+    return Markup('<span class="line">{}</span>').format(text)
 
 
 def format_percent(count: float, total: float) -> str:

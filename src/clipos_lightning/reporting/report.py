@@ -211,7 +211,8 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
     if score in report["average"]:
         averages = [("", report["average"])] + ([("zero-shot ", zero_shot["average"])] if trained else [])
         texts = [f"{t}AUROC {a[score]['auroc']:.1f}, FPR95 {a[score]['fpr95']:.1f}" for t, a in averages if score in a]
-        lines.append(f"headline score `{score}`, average over {len(report['ood'])} OOD sets: {'; '.join(texts)}")
+        sets = f"{len(report['ood'])} OOD set{'' if len(report['ood']) == 1 else 's'}"
+        lines.append(f"headline score `{score}`, average over {sets}: {'; '.join(texts)}")
     else:
         lines.append("no OOD set was tested: give some with --data.ood_sets '[folder:PATH]' for AUROC and FPR95")
     if "images" in report:

@@ -63,7 +63,7 @@ class DetectorModule(LightningModule):
     failure: InputError | None = None
 
     def fp32(self) -> torch.autocast:
-        """A context for fp32 whatever the Trainer's precision: only the two encoders run in mixed precision."""
+        """A context that disables mixed precision: only the two encoders run in the precision of the Trainer."""
         return torch.autocast(self.device.type, enabled=False)
 
     # ---- class features

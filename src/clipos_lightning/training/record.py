@@ -10,8 +10,8 @@ from ..evaluation.heads import Head
 
 IDENTITY = {  # keys whose values must be equal for a file to be used, and their names in messages
     "backbone": "backbone",
-    "fingerprint": "weights (their fingerprint)",
-    "activation": "activation",
+    "fingerprint": "weights of {backbone} (fingerprint)",
+    "activation": "activation of {backbone}",
     "class_names": "class names",
     "class_wordings": "class prompts (data.class_names)",
 }
@@ -86,7 +86,8 @@ def check_identity(source: str, given: Mapping[str, Any], expected: Mapping[str,
     for key, name in IDENTITY.items():
         if key in expected and given.get(key) != expected[key]:
             raise InputError(
-                f"{source} was trained with other {name}: {shorten_value(given.get(key))}, here "
+                f"{source} was trained with other {name.format(backbone=given.get('backbone'))}: "
+                f"{shorten_value(given.get(key))}, here "
                 f"{shorten_value(expected[key])}; use it with those (weights: --model.pretrained, or pretrained= in "
                 "Python), or train again"
             )

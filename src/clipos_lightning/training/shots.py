@@ -57,7 +57,7 @@ class Shots:
         """
         count = len(self.data.shot_positions)
         views = self.encode(VIEWS * count).view(VIEWS, count, -1).transpose(0, 1)
-        with torch.autocast(text.device.type, enabled=False):  # fp32 whatever the encoder ran in
+        with torch.autocast(text.device.type, enabled=False):  # fp32, also if the encoder ran in mixed precision
             return choose_weight(views, self.labels[:count], text, scale)
 
     def store(
