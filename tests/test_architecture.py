@@ -1,4 +1,4 @@
-"""Imports between rooms go only downward, there are no cycles inside a room, and only ``clip/`` imports open_clip."""
+"""Imports between folders go only downward, there are no cycles inside a folder, and only ``clip/`` imports open_clip."""
 
 import ast
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import clipos_lightning
 
 PACKAGE = Path(clipos_lightning.__file__).parent
-ROOMS = {  # each room to the rooms right below it; it may import those and all that they may
+FOLDERS = {  # each folder to the folders right below it; it may import those and all that they may
     "__main__": "cli",
     "cli": "experiments",
     "experiments": "reporting detector",
@@ -24,7 +24,7 @@ ROOMS = {  # each room to the rooms right below it; it may import those and all 
     "types": "errors",
     "errors": "",
 }
-LIGHT = ("cli.main", "cli.commands", "cli.completion", "options.configs", "options.messages", "utils.files", "errors")
+LIGHT = ("cli.main", "cli.commands", "cli.completion", "options.command_line", "options.configs", "options.messages", "utils.files", "errors")
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
     for path in PACKAGE.rglob("*.py")
@@ -32,9 +32,9 @@ MODULES = {
 }
 
 
-def below(room: str) -> set[str]:
-    """The rooms that a room may import, without itself."""
-    direct = ROOMS[room].split()
+def below(folder: str) -> set[str]:
+    """The folders that a folder may import, without itself."""
+    direct = FOLDERS[folder].split()
     return set(direct).union(*(below(other) for other in direct))
 
 
@@ -58,13 +58,13 @@ def imported_modules(module: str) -> set[str]:
 
 
 def upward(module: str, others: set[str]) -> list[str]:
-    """The imported modules in rooms that the module may not import."""
-    room = module.partition(".")[0]
-    return sorted(m for m in others if m.partition(".")[0] not in below(room) | {room})
+    """The imported modules in folders that the module may not import."""
+    folder = module.partition(".")[0]
+    return sorted(m for m in others if m.partition(".")[0] not in below(folder) | {folder})
 
 
-def test_every_module_is_in_a_room() -> None:
-    assert {name.partition(".")[0] for name in MODULES} == set(ROOMS)
+def test_every_module_is_in_a_folder() -> None:
+    assert {name.partition(".")[0] for name in MODULES} == set(FOLDERS)
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -79,7 +79,7 @@ def test_an_upward_import_is_found(tmp_path: Path) -> None:
     assert upward("clip.surgery", names) == ["training.module"]
 
 
-def test_no_circle_stands_inside_a_room() -> None:
+def test_there_is_no_import_cycle_inside_a_folder() -> None:
     graph = {m: {o for o in imported_modules(m) if o.partition(".")[0] == m.partition(".")[0]} - {m} for m in MODULES}
     while leaves := [module for module, others in graph.items() if not others]:
         graph = {module: others - set(leaves) for module, others in graph.items() if module not in leaves}
@@ -92,7 +92,7 @@ def test_only_clip_imports_open_clip() -> None:
 
 
 @pytest.mark.parametrize("module", LIGHT)
-def test_the_front_door_is_light(module: str) -> None:
+def test_the_entry_point_is_light(module: str) -> None:
     top = ast.parse(MODULES[module].read_text(encoding="utf-8")).body
     imports = [node for node in top if isinstance(node, ast.Import | ast.ImportFrom)]
     names = {alias.name for node in imports if isinstance(node, ast.Import) for alias in node.names}

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 from clipos_lightning import (
-    ClipOS, ContextOptions, Decision, Detector, FewShotOOD, InputError, MaskOptions, Objective, OODMetrics, Score,
-    ScoreOptions, SurgeryOptions, SynthesisOptions, TestReport, WarmupCosine, load_backbone,
+    ClipOS, ContextOptions, Decision, Detector, FewShotOOD, InputError, Logits, MaskOptions, Objective, OODMetrics,
+    Score, ScoreOptions, SurgeryOptions, SynthesisOptions, TestReport, WarmupCosine, load_backbone,
 )
 
 reveal_type(Detector.load("x"))
@@ -41,7 +41,11 @@ def decide(decision: Decision) -> str:
     return decision.label
 
 
-score = Score(lambda e: e.logits.amax(-1), on="cls")
+def largest(z: Logits) -> torch.Tensor:
+    return z.logits.amax(-1)
+
+
+score = Score(largest, on="cls")
 report, rate, error = TestReport(Path("out")), WarmupCosine, InputError("no")
 wrong: int = Detector.load("x")
 """
@@ -98,6 +102,6 @@ def test_a_name_means_one_thing() -> None:
     assert twice == {}
 
 
-def test_a_file_name_stands_once() -> None:
+def test_file_names_are_unique() -> None:
     names = [path.name for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"]
     assert sorted(names) == sorted(set(names))

@@ -9,6 +9,7 @@ if TYPE_CHECKING:  # at run time __getattr__ imports them
     from .data.datamodule import FewShotOOD
     from .detector.detector import Decision, Detector
     from .errors import InputError
+    from .evaluation.base_scores import Logits
     from .evaluation.metrics import OODMetrics
     from .evaluation.scores import Score, ScoreOptions
     from .method.mask import MaskOptions
@@ -31,6 +32,7 @@ __all__ = [
     "Detector",
     "FewShotOOD",
     "InputError",
+    "Logits",
     "MaskOptions",
     "OODMetrics",
     "Objective",
@@ -51,6 +53,7 @@ _HOMES = {
     "Detector": "detector.detector",
     "FewShotOOD": "data.datamodule",
     "InputError": "errors",
+    "Logits": "evaluation.base_scores",
     "MaskOptions": "method.mask",
     "OODMetrics": "evaluation.metrics",
     "Objective": "method.objectives",

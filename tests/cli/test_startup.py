@@ -70,7 +70,7 @@ def test_importing_the_package_is_light_and_its_names_are_there() -> None:
 
 
 def test_configs_come_first_so_that_a_flag_wins_wherever_it_stands() -> None:
-    from clipos_lightning.cli.trainer import configs_first
+    from clipos_lightning.options.command_line import configs_first
 
     words = "fit --data.shots 2 -c a.yaml --model.score mcm --config=b.yaml --config c.yaml".split()
     expected = "fit -c a.yaml --config=b.yaml --config c.yaml --data.shots 2 --model.score mcm"

@@ -5,17 +5,13 @@ import io
 import os
 import re
 import tarfile
-import threading
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-
 from file_server import Server, serve
+
 from clipos_lightning.data import download as fetch
 from clipos_lightning.data.download import download, extract
 from clipos_lightning.errors import InputError

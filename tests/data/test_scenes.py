@@ -6,7 +6,21 @@ import numpy as np
 import pytest
 
 from clipos_lightning.data import scenes
-from clipos_lightning.data.scenes import BACKGROUNDS, COLORS, ID_SHAPES, KINDS, NEW_SHAPES, NEW_TEXTURES, PATTERNS, SEEN_SHAPES, SHAPES, SHAPES_OF, STREAMS, render, render_scene
+from clipos_lightning.data.scenes import (
+    BACKGROUNDS,
+    COLORS,
+    ID_SHAPES,
+    KINDS,
+    NEW_SHAPES,
+    NEW_TEXTURES,
+    PATTERNS,
+    SEEN_SHAPES,
+    SHAPES,
+    SHAPES_OF,
+    STREAMS,
+    render,
+    render_scene,
+)
 
 
 def test_names_are_disjoint_and_complete() -> None:

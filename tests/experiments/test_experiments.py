@@ -1,4 +1,4 @@
-"""`clipos benchmark`: one pass for all equals one pass each; resumed, split and merged grids equal uninterrupted ones."""
+"""`clipos benchmark`: one pass for all equals one pass each; resumed, split and merged grids equal whole ones."""
 
 import csv
 import json

@@ -110,7 +110,7 @@ def test_over_budget_a_prepared_step_is_encoded_once():
     encoder = Encoder()
     _, store = stores(encoder)
     encoder.asked.clear()
-    store.prepare(torch.tensor([7, 3, 7, 500]))
+    store.encode_step(torch.tensor([7, 3, 7, 500]))
     for index in ([3, 7], [500], [7, 7, 3]):
         assert_same(store[torch.tensor(index)], encoder.all[torch.tensor(index)])
     assert encoder.asked == [[3, 7, 500]]

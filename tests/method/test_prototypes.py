@@ -9,7 +9,7 @@ from running import done
 
 from clipos_lightning.data.scenes import ID_SHAPES
 from clipos_lightning.detector.detector import Detector
-from clipos_lightning.evaluation.heads import SIDES
+from clipos_lightning.evaluation.heads import PART_PREFIXES
 from clipos_lightning.evaluation.metrics import auroc
 from clipos_lightning.method.prototypes import WEIGHTS, best_weight, blend, choose_weight, class_means, weight_quality
 
@@ -99,7 +99,7 @@ def test_codes_for_names_from_fit_to_report(tmp_path, monkeypatch):
     assert report["run"]["image_weight"] == 1.0
     assert report["images"]["id"]["accuracy"] == report["id"]["accuracy"] > 60 > 30 > report["text"]["id"]["accuracy"]
     assert {"id", "ood", "average"} <= set(report["text"]) == set(report["images"])
-    for prefix in SIDES.values():
+    for prefix in PART_PREFIXES.values():
         assert scores[f"{prefix}id/predicted"].shape == scores[f"{prefix}id/energy"].shape == (100,)
         assert f"{prefix}noise/energy" in scores and not any(key.startswith(f"id/{prefix}") for key in scores)
     assert (scores["images/id/energy"] == scores["id/energy"]).all()

@@ -17,7 +17,7 @@ from ..reporting.paper_figure import PAPER, Explanation, paper_figure
 from ..utils.files import atomic_write, check_parent
 from ..utils.progress import silence_libraries
 
-FORMATS = ("png", "pdf", "svg")
+FIGURE_FORMATS = ("png", "pdf", "svg")
 DPI = 300  # resolution of PNG files
 FIGURE_SIDE = 480  # largest side of an image in the figure, pixels
 MAX_IMAGES = 12  # images in one figure
@@ -86,7 +86,7 @@ def check_figure_path(path: Path, images: int) -> None:
     Raises:
         InputError: the file exists or has an unknown suffix, its folder is missing, or there are too many images.
     """
-    if path.suffix[1:].lower() not in FORMATS:
+    if path.suffix[1:].lower() not in FIGURE_FORMATS:
         raise InputError(f"explain: --out {path}: the name must end in .png, .pdf or .svg")
     if path.exists():
         raise InputError(f"explain: {path} exists: give another --out, or remove it")

@@ -4,12 +4,13 @@ import difflib
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from errno import EACCES, EEXIST, EISDIR, ENOENT, ENOSPC, ENOTDIR, EPERM, EROFS
 from importlib import import_module
 
 from .. import __version__
 from ..errors import InputError
+from ..options.command_line import configs_in
 from ..options.configs import find_config, shipped_configs, shipped_grids, with_bases
 from .commands import COMMANDS, OWN_PARSERS, TRAINER_COMMANDS
 
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # from argparse after --help, or from Lightning after Ctrl-C
         if isinstance(stop.__context__, KeyboardInterrupt):
             return interrupted()
-        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)  # sys.exit("text") is 1
     except BrokenPipeError:  # stdout was closed
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -86,10 +87,14 @@ def dispatch(arguments: list[str]) -> int:
         InputError: no such command, or the command's input is wrong.
     """
     command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+    if command == "help" and rest:
+        command, rest = rest[0], ["--help"]
     if command in ("-h", "--help", "help"):
         print(HELP, end="")
     elif command in ("-V", "--version", "version"):
         print(f"clipos {__version__}")
+    elif command == "configs" and rest in (["-h"], ["--help"]):
+        print(f"usage: clipos configs\n\n{COMMANDS['configs']}: names that --config and benchmark take")
     elif command == "configs":
         if rest:
             raise InputError(f"configs takes no arguments: leave out {' '.join(rest)}")
@@ -126,15 +131,6 @@ def check_options(command: str, arguments: Sequence[str]) -> None:
             close = difflib.get_close_matches(first, known, 1)
             hint = f"; did you mean --{close[0]}{dot}{rest}?" if close else "."
             raise InputError(f"{command} has no option --{name}{hint} See clipos {command} --help")
-
-
-def configs_in(arguments: Sequence[str]) -> Iterator[str]:
-    """The values of ``-c`` and ``--config``."""
-    for i, word in enumerate(arguments):
-        if word in ("-c", "--config") and i + 1 < len(arguments):
-            yield arguments[i + 1]
-        elif word.startswith("--config="):
-            yield word.removeprefix("--config=")
 
 
 def one_line(error: InputError) -> str:

@@ -36,7 +36,7 @@ METRIC_TITLES = {
     "patch_accuracy": "patch accuracy ↑",
 }
 MAP_NAMES = {"clip": "plain CLIP", "s": "S", "delta": "Δ"}
-NOTE = (
+MASK_NOTE = (
     "Values from 0 to 1, for the true label, on the patch grid; images whose object covers no patch are left out. "
     "Masks: S_clip > 0.5, S > 0.5, Δ > 0. Pointing game: the patch with the highest value is inside the object. Patch "
     "accuracy: fraction of the object's patches with the image's class (plain CLIP, S: the most similar text; Δ: the "
@@ -111,7 +111,7 @@ def write_study(folder: Path, outcome: Mapping[str, Any], picture: Figure) -> No
     head, rows = mask_table(outcome)
     write_json(folder / "results.json", outcome)
     chance = f"Patch accuracy at chance: {outcome['chance']:.3f}."
-    about = f"ID set {outcome['id']['name']}, {outcome['id']['n']:,} images. {NOTE} {chance}"
+    about = f"ID set {outcome['id']['name']}, {outcome['id']['n']:,} images. {MASK_NOTE} {chance}"
     page = [f"# {outcome['title']}", "", about, "", *markdown_table(head, rows), ""]
     write_text(folder / "results.md", "\n".join(page))
     buffer = io.StringIO()

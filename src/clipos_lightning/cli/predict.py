@@ -22,7 +22,7 @@ from ..options.messages import DETECTOR_HELP, CommandParser
 from ..utils.progress import counter, silence_libraries
 from .inference import Batch, ImageFiles, add_inference_options, load_batches, parse_arguments, report_dead_workers
 
-FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}  # by the suffix of --out
+ROW_FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}  # by the suffix of --out
 Decide = Callable[[Batch], list[Decision]]
 
 
@@ -128,7 +128,7 @@ def choose_format(given: argparse.Namespace) -> str:
         return given.format or ("table" if sys.stdout.isatty() else "csv")
     if given.format == "table":
         raise InputError("predict: --format table is for stdout only: leave out --out, or use --format csv or jsonl")
-    form = given.format or FORMATS.get(Path(given.out).suffix.lower())
+    form = given.format or ROW_FORMATS.get(Path(given.out).suffix.lower())
     if form is None:
         raise InputError(f"predict: --out {given.out}: use the suffix .csv or .jsonl, or give --format csv or jsonl")
     return form

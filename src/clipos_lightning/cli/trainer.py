@@ -6,7 +6,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from ..data.datamodule import FewShotOOD
 from ..data.image_files import count_other_suffixes
 from ..data.image_sets import FolderSet
 from ..errors import InputError
+from ..options.command_line import configs_first, option_value
 from ..options.parser import LINKED, PackagedConfig, TrainerParser, check_precision
 from ..reporting.callback import TestReport
 from ..training.callbacks import LastCheckpoint, ShotsManifest
@@ -31,6 +31,10 @@ from ..utils.files import atomic_write, new_run_folder
 from ..utils.progress import Progress, print_once, process_rank, silence_libraries
 from .commands import TRAINER_COMMANDS
 
+REPLACED_HELP = {  # Lightning's texts name what a run of ours does not take
+    "--ckpt_path": "last.ckpt of a clipos fit run, a local file; fit resumes it, test and validate load it",
+    "--weights_only": "checkpoints are loaded without unpickling anything but tensors and plain data (default: true)",
+}
 RUN_FOLDER = "CLIPOS_RUN_FOLDER"  # environment variable: the run's folder, for the other processes of DDP
 FREE_AT_TEST = ("score", "scores", "pretrained", "compile")  # model options that may differ from the checkpoint's
 
@@ -76,6 +80,12 @@ class ClipOSCLI(LightningCLI):
         text = TRAINER_COMMANDS[subcommand]
         parser = super()._prepare_subcommand_parser(klass, subcommand, description=f"{text[0].upper()}{text[1:]}.")
         parser.set_defaults({"weights_only": True} if subcommand == "fit" else {"weights_only": True, "verbose": False})
+        for option, meaning in REPLACED_HELP.items():
+            parser._option_string_actions[option].help = meaning
+        for group in parser._action_groups:
+            if any(action.dest == "ckpt_path" for action in group._group_actions):
+                group.title = "Checkpoint"
+        parser._action_groups.sort(key=lambda group: "every aspect of training" in str(group.title))  # Trainer: last
         return parser
 
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
@@ -233,29 +243,6 @@ def root_argument(root: Path) -> str:
     default = os.environ.get("CLIPOS_DATA")
     differs = default and Path(default).expanduser().resolve() != root.resolve()
     return shlex.quote(str(root.absolute())) if differs else ""
-
-
-def configs_first(words: Sequence[str]) -> list[str]:
-    """Move the ``--config`` options, in their order, before all others, so that flags always override configs."""
-    command, configs, rest = list(words[:1]), list[str](), list[str]()
-    remaining = iter(words[1:])
-    for word in remaining:
-        if word in ("-c", "--config"):
-            configs += [word, *islice(remaining, 1)]
-        else:
-            (configs if word.startswith("--config=") else rest).append(word)
-    return command + configs + rest
-
-
-def option_value(words: Sequence[str], option: str) -> str | None:
-    """The last value of an option on a command line, given as ``--x v`` or ``--x=v``; None if missing or null."""
-    value = None
-    for i, word in enumerate(words):
-        if word == option and i + 1 < len(words):
-            value = words[i + 1]
-        elif word.startswith(f"{option}="):
-            value = word.partition("=")[2]
-    return None if value in (None, "null", "") else value
 
 
 def check_against_checkpoint(given: dict[str, Any], trained: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ import open_clip
 from open_clip.model import resize_pos_embed
 
 from ..errors import InputError
-from ..options.configs import EMBEDDED
+from ..options.configs import EMBEDDED_BACKBONE
 from ..utils.progress import quiet
 from .backbone import FrozenClip
 from .support import fingerprint
@@ -44,14 +44,14 @@ def model_config(name: str) -> dict[str, Any]:
         raise InputError(
             f"--model.backbone {name!r}: give a model by its name in open_clip, such as ViT-B-16-quickgelu"
         )
-    if open_clip.get_model_config(EMBEDDED) is None:
-        with as_file(files("clipos_lightning") / "assets" / f"{EMBEDDED}.json") as path:
+    if open_clip.get_model_config(EMBEDDED_BACKBONE) is None:
+        with as_file(files("clipos_lightning") / "assets" / f"{EMBEDDED_BACKBONE}.json") as path:
             open_clip.add_model_config(path)
     config = open_clip.get_model_config(name)
     if config is None:
         models = {known.lower(): known for known in open_clip.list_models()}
         closest = difflib.get_close_matches(name.lower(), models, 1)
-        advice = f"did you mean {models[closest[0]]}?" if closest else f"e.g. ViT-B-16-quickgelu, {EMBEDDED}"
+        advice = f"did you mean {models[closest[0]]}?" if closest else f"e.g. ViT-B-16-quickgelu, {EMBEDDED_BACKBONE}"
         raise InputError(f"unknown backbone {name!r}; {advice} (all: open_clip.list_models())")
     return config
 
@@ -63,8 +63,8 @@ def choose_weights(name: str, config: dict[str, Any], pretrained: str | None) ->
         InputError: neither a tag of this model nor a file, or weights trained with another activation.
     """
     tags = open_clip.list_pretrained_tags_by_model(name)
-    if pretrained is None and name == EMBEDDED:
-        return str(files("clipos_lightning") / "assets" / f"{EMBEDDED}.safetensors")
+    if pretrained is None and name == EMBEDDED_BACKBONE:
+        return str(files("clipos_lightning") / "assets" / f"{EMBEDDED_BACKBONE}.safetensors")
     pretrained = pretrained or "openai"
     if open_clip.is_pretrained_cfg(name, pretrained):
         trained_with = bool(open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu", False))
@@ -76,7 +76,7 @@ def choose_weights(name: str, config: dict[str, Any], pretrained: str | None) ->
             )
     elif not Path(pretrained).is_file():
         known = ", ".join(tags) or "none"
-        embedded = "; for the embedded weights, --model.pretrained null" if name == EMBEDDED else ""
+        embedded = "; for the embedded weights, --model.pretrained null" if name == EMBEDDED_BACKBONE else ""
         raise InputError(
             f"--model.pretrained {pretrained!r} is neither a file nor a tag of {name} (tags: {known}){embedded}"
         )
@@ -106,7 +106,7 @@ def shared_weights() -> Iterator[None]:
 
 
 def load_backbone(
-    name: str = EMBEDDED,
+    name: str = EMBEDDED_BACKBONE,
     pretrained: str | None = None,
     surgery: SurgeryOptions | None = None,
     image_size: int | None = None,
@@ -136,7 +136,7 @@ def load_backbone(
     if not plain or config.get("custom_text") or "multimodal_cfg" in config:  # reported before anything is downloaded
         raise InputError(
             f"backbone {name} is not supported: it is not a plain CLIP with open_clip's ViT and a class token. "
-            f"Choose one such as ViT-B-16-quickgelu, ViT-B-32-quickgelu, ViT-L-14-quickgelu or {EMBEDDED}"
+            f"Choose one such as ViT-B-16-quickgelu, ViT-B-32-quickgelu, ViT-L-14-quickgelu or {EMBEDDED_BACKBONE}"
         )
     patch = config["vision_cfg"]["patch_size"]
     if image_size is not None and (image_size < patch or image_size % patch):

@@ -21,7 +21,7 @@ from ..method.mask import MaskOptions
 from ..training.checkpoint import known_options, read_checkpoint, refuse_imports
 from ..training.record import DetectorRecord, check_identity
 from ..types import ClassMaps, ImageFeatures, Images
-from .file import read_detector, write_detector
+from .file import CALIBRATION, read_detector, write_detector
 
 if TYPE_CHECKING:
     from ..training.module import ClipOS
@@ -168,9 +168,9 @@ class Detector:
         weights = pretrained or record["pretrained"]
         backbone = load_backbone(record["backbone"], weights, surgery, record["image_size"])
         check_identity(str(path), record, {key: getattr(backbone, key) for key in ("fingerprint", "activation")})
-        head = Head("", **tensors, scale=float(backbone.scale), scores=[record["score"]], surgery=surgery,
-                    mask=mask, scoring=scoring)  # fmt: skip
-        calibrated = {key: record[key] for key in ("threshold", "temperature", "calibration")}
+        scale, scores = float(backbone.scale), [record["score"]]
+        head = Head("", **tensors, scale=scale, scores=scores, surgery=surgery, mask=mask, scoring=scoring)
+        calibrated = {key: record[key] for key in CALIBRATION}
         names, wordings = record["class_names"], record.get("class_wordings")
         return cls(backbone, head, names, **calibrated, pretrained=weights, class_wordings=wordings)
 
@@ -184,7 +184,7 @@ class Detector:
         Raises:
             InputError: the file exists and ``overwrite`` is not set, or its folder does not exist.
         """
-        calibrated = {"threshold": self.threshold, "temperature": self.temperature, "calibration": self.calibration}
+        calibrated = {key: getattr(self, key) for key in CALIBRATION}
         tensors = {"text": self.head.text, "class_text": self.head.class_text}
         write_detector(path, tensors, asdict(self.record) | calibrated, overwrite)
 
@@ -201,8 +201,7 @@ class Detector:
             raise InputError(
                 f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}; take cpu or auto"
             ) from error
-        self.head.text = self.head.text.to(self.backbone.device)
-        self.head.class_text = self.head.class_text.to(self.backbone.device)
+        self.head = self.head.to(self.backbone.device)
         return self
 
     # ---- prediction

@@ -3,34 +3,24 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import InputError
+from ..training.checkpoint import update_paths
+from ..training.record import DetectorRecord
 from ..utils.files import atomic_write, check_parent
 
 FORMAT = 1
 KEY = "clipos"  # metadata key of the JSON
 TENSORS = ("text", "class_text")
-RECORD: dict[str, tuple[type, ...]] = {
-    "format": (int,),
-    "backbone": (str,),
-    "fingerprint": (str,),
-    "activation": (str,),
-    "image_size": (int,),
-    "pretrained": (str, type(None)),
-    "class_names": (list,),
-    "score": (str,),
-    "surgery": (dict,),
-    "mask": (dict,),
-    "scoring": (dict,),
-    "threshold": (float, int, type(None)),
-    "temperature": (float, int),
-    "calibration": (dict,),
-}
+CALIBRATION: dict[str, Any] = {"threshold": float | None, "temperature": float, "calibration": dict}
+FIELD_TYPES: dict[str, Any] = {**get_type_hints(DetectorRecord), **CALIBRATION}  # key of the JSON to its type
+OPTIONAL = ("class_wordings",)  # files of version 0.1.0 lack it
 
 
 def write_detector(path: str | Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any], overwrite: bool) -> None:
@@ -39,7 +29,7 @@ def write_detector(path: str | Path, tensors: Mapping[str, Tensor], record: Mapp
     Args:
         path: of the file.
         tensors: those named in :data:`TENSORS`.
-        record: plain data, with the keys of :data:`RECORD` but for ``format``.
+        record: plain data, with the keys of :data:`FIELD_TYPES`.
         overwrite: replace an existing file.
 
     Raises:
@@ -58,7 +48,7 @@ def read_detector(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read the tensors and the record of a detector's file.
 
     Raises:
-        InputError: no such file, not a detector's file, written by a newer version, or broken.
+        InputError: no such file, not a detector's file, written by another version, or broken.
     """
     if not Path(path).is_file():
         raise InputError(
@@ -70,7 +60,7 @@ def read_detector(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in TENSORS if name in file.keys()}
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is not a safetensors file: {' '.join(str(error).split())[:120]}") from error
-    return tensors, check_record(path, metadata.get(KEY), tensors)
+    return tensors, update_paths(check_record(path, metadata.get(KEY), tensors))
 
 
 def check_record(path: str | Path, text: str | None, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -91,8 +81,12 @@ def check_record(path: str | Path, text: str | None, tensors: Mapping[str, Tenso
     if not isinstance(record, dict) or "format" not in record:
         raise InputError(f"{path} is not a detector of clipos: give a file that `clipos calibrate` wrote")
     if record["format"] != FORMAT:
-        raise InputError(f"{path} has format {record['format']}, this version reads {FORMAT}: update clipos-lightning")
-    wrong = [key for key, kinds in RECORD.items() if not isinstance(record.get(key), kinds)]
+        raise InputError(
+            f"{path} was written by another version (format {record['format']}, this one reads {FORMAT}): use that "
+            "version, or write the detector again"
+        )
+    required = {key: kind for key, kind in FIELD_TYPES.items() if key not in OPTIONAL}
+    wrong = [key for key, kind in required.items() if not has_kind(record.get(key, ...), kind)]
     wrong += [name for name in TENSORS if name not in tensors or tensors[name].ndim != 2]
     if not wrong and len(tensors["class_text"]) != len(record["class_names"]):
         wrong = ["class_names"]
@@ -101,3 +95,16 @@ def check_record(path: str | Path, text: str | None, tensors: Mapping[str, Tenso
     if wrong:
         raise InputError(f"{path} is broken: {', '.join(wrong)} missing or invalid; write the detector again")
     return record
+
+
+def has_kind(value: Any, kind: Any) -> bool:
+    """Whether a JSON value has a type, up to the types of a container's items; whole numbers are floats, too.
+
+    Example:
+        >>> has_kind(3, float | None), has_kind(None, float | None), has_kind("a", list[str])
+        (True, True, False)
+    """
+    if isinstance(kind, UnionType):
+        return any(has_kind(value, one) for one in get_args(kind))
+    plain = get_origin(kind) or kind
+    return isinstance(value, (int, float) if plain is float else plain)

@@ -13,7 +13,10 @@ from ..types import ClassMaps, ClassTexts, ImageFeatures, Labels, PathName, Text
 from .scores import ScoreOptions, compute_scores, needed_paths
 
 ZERO_SHOT = "zero_shot/"  # column prefix of the zero-shot detector next to a trained one
-SIDES = {"text": "text/", "images": "images/"}  # column prefixes of text alone and images alone next to their blend
+PART_PREFIXES = {
+    "text": "text/",
+    "images": "images/",
+}  # column prefixes of text alone and images alone next to their blend
 
 
 @dataclass
@@ -112,6 +115,10 @@ def score_all(
     Args:
         heads: K heads.
         features: surgery options to features; heads that need no surgery path take any of them.
+
+    Raises:
+        KeyError: a head needs a surgery path that is missing.
     """
     default = next(iter(features.values()))
-    return torch.cat([head.values(features.get(head.surgery, default)) for head in heads], 1)
+    own = (features[head.surgery] if "vv" in head.paths else default for head in heads)
+    return torch.cat([head.values(found) for head, found in zip(heads, own, strict=True)], 1)

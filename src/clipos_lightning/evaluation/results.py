@@ -39,25 +39,25 @@ class TestTables:
         maps = [f"map/{kind}/{p}" for kind in MAP_COLUMNS for p in range(grid[0] * grid[1])]
         self.columns = {name: scores + (maps if has_masks else []) for name, has_masks in masked.items()}
         self.rows = {name: RowBuffer(len(columns)).to(device) for name, columns in self.columns.items()}
-        for name, rows in self.rows.items():  # a process may have no image of a small set
+        for name, rows in self.rows.items():  # an empty first block, so that a process without images can gather, too
             rows.update(torch.empty(0), torch.empty(0, len(self.columns[name])))
 
     def paths(self, batch: Mapping[str, Tensor]) -> frozenset[PathName]:
         """The backbone's paths that the heads need for a batch."""
         return all_paths(self.heads) | (MAP_PATHS if "mask" in batch else frozenset())
 
-    def update(self, place: int, features: ImageFeatures, batch: Mapping[str, Tensor]) -> None:
+    def update(self, set_index: int, features: ImageFeatures, batch: Mapping[str, Tensor]) -> None:
         """Score a batch of one set under every head.
 
         Args:
-            place: position of the set among the test loaders.
+            set_index: position of the set among the test loaders.
             features: of the batch's images.
             batch: ``index`` of the images in their set, ``label`` for the ID set, true ``mask`` where there are some.
         """
         values = [score_all(self.heads, {self.heads[0].surgery: features})]
         if "mask" in batch:
             values.append(map_values(features, self.heads[0].class_text[batch["label"]], batch["mask"], self.grid))
-        list(self.rows.values())[place].update(batch["index"], torch.cat(values, 1))
+        list(self.rows.values())[set_index].update(batch["index"], torch.cat(values, 1))
 
     def gather(self) -> dict[str, dict[str, NDArray[np.float64]]]:
         """Test set to column to values over all processes, rows in the order of the set."""

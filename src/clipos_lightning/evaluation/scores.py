@@ -148,6 +148,21 @@ def try_score(name: str, score: Score) -> None:
             )
 
 
+def default_score(has_unknown: bool) -> str:
+    """The detector's score if none is chosen: ``msp_unknown``, or ``msp`` without an "unknown" prompt."""
+    return "msp_unknown" if has_unknown else "msp"
+
+
+def reported_scores(chosen: Sequence[str] | None, score: str, has_unknown: bool) -> list[str]:
+    """The scores of a report: the chosen ones, else all that are defined; the detector's score is always included.
+
+    Example:
+        >>> reported_scores(["energy"], "msp", has_unknown=False)
+        ['energy', 'msp']
+    """
+    return list(dict.fromkeys([*(chosen or defined_scores(has_unknown)), score]))
+
+
 def defined_scores(has_unknown: bool) -> list[str]:
     """Names of the scores that a detector with or without an "unknown" prompt has.
 

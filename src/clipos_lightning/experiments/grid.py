@@ -11,7 +11,7 @@ from urllib.parse import quote
 import yaml
 
 from ..errors import InputError
-from ..options.configs import EMBEDDED
+from ..options.configs import EMBEDDED_BACKBONE
 
 KEYS = {"title", "kind", "configs", "options", "seeds", "axes", "reference", "rows", "vary"}
 ROW_KEYS = {"configs", "micro", "options", "train", "baseline", "headlines", "only"}
@@ -73,7 +73,7 @@ class Grid:
         return [dict(zip(self.axes, values, strict=True)) for values in itertools.product(*self.axes.values())]
 
 
-def read_grid(path: Path, backbone: str | None = EMBEDDED) -> Grid:
+def read_grid(path: Path, backbone: str | None = EMBEDDED_BACKBONE) -> Grid:
     """Read a grid file and keep the rows that apply to the backbone.
 
     Args:
@@ -136,9 +136,9 @@ def named_rows(rows: Any, path: Path, backbone: str | None) -> Iterator[GridRow]
             raise InputError(f"benchmark: {what}: only is {only!r}: use micro or large")
         if not isinstance(train, bool) or not isinstance(baseline, bool):
             raise InputError(f"benchmark: {what}: train and baseline must be true or false")
-        if backbone is not None and only == ("large" if backbone == EMBEDDED else "micro"):
+        if backbone is not None and only == ("large" if backbone == EMBEDDED_BACKBONE else "micro"):
             continue
-        configs = read_names(given, "micro" if backbone == EMBEDDED and "micro" in given else "configs", what)
+        configs = read_names(given, "micro" if backbone == EMBEDDED_BACKBONE and "micro" in given else "configs", what)
         headlines = tuple(read_names(given, "headlines", what))
         yield GridRow(str(name), tuple(configs), read_options(given, what), train, baseline, headlines)
 

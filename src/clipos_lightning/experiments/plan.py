@@ -12,7 +12,7 @@ from lightning.pytorch import Trainer
 
 from ..data.datamodule import FewShotOOD
 from ..errors import InputError
-from ..evaluation.scores import SCORES, check_scores, defined_scores
+from ..evaluation.scores import SCORES, check_scores, default_score, reported_scores
 from ..method.objectives import make_objective
 from ..options.parser import PackagedConfig, TrainerParser, check_precision
 from ..training.module import ClipOS
@@ -37,7 +37,7 @@ ZERO_SHOT_OPTIONS = {  # options that a detector without training depends on
     "data": ("id", "ood_sets", "limit_per_set", "class_names", "class_list", "ood_resolution", "resize"),
     "trainer": ("precision",),
 }
-SHOT_OPTIONS = ("seed", "shots", "views", "shots_file")  # and, with model.image_weight, those of its few-shot images
+SHOT_OPTIONS = ("seed", "shots", "views", "shots_file")  # also, if model.image_weight is set
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def make_plan(
     base = base_arguments(path, configs, flags)
     grid = read_grid(path, parse_options(parser, base).model.backbone)
     check_axes(grid, flags)
-    runs: dict[str, GridRun] = {}  # by digest: equal detectors under different names are one
+    runs: dict[str, GridRun] = {}  # by digest: equal detectors under different names share one run
     entries: list[Entry] = []
     for grid_point in grid.grid_points():
         for row in grid.rows:
@@ -197,8 +197,8 @@ def option_arguments(options: Any) -> list[str]:
 
 def make_run(config: Namespace, row: GridRow, seed: int) -> GridRun:
     """The run of a row for one seed; a zero-shot run's digest covers only the options that it depends on."""
-    for part in (config.model, config.data):
-        part.seed = seed if part.seed is None else part.seed
+    for section in (config.model, config.data):
+        section.seed = seed if section.seed is None else section.seed
     options = {
         part: {k: digest_of_file(k, v) for k, v in config[part].as_dict().items() if k not in ignored}
         for part, ignored in IGNORED_OPTIONS.items()
@@ -206,7 +206,7 @@ def make_run(config: Namespace, row: GridRow, seed: int) -> GridRun:
     if not row.train:
         model, data = ZERO_SHOT_OPTIONS["model"], ZERO_SHOT_OPTIONS["data"]
         if options["model"].get("score") not in (None, *SCORES):
-            model += ("score",)  # built-in scores are all computed
+            model += ("score",)  # a user-defined score is computed only where it is chosen
         data += SHOT_OPTIONS if options["model"].get("image_weight") else ()
         kept = {**ZERO_SHOT_OPTIONS, "model": model, "data": data}
         options = {part: {k: v for k, v in options[part].items() if k in kept[part]} for part in kept}
@@ -214,7 +214,7 @@ def make_run(config: Namespace, row: GridRow, seed: int) -> GridRun:
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     draw = [f"shots{options['data'].get('shots')}", f"seed{seed}"] if "seed" in options["data"] else []
     label = "-".join(slug(str(part)) for part in (row.name, *draw))
-    return GridRun(f"{label[:60]}-{digest}", row.train, config, json.loads(text))
+    return GridRun(f"{label[:60]}-{digest}", row.train, config, json.loads(text))  # options as they are in run.json
 
 
 def digest_of_file(name: str, value: Any) -> Any:
@@ -233,10 +233,12 @@ def make_entries(
         InputError: the detector does not have one of these scores.
     """
     model = options.model
-    unknown = make_objective(model.objective).unknown or not row.train
-    scores = row.headlines or (model.score or ("msp_unknown" if unknown else "msp"),)
+    trained_with_unknown = make_objective(model.objective).unknown
+    unknown = trained_with_unknown or not row.train  # the zero-shot detector always has an "unknown" prompt
+    own_score = model.score or default_score(trained_with_unknown)
+    scores = row.headlines or (own_score,)
     check_scores(scores, unknown, f"benchmark: row {row.name!r}, headlines:")
-    reported = {*(model.scores or defined_scores(unknown)), model.score}
+    reported = reported_scores(model.scores, own_score, unknown)
     for score in scores:
         if score not in reported:
             raise InputError(f"benchmark: row {row.name!r} reports {score!r}, which its model.scores does not include")

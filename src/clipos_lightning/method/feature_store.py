@@ -63,7 +63,7 @@ class FeatureStore:
         progress: Callable[[list[Tensor]], Iterator[Tensor]] = iter,
     ) -> None:
         self._encode = encode
-        self.step: tuple[Tensor, ShotFeatures] | None = None
+        self.step_features: tuple[Tensor, ShotFeatures] | None = None
         self.kept: ShotFeatures | None = None
         chunks = list(torch.arange(count).split(ENCODE_BATCH))
         first = encode(chunks[0])
@@ -74,16 +74,16 @@ class FeatureStore:
         """Features of the images at ``index`` (n,), in that order; repeated images are encoded once."""
         if self.kept is not None:
             return self.kept[index.to(self.kept.cls.device)]
-        if self.step is None or not torch.isin(index.cpu(), self.step[0]).all():
-            self.prepare(index)
-        assert self.step is not None
-        known, features = self.step
+        if self.step_features is None or not torch.isin(index.cpu(), self.step_features[0]).all():
+            self.encode_step(index)
+        assert self.step_features is not None
+        known, features = self.step_features
         return features[torch.searchsorted(known, index.cpu().contiguous()).to(features.cls.device)]
 
-    def prepare(self, index: Tensor) -> None:
+    def encode_step(self, index: Tensor) -> None:
         """Encode the images of a step once if the store is over its budget; otherwise do nothing."""
         if self.kept is None:
             unique = index.cpu().unique()
             batch = unique if len(unique) else torch.zeros(1, dtype=torch.long)  # the encoder needs an image
             features = concatenate([self._encode(chunk) for chunk in batch.split(ENCODE_BATCH)])
-            self.step = unique, features[torch.arange(len(unique))]
+            self.step_features = unique, features[torch.arange(len(unique))]

@@ -103,7 +103,7 @@ def draw_pairs(rng: np.random.Generator, labels: NDArray[np.int64], count: int) 
     first = rng.integers(len(labels), size=count)
     start = np.searchsorted(ordered, labels[first], side="left")
     same = np.searchsorted(ordered, labels[first], side="right") - start  # images of i's class
-    other = rng.integers(len(labels) - same)  # counts the images of other classes only
+    other = rng.integers(len(labels) - same)  # rank among the images of other classes
     second = order[np.where(other < start, other, other + same)]
     return np.stack([first, second], axis=1)
 

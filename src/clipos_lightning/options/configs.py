@@ -9,7 +9,7 @@ import yaml
 
 from ..errors import InputError
 
-EMBEDDED = "MicroCLIP"  # the backbone inside the package
+EMBEDDED_BACKBONE = "MicroCLIP"  # the backbone inside the package
 
 
 def config_folder() -> Path:

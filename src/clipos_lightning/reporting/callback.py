@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from ..data.datamodule import FewShotOOD
-from ..evaluation.heads import SIDES, ZERO_SHOT
+from ..evaluation.heads import PART_PREFIXES, ZERO_SHOT
 from ..training.module import ClipOS
 from ..utils.files import atomic_write, write_json, write_text
 from .gallery import draw_pictures, labels_of
@@ -121,7 +121,7 @@ def score_arrays(module: ClipOS, data: FewShotOOD) -> dict[str, Any]:
         for column, values in table.items():
             if column.startswith("map/"):
                 continue
-            prefix = next((p for p in (ZERO_SHOT, *SIDES.values()) if column.startswith(p)), "")
+            prefix = next((p for p in (ZERO_SHOT, *PART_PREFIXES.values()) if column.startswith(p)), "")
             kind = np.int64 if column.endswith("predicted") else np.float32
             arrays[f"{prefix}{name}/{column.removeprefix(prefix)}"] = values.astype(kind)
     return arrays

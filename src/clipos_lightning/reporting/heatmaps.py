@@ -163,11 +163,11 @@ def write_heatmaps(
 
 
 def panel_row(panels: Sequence[Pixels]) -> Pixels:
-    """Square panels in a row with white gaps, all resized to the enlarged size of the first one."""
-    side = -(-MIN_PANEL_SIDE // len(panels[0])) * len(panels[0])
+    """Square panels in a row with white gaps, all as high as the first one enlarged."""
+    side = len(enlarge(panels[0]))
     gap = np.full((side, GAP, 3), 255, dtype=np.uint8)
-    resized = [np.asarray(Image.fromarray(p).resize((side, side), Image.Resampling.NEAREST)) for p in panels]
-    return np.concatenate([part for panel in resized for part in (gap, panel)][1:], axis=1)
+    parts = [np.asarray(Image.fromarray(p).resize((side, side), Image.Resampling.NEAREST)) for p in panels]
+    return np.concatenate([part for panel in parts for part in (gap, panel)][1:], axis=1)
 
 
 def heatmap_name(path: str) -> Path:

@@ -38,7 +38,7 @@ RECALLS = (0.8, 0.9, 0.95, 0.99)  # buttons next to the slider
 def report_html(
     report: Mapping[str, Any],
     results: Results,
-    labels: NDArray[np.int64],
+    labels: NDArray[np.integer],
     class_names: Sequence[str],
     pictures: Mapping[str, Sequence[Example]],
 ) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..evaluation.heads import SIDES, ZERO_SHOT
+from ..evaluation.heads import PART_PREFIXES, ZERO_SHOT
 from ..evaluation.metrics import OOD_METRICS, boundary_f, mask_iou, ood_metrics
 from ..evaluation.results import Columns, Results
 from ..evaluation.scores import in_order
@@ -20,7 +20,7 @@ HEADERS = {"auroc": "AUROC ↑", "fpr95": "FPR95 ↓", "aupr_in": "AUPR-in ↑",
 
 def summarise(
     results: Mapping[str, Mapping[str, NDArray[Any]]],
-    labels: NDArray[np.int64],
+    labels: NDArray[np.integer],
     kinds: Mapping[str, str | None],
     prefix: str = "",
 ) -> Metrics:
@@ -91,7 +91,7 @@ def mask_metrics(table: Columns, grid: tuple[int, int]) -> dict[str, dict[str, f
 
 def build_report(
     results: Results,
-    labels: NDArray[np.int64],
+    labels: NDArray[np.integer],
     kinds: Mapping[str, str | None],
     headline: str,
     id_name: str,
@@ -117,7 +117,9 @@ def build_report(
     zero_shot = summarise(results, labels, kinds, ZERO_SHOT) if trained else main
     main = {**main, "id": {"name": id_name, **main["id"]}}
     zero_shot = {**zero_shot, "id": {"name": id_name, **zero_shot["id"]}}
-    sides = {n: summarise(results, labels, kinds, p) for n, p in SIDES.items() if f"{p}predicted" in results["id"]}
+    sides = {
+        n: summarise(results, labels, kinds, p) for n, p in PART_PREFIXES.items() if f"{p}predicted" in results["id"]
+    }
     return {
         "schema": 1,
         "headline": headline,

@@ -88,7 +88,7 @@ def known_options(path: str | Path) -> Iterator[None]:
         yield
     except (TypeError, KeyError) as error:
         raise InputError(
-            f"{path} has options that this version does not know: {error}; update clipos-lightning"
+            f"{path} was written by another version, with options that this one does not know: {error}"
         ) from error
 
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ..clip.backbone import FrozenClip
 from ..errors import InputError
-from ..evaluation.heads import SIDES, ZERO_SHOT, Head
+from ..evaluation.heads import PART_PREFIXES, ZERO_SHOT, Head
 from ..evaluation.results import TestTables, headline_metrics
-from ..evaluation.scores import ScoreOptions, defined_scores
+from ..evaluation.scores import ScoreOptions, reported_scores
 from ..method.mask import MaskOptions
 from ..method.prompts import PromptLearner
 from ..method.prototypes import VIEWS, blend
@@ -38,7 +38,7 @@ class DetectorModule(LightningModule):
         plain_text: features of the zero-shot prompts, "unknown" last, (C + 1, D).
         image_text: mean feature of each class's few-shot images, (C, D); zeros if the images have no weight.
         image_weight: weight of ``image_text`` in the class features, in [0, 1].
-        trained: whether the prompts were trained; if not, this is the zero-shot detector.
+        trained: the learned prompts are used, not the zero-shot ones: set when a fit starts, or by a checkpoint.
         notes: messages to print after training.
         recipe: optimizer and scheduler as plain data for the checkpoint; set by the command line.
         results: test set to column to values; set by a test.
@@ -125,7 +125,7 @@ class DetectorModule(LightningModule):
     @property
     def zero_shot_scores(self) -> list[str]:
         """Scores that a test of the zero-shot detector reports: by default all, since it always has "unknown"."""
-        return self.scores if self.hparams["scores"] else list(dict.fromkeys([*defined_scores(True), self.score]))
+        return reported_scores(self.hparams["scores"], self.score, has_unknown=True)
 
     @property
     def tested_scores(self) -> list[str]:
@@ -136,8 +136,9 @@ class DetectorModule(LightningModule):
     def heads(self) -> list[Head]:
         """The detectors that a test compares.
 
-        They are this one, the zero-shot one if this one was trained, and with an image weight two more: text features
-        alone and image features alone.
+        - this detector;
+        - the zero-shot detector, if this one was trained;
+        - with an image weight: text features alone, and image features alone.
         """
         zero_shot, scores = self.plain_text, self.tested_scores
         heads = [self.head("", self.text, self.class_text, scores)]
@@ -146,9 +147,9 @@ class DetectorModule(LightningModule):
         if self.hparams["image_weight"]:
             with self.fp32():
                 text = self.prompts() if self.trained else zero_shot
-            heads.append(self.head(SIDES["text"], text, zero_shot[:-1], scores))
+            heads.append(self.head(PART_PREFIXES["text"], text, zero_shot[:-1], scores))
             images = self.blend(text, 1.0)
-            heads.append(self.head(SIDES["images"], images, images[: len(self.class_names)], scores))
+            heads.append(self.head(PART_PREFIXES["images"], images, images[: len(self.class_names)], scores))
         return heads
 
     # ---- test

@@ -1,6 +1,6 @@
 """ClipOS: the LightningModule that connects backbone, mask, outlier synthesis, prompts, objective and scores."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from torch import Tensor
 from ..clip.loading import load_backbone
 from ..clip.surgery import SurgeryOptions
 from ..errors import InputError
-from ..evaluation.scores import ScoreOptions, check_scores, defined_scores
+from ..evaluation.scores import ScoreOptions, check_scores, default_score, reported_scores
 from ..evaluation.validation import Validation
 from ..method.feature_store import FeatureStore, ShotFeatures
 from ..method.losses import irrelevant_locals
@@ -32,7 +32,7 @@ SYNTHESISED = 1000  # outliers for validation and for the margins of objective "
 
 
 class ClipOS(DetectorModule):
-    """Few-shot OOD detection with a frozen CLIP: CLIP-OS (Sun et al. 2024, arXiv:2404.00323), or a rival method.
+    """Few-shot OOD detection with a frozen CLIP: CLIP-OS (Sun et al. 2024, arXiv:2404.00323), or another method.
 
     Training learns prompt contexts from k images per class and from outliers synthesised from them; CLIP stays frozen.
     CoOp, LoCoOp, SCT and other losses are values of ``objective``; before training, the module is the zero-shot
@@ -116,8 +116,8 @@ class ClipOS(DetectorModule):
         synthesis, context = as_options(SynthesisOptions, synthesis), as_options(ContextOptions, context)
         scoring = as_options(ScoreOptions, scoring)
         self.objective = make_objective(objective, energy_margins)
-        self.score = score or ("msp_unknown" if self.objective.unknown else "msp")
-        self.scores = list(dict.fromkeys([*(scores or defined_scores(self.objective.unknown)), self.score]))
+        self.score = score or default_score(self.objective.unknown)
+        self.scores = reported_scores(scores, self.score, self.objective.unknown)
         check_scores([self.score], self.objective.unknown, "--model.score")
         check_scores(self.scores, self.objective.unknown, "--model.scores")
         wordings = Wordings.of(class_names, class_wordings, template)
@@ -128,7 +128,7 @@ class ClipOS(DetectorModule):
         self.seed = 1 if seed is None else seed
         for name, value in (("seed", self.seed), ("outlier_weight", outlier_weight)):
             if value < 0:
-                raise InputError(f"--model.{name} is {value}: take at least 0")
+                raise InputError(f"--model.{name} is {value}: it must be at least 0")
         if not 0 <= self.image_weight <= 1:
             raise InputError(f"--model.image_weight is {image_weight}: take a number in [0, 1], or auto")
         if pretrained and Path(pretrained).is_file():
@@ -160,7 +160,7 @@ class ClipOS(DetectorModule):
     # ---- training
 
     def on_fit_start(self) -> None:
-        """Encode the few-shot images once; a custom objective, or energy, prepares on their zero-shot logits."""
+        """Encode the few-shot images once; an objective with a ``prepare`` gets their zero-shot logits."""
         self.trained = True
         with self.trainer.precision_plugin.forward_context():
             self.encode_class_images(self.trainer.datamodule)  # type: ignore[attr-defined]
@@ -169,16 +169,19 @@ class ClipOS(DetectorModule):
             self.objective.prepare(*self.zero_shot_logits())
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """L = L_id + lambda_ood L_outlier over this process's shard of the global batch (CLIP-OS, section 3)."""
+        """L = L_id + lambda_ood L_outlier over this process's shard of the global batch (CLIP-OS, section 3).
+
+        ``batch`` is ``FewShotOOD.global_batch(step)``: ``step``, and ``index`` and ``label`` of all processes' images.
+        """
         rank, world, size = self.global_rank, self.trainer.world_size, len(batch["index"])
         images, labels = batch["index"][rank::world], batch["label"][rank::world]
         draw = self.draw(batch)  # pairs of images with different labels, over the global batch
         shard = draw.shard(rank, world)
-        self.store.prepare(torch.cat([images, batch["index"][shard.pairs].flatten()]))
+        self.store.encode_step(torch.cat([images, batch["index"][shard.pairs].flatten()]))
         text = self.blend(self.prompts())  # C classes, then "unknown": (C + 1, D)
         with self.fp32():
-            shots = self.store[images]  # frozen features
-            logits = self.scale * shots.cls @ text.T  # (B, C + 1)
+            features = self.store[images]  # frozen
+            logits = self.scale * features.cls @ text.T  # (B, C + 1)
             id_term = self.scale_for_ddp(self.objective.id_loss(logits, labels), size)
             outlier_term = torch.zeros_like(id_term)
             if self.outlier_source == "synthesis":
@@ -186,12 +189,12 @@ class ClipOS(DetectorModule):
                 outlier_logits = self.scale * outliers @ text.T  # (M, C + 1)
                 outlier_term = self.scale_for_ddp(self.objective.outlier_loss(outlier_logits), len(draw.pairs))
             elif self.outlier_source == "local_patches":
-                outlier_term = self.local_patch_term(shots, logits, labels, text)
+                outlier_term = self.local_patch_term(features, logits, labels, text)
             if self.outlier_weight:
                 outlier_term = outlier_term + self.scale_for_ddp(self.objective.id_penalty(logits), size)
             loss = id_term + self.outlier_weight * outlier_term
         terms = {"train/id_loss": id_term.detach(), "train/outlier_loss": outlier_term.detach()}
-        self.log_dict(terms, sync_dist=True, batch_size=1)
+        self.log_dict(terms, sync_dist=True, batch_size=1)  # a mean already
         self.log("train/loss", loss.detach(), sync_dist=True, prog_bar=True, batch_size=1)
         return loss
 
@@ -225,17 +228,17 @@ class ClipOS(DetectorModule):
         first, second = images.to(pairs.device)[pairs].unbind(1)
         return mix_shots(self.store[first], self.store[second], mix, patch)
 
-    def local_patch_term(self, shots: ShotFeatures, logits: Tensor, labels: Labels, text: Texts) -> Tensor:
+    def local_patch_term(self, features: ShotFeatures, logits: Tensor, labels: Labels, text: Texts) -> Tensor:
         """LoCoOp's and SCT's outlier term: the mean over the global batch's ID-irrelevant patches, 0 if none."""
-        assert shots.patches is not None
-        irrelevant = irrelevant_locals(shots.patches, text, labels, self.mask.top_k)  # (B, P)
+        assert features.patches is not None
+        irrelevant = irrelevant_locals(features.patches, text, labels, self.mask.top_k)  # (B, P)
         count = self.trainer.strategy.reduce(irrelevant.sum(), reduce_op="sum")
         weight = self.objective.patch_weight(logits, labels)[:, None].expand_as(irrelevant)[irrelevant]
 
         def losses(patches: Tensor) -> Tensor:
             return self.objective.outlier_loss(self.scale * (patches @ text.T))
 
-        return self.scale_for_ddp(weight * by_chunks(losses, (shots.patches[irrelevant],), 4 * len(text)), count)
+        return self.scale_for_ddp(weight * by_chunks(losses, (features.patches[irrelevant],), 4 * len(text)), count)
 
     def configure_optimizers(self) -> Any:
         """The optimizer on the prompt parameters, and the scheduler, stepped once per epoch."""
@@ -251,21 +254,21 @@ class ClipOS(DetectorModule):
 
     def build_store(self, outliers: OutlierSource) -> FeatureStore:
         """Features of the DataModule's few-shot images, with what this input of the outlier term needs."""
-        shots = Shots(self.backbone, self.trainer.datamodule)  # type: ignore[attr-defined]
-        return shots.store(self.class_text, outliers, self.mask, self.synthesis, self.feature_budget)
+        few_shot = Shots(self.backbone, self.trainer.datamodule)  # type: ignore[attr-defined]
+        return few_shot.store(self.class_text, outliers, self.mask, self.synthesis, self.feature_budget)
 
     def synthesise(self, count: int) -> Features:
-        """``count`` outliers synthesised from all few-shot images, (count, D), for margins and validation."""
+        """``count`` outliers synthesised from all few-shot images by step 0's random stream, (count, D)."""
         labels = self.trainer.datamodule.shot_labels  # type: ignore[attr-defined]
-        options = SynthesisOptions(**{**asdict(self.synthesis), "count": count})
+        options = replace(self.synthesis, count=count)
         return self.mix_pairs(torch.arange(len(labels)), draw_step(self.seed, 0, labels.numpy(), options))
 
     def zero_shot_logits(self) -> tuple[Tensor, Tensor]:
         """Logits under the C zero-shot class prompts, of the few-shot images and of synthesised outliers."""
         count = len(self.trainer.datamodule.shot_labels)  # type: ignore[attr-defined]
-        shots = self.store[torch.arange(count)].cls
-        outliers = self.synthesise(SYNTHESISED) if self.objective.outliers == "synthesis" else shots[:0]
-        return self.scale * shots @ self.class_text.T, self.scale * outliers @ self.class_text.T
+        images = self.store[torch.arange(count)].cls
+        outliers = self.synthesise(SYNTHESISED) if self.objective.outliers == "synthesis" else images[:0]
+        return self.scale * images @ self.class_text.T, self.scale * outliers @ self.class_text.T
 
     # ---- validation
 
@@ -292,6 +295,4 @@ class ClipOS(DetectorModule):
 @cache
 def warn_single_class() -> None:
     """Warn, once per process, that no pairs can be drawn from a batch of a single class."""
-    rank_zero_warn(
-        "all images of a batch are of one class, so it has no outliers: raise --data.batch_size to avoid this"
-    )
+    rank_zero_warn("all images of a batch are of one class, so it has no outliers: raise --data.batch_size")

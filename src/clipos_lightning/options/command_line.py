@@ -1,0 +1,42 @@
+"""Reading a command line before the parser does. No torch."""
+
+from collections.abc import Sequence
+
+
+def configs_in(words: Sequence[str]) -> list[str]:
+    """The values of ``-c`` and ``--config``, in their order.
+
+    Example:
+        >>> configs_in(["fit", "-c", "a.yaml", "--model.score", "mcm", "--config=b.yaml"])
+        ['a.yaml', 'b.yaml']
+    """
+    return option_values(words, "-c", "--config")
+
+
+def configs_first(words: Sequence[str]) -> list[str]:
+    """Move the ``--config`` options, in their order, before all others, so that flags always override configs.
+
+    Example:
+        >>> configs_first(["fit", "--model.score", "mcm", "-c", "a.yaml"])
+        ['fit', '-c', 'a.yaml', '--model.score', 'mcm']
+    """
+    is_config = [word in ("-c", "--config") or word.startswith("--config=") for word in words]
+    is_config = [here or (k > 0 and words[k - 1] in ("-c", "--config")) for k, here in enumerate(is_config)]
+    configs, rest = ([w for w, found in zip(words, is_config, strict=True) if found is kind] for kind in (True, False))
+    return [*rest[:1], *configs, *rest[1:]]
+
+
+def option_value(words: Sequence[str], option: str) -> str | None:
+    """The last value of an option, given as ``--x v`` or ``--x=v``; None if it is missing or null."""
+    value = (option_values(words, option) or [None])[-1]
+    return None if value in (None, "null", "") else value
+
+
+def option_values(words: Sequence[str], *options: str) -> list[str]:
+    """All values of an option under one of its names, given as ``--x v`` or ``--x=v``."""
+    found = []
+    for k, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name in options and (equals or k + 1 < len(words)):
+            found.append(value if equals else words[k + 1])
+    return found
