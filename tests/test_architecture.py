@@ -1,4 +1,4 @@
-"""Imports between folders go only downward, there are no cycles inside a folder, and only ``clip/`` imports open_clip."""
+"""Imports between folders go only downward, no cycle exists inside one, and only ``clip/`` imports open_clip."""
 
 import ast
 from pathlib import Path
@@ -24,7 +24,16 @@ FOLDERS = {  # each folder to the folders right below it; it may import those an
     "types": "errors",
     "errors": "",
 }
-LIGHT = ("cli.main", "cli.commands", "cli.completion", "options.command_line", "options.configs", "options.messages", "utils.files", "errors")
+LIGHT = (
+    "cli.main",
+    "cli.commands",
+    "cli.completion",
+    "options.command_line",
+    "options.configs",
+    "options.messages",
+    "utils.files",
+    "errors",
+)
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
     for path in PACKAGE.rglob("*.py")

@@ -122,7 +122,7 @@ def test_any_view_of_the_drawn_images_can_be_asked_for(tiny_folder: Path) -> Non
     count = len(plain.shot_positions)
     assert torch.equal(plain.shot_images(torch.arange(3 * count)), data.shot_images(torch.arange(3 * count)))
     assert plain.shot_images(torch.arange(5 * count, 7 * count)).shape == (2 * count, 3, 24, 24)
-    assert plain.shot_images(torch.empty(0)).shape == (0, 3, 24, 24)
+    assert plain.shot_images(torch.empty(0, dtype=torch.long)).shape == (0, 3, 24, 24)
 
 
 def test_views_differ_by_seed_and_an_epoch_covers_them(tiny_folder: Path) -> None:

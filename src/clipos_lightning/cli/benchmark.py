@@ -188,7 +188,7 @@ def write_results(folder: Path, sources: Sequence[Path], wandb: str | None = Non
 
 def write_outcome(folder: Path, outcome: Mapping[str, Any]) -> None:
     """Write ``results.json``, ``.md``, ``.csv``, ``.tex`` and ``.html``."""
-    write_text(folder / "results.json", tables.to_json(outcome))
+    write_text(folder / "results.json", json.dumps(outcome, indent=1, ensure_ascii=False) + "\n")
     write_text(folder / "results.md", tables.grid_markdown(outcome))
     write_text(folder / "results.csv", tables.to_csv(outcome))
     write_text(folder / "results.tex", tables.to_latex(outcome))

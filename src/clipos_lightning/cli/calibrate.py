@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -150,7 +151,7 @@ class ViewScores:
     """
 
     scores: Float64Array
-    logits: Tensor
+    logits: Float[Tensor, "batch classes"]
     labels: Labels
     images: int
     files: Set[str]

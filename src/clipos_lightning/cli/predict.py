@@ -199,17 +199,12 @@ class PredictionCounts:
         for rows in batches:
             self.images += len(rows)
             self.broken += sum(bool(row["error"]) for row in rows)
-            self.unknown += sum(below_threshold(row) for row in rows)
+            self.unknown += sum(row["threshold"] is not None and row["score"] < row["threshold"] for row in rows)
             yield rows
             step(len(rows))
 
     def __str__(self) -> str:
         return f"{self.images} images, {self.unknown} unknown, {self.broken} unreadable"
-
-
-def below_threshold(row: PredictionRow) -> bool:
-    """Whether the decision is "unknown"."""
-    return row["threshold"] is not None and row["score"] < row["threshold"]
 
 
 def print_rows(batches: Iterator[list[PredictionRow]], form: str, class_names: Sequence[str]) -> None:

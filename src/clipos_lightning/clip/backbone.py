@@ -85,7 +85,7 @@ class FrozenClip(nn.Module):
         return self
 
     @property
-    def scale(self) -> Tensor:
+    def scale(self) -> Float[Tensor, ""]:
         """The model's own scale s = exp(logit_scale), a scalar."""
         return self.clip.logit_scale.detach().float().exp()
 
@@ -202,7 +202,9 @@ class FrozenClip(nn.Module):
         """Token ids of a text, without start and end tokens."""
         return self.tokenizer.encode(text)
 
-    def embed_prompts(self, texts: Sequence[str], placeholders: int = 0) -> tuple[Tensor, Tensor]:
+    def embed_prompts(
+        self, texts: Sequence[str], placeholders: int = 0
+    ) -> tuple[Float[Tensor, "prompts tokens width"], Int[Tensor, " prompts"]]:
         """Token embeddings of "[start] placeholders text [end]", and the positions of the end tokens.
 
         Args:

@@ -9,12 +9,14 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Int, UInt8
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from ..errors import InputError
+from ..types import Images, Labels
 from .benchmarks import BENCHMARKS, kind_of, open_id, open_ood_sets, parse_ood_specs
 from .cache import cached_folder
 from .class_prompts import Wording, one_name_each, read_wordings
@@ -229,12 +231,12 @@ class FewShotOOD(LightningDataModule):
         return tests
 
     @property
-    def shot_labels(self) -> Tensor:
+    def shot_labels(self) -> Labels:
         """Class indices of the N few-shot images in V views, view by view (V N)."""
         assert self.id_set.train.labels is not None
         return torch.from_numpy(np.tile(self.id_set.train.labels[self.shot_positions], self.views))
 
-    def shot_images(self, index: Tensor) -> Tensor:
+    def shot_images(self, index: Int[Tensor, " batch"]) -> Images:
         """Few-shot images at the model's input size.
 
         Args:
@@ -247,7 +249,7 @@ class FewShotOOD(LightningDataModule):
             pixels = list(pool.map(self.shot_view, index.tolist()))
         return torch.stack(pixels) if pixels else torch.empty(0, 3, self.image_size, self.image_size, dtype=torch.uint8)
 
-    def shot_view(self, row: int) -> Tensor:
+    def shot_view(self, row: int) -> UInt8[Tensor, "3 {self.image_size} {self.image_size}"]:
         """One row of :meth:`shot_images`: uint8 (3, image_size, image_size); view 0 is not augmented."""
         number, i = divmod(row, len(self.shot_positions))
         train, position = self.id_set.train, self.shot_positions[i]

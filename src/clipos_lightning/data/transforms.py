@@ -7,11 +7,14 @@ from math import exp, log, sqrt
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tf
+
+from ..types import Images
 
 VIEW_SCALE = (0.5, 1.0)  # area of a view's crop, relative to the image
 VIEW_RATIO = (3 / 4, 4 / 3)  # width / height of a view's crop
@@ -31,7 +34,7 @@ def as_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def to_model_size(image: Image.Image, size: int) -> Tensor:
+def to_model_size(image: Image.Image, size: int) -> UInt8[Tensor, "3 {size} {size}"]:
     """Convert an image to RGB, scale its shorter side to ``size`` (bicubic, antialiased) and crop the centre.
 
     Args:
@@ -54,12 +57,12 @@ def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
     return tf.center_crop(tf.resize(image, [size], InterpolationMode.BICUBIC), [size, size])
 
 
-def as_tensor(image: Image.Image) -> Tensor:
+def as_tensor(image: Image.Image) -> UInt8[Tensor, "3 height width"]:
     """Convert an RGB image to a uint8 tensor (3, H, W)."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
-def batch_to_model_size(images: NDArray[np.uint8], size: int) -> Tensor:
+def batch_to_model_size(images: NDArray[np.uint8], size: int) -> UInt8[Tensor, "batch 3 {size} {size}"]:
     """:func:`to_model_size` for many RGB images at once, with torch's bicubic interpolation of bytes.
 
     Pixels differ from PIL's by at most 1/255, and by 2/255 in about one of a million (docs/data.md). Images that are
@@ -84,7 +87,7 @@ def batch_to_model_size(images: NDArray[np.uint8], size: int) -> Tensor:
     return pixels.contiguous()
 
 
-def resize_on_device(pixels: Tensor, size: int) -> Tensor:
+def resize_on_device(pixels: Images, size: int) -> UInt8[Tensor, "batch 3 {size} {size}"]:
     """Resize square images on the device they are on: bicubic, antialiased, in two passes rounded to bytes, as in PIL.
 
     Pixels differ from PIL's by 1/255 in a few of 100,000 pixels of 32-pixel images resized to 224 (docs/data.md).
@@ -114,7 +117,7 @@ def view_rng(seed: int, class_key: str, image_key: str, view: int) -> np.random.
     return np.random.default_rng(int.from_bytes(digest, "big"))
 
 
-def view(image: Image.Image, size: int, rng: np.random.Generator) -> Tensor:
+def view(image: Image.Image, size: int, rng: np.random.Generator) -> UInt8[Tensor, "3 {size} {size}"]:
     """A random view: a crop, mirrored with probability 1/2, resized to the model's input.
 
     The crop has 50-100 % of the image's area and an aspect ratio of 3/4-4/3; it is limited to the image where it would
@@ -142,7 +145,7 @@ def view(image: Image.Image, size: int, rng: np.random.Generator) -> Tensor:
     return as_tensor(crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirror < 0.5 else crop)
 
 
-def mask_to_model_size(mask: NDArray[np.float32], size: int) -> Tensor:
+def mask_to_model_size(mask: NDArray[np.float32], size: int) -> Float[Tensor, "{size} {size}"]:
     """Resize and crop a ground-truth mask (H, W) in [0, 1] as :func:`to_model_size` does its image: (size, size)."""
     tensor = torch.from_numpy(mask)[None]
     if mask.shape != (size, size):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import torch
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
@@ -20,7 +21,7 @@ from ..evaluation.scores import ScoreOptions, find_score
 from ..method.mask import MaskOptions
 from ..training.checkpoint import known_options, read_checkpoint, refuse_imports
 from ..training.record import DetectorRecord, check_identity
-from ..types import ClassMaps, ImageFeatures, Images
+from ..types import ClassMaps, ImageFeatures, Images, Labels
 from .file import CALIBRATION, read_detector, write_detector
 
 if TYPE_CHECKING:
@@ -68,10 +69,10 @@ class Prediction:
         probabilities: softmax(l / T) over the C classes, (B, C).
     """
 
-    predicted: Tensor
-    probability: Tensor
-    score: Tensor
-    probabilities: Tensor
+    predicted: Labels
+    probability: Float[Tensor, " batch"]
+    score: Float[Tensor, " batch"]
+    probabilities: Float[Tensor, "batch classes"]
 
 
 @dataclass

@@ -82,8 +82,8 @@ def check_record(path: str | Path, text: str | None, tensors: Mapping[str, Tenso
         raise InputError(f"{path} is not a detector of clipos: give a file that `clipos calibrate` wrote")
     if record["format"] != FORMAT:
         raise InputError(
-            f"{path} was written by another version (format {record['format']}, this one reads {FORMAT}): use that "
-            "version, or write the detector again"
+            f"{path} was written by another version (format {record['format']}, this one reads {FORMAT}): update "
+            "clipos-lightning, or write the detector again with this version"
         )
     required = {key: kind for key, kind in FIELD_TYPES.items() if key not in OPTIONAL}
     wrong = [key for key, kind in required.items() if not has_kind(record.get(key, ...), kind)]

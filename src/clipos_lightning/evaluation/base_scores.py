@@ -40,12 +40,12 @@ class Logits:
     temperature: float = 1.0
 
     @property
-    def logits(self) -> Tensor:
+    def logits(self) -> Float[Tensor, "*items classes"]:
         """l_c = s cos(f, t_c), (..., C)."""
         return self.scale * self.cosine
 
     @property
-    def unknown_logit(self) -> Tensor:
+    def unknown_logit(self) -> Float[Tensor, "*items"]:
         """l_u = s cos(f, t_unknown), (...,)."""
         assert self.unknown is not None, "this detector has no unknown prompt"
         return self.scale * self.unknown
@@ -72,7 +72,7 @@ def prompt_logits(
     return Logits(cosine[..., :classes], cosine[..., classes] if len(text) > classes else None, scale, t)
 
 
-def msp(z: Logits) -> Tensor:
+def msp(z: Logits) -> Float[Tensor, "*items"]:
     """log max_c softmax(l)_c as -log(1 + sum_{c != c*} exp(l_c - l_c*)), c* the best class: it does not saturate.
 
     Example:
@@ -82,7 +82,7 @@ def msp(z: Logits) -> Tensor:
     return log_max_softmax(z.logits, z.logits)
 
 
-def msp_unknown(z: Logits) -> Tensor:
+def msp_unknown(z: Logits) -> Float[Tensor, "*items"]:
     """``msp`` with "unknown" in the denominator.
 
     Example:
@@ -92,7 +92,9 @@ def msp_unknown(z: Logits) -> Tensor:
     return log_max_softmax(z.logits, torch.cat([z.logits, z.unknown_logit[..., None]], -1))
 
 
-def log_max_softmax(logits: Tensor, denominator: Tensor) -> Tensor:
+def log_max_softmax(
+    logits: Float[Tensor, "*items classes"], denominator: Float[Tensor, "*items prompts"]
+) -> Float[Tensor, "*items"]:
     """log softmax of the best class, normalised over ``denominator``.
 
     Args:
@@ -104,7 +106,7 @@ def log_max_softmax(logits: Tensor, denominator: Tensor) -> Tensor:
     return -F.softplus(torch.logsumexp(others, -1))
 
 
-def mcm(z: Logits) -> Tensor:
+def mcm(z: Logits) -> Float[Tensor, "*items"]:
     """max_c softmax(cos / T)_c, in (0, 1] (MCM; T = 1 by default, the raw cosines).
 
     Example:
@@ -114,7 +116,7 @@ def mcm(z: Logits) -> Tensor:
     return (z.cosine / z.temperature).softmax(-1).amax(-1)
 
 
-def mcm_unknown(z: Logits) -> Tensor:
+def mcm_unknown(z: Logits) -> Float[Tensor, "*items"]:
     """``mcm`` with "unknown" in the denominator.
 
     Example:
@@ -126,7 +128,7 @@ def mcm_unknown(z: Logits) -> Tensor:
     return both.softmax(-1)[..., :-1].amax(-1)
 
 
-def max_logit(z: Logits) -> Tensor:
+def max_logit(z: Logits) -> Float[Tensor, "*items"]:
     """max_c l_c.
 
     Example:
@@ -136,7 +138,7 @@ def max_logit(z: Logits) -> Tensor:
     return z.logits.amax(-1)
 
 
-def energy(z: Logits) -> Tensor:
+def energy(z: Logits) -> Float[Tensor, "*items"]:
     """logsumexp_c l_c, the negative free energy.
 
     Example:
@@ -146,7 +148,7 @@ def energy(z: Logits) -> Tensor:
     return torch.logsumexp(z.logits, -1)
 
 
-def entropy(z: Logits) -> Tensor:
+def entropy(z: Logits) -> Float[Tensor, "*items"]:
     """-H(softmax(l)), minus the entropy over the classes, in [-log C, 0].
 
     Example:
@@ -157,7 +159,7 @@ def entropy(z: Logits) -> Tensor:
     return (log_p.exp() * log_p).sum(-1)
 
 
-def unknown(z: Logits) -> Tensor:
+def unknown(z: Logits) -> Float[Tensor, "*items"]:
     """logsumexp_c l_c - l_u: ranks as 1 - p(unknown), without its ties in fp32.
 
     Example:
@@ -167,7 +169,7 @@ def unknown(z: Logits) -> Tensor:
     return energy(z) - z.unknown_logit
 
 
-def energy_unknown(z: Logits) -> Tensor:
+def energy_unknown(z: Logits) -> Float[Tensor, "*items"]:
     """e + log(1 - p(unknown)) with e the energy, computed as e + logsigmoid(e - l_u).
 
     It keeps the size of the logits, which ``unknown``, a difference, drops. Ours, not from a paper.

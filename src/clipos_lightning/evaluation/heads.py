@@ -68,7 +68,9 @@ class Head:
         """A copy with its tensors on a device."""
         return replace(self, text=self.text.to(device), class_text=self.class_text.to(device))
 
-    def score(self, features: ImageFeatures) -> tuple[dict[str, Tensor], Float[Tensor, "batch classes"]]:
+    def score(
+        self, features: ImageFeatures
+    ) -> tuple[dict[str, Float[Tensor, " batch"]], Float[Tensor, "batch classes"]]:
         """Scores by name, each (B,), and the cosines to the classes, (B, C), whose argmax is the predicted class."""
         return compute_scores(self.scores, features, self.text, self.class_text, self.scale, self.mask, self.scoring)
 

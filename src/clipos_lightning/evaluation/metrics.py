@@ -7,6 +7,7 @@ under their own names: ``fpr95`` and ``fpr95_ood_pos``.
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float, Num
 from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
@@ -155,7 +156,7 @@ class OODMetrics(Metric):
         self.add_state("id_scores", default=[], dist_reduce_fx="cat")
         self.add_state("ood_scores", default=[], dist_reduce_fx="cat")
 
-    def update(self, scores: Tensor, is_id: Tensor) -> None:
+    def update(self, scores: Float[Tensor, " batch"], is_id: Bool[Tensor, " batch"]) -> None:
         """Add scores of a batch, (N,), and whether each image is in-distribution, bool (N,)."""
         self.id_scores.append(scores[is_id].float())
         self.ood_scores.append(scores[~is_id].float())
@@ -191,7 +192,7 @@ class RowBuffer(Metric):
         self.columns = columns
         self.add_state("rows", default=[], dist_reduce_fx="cat")
 
-    def update(self, index: Tensor, values: Tensor) -> None:
+    def update(self, index: Num[Tensor, " batch"], values: Num[Tensor, "batch columns"]) -> None:
         """Add the rows (B, K) of the items with these indices (B,)."""
         self.rows.append(torch.cat([index[:, None].float(), values.float()], 1))  # indices are exact up to 2^24
 

@@ -1,6 +1,7 @@
 """Validation without a test OOD set: held-out training images against outliers synthesised from few-shot images."""
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torchmetrics import MeanMetric
 
@@ -27,7 +28,7 @@ class Validation:
         self.text, self.classes, self.score, self.scale, self.temperature = text, classes, score, scale, temperature
         self.separation, self.accuracy = OODMetrics().to(text.device), MeanMetric().to(text.device)
 
-    def base(self, features: Features) -> Tensor:
+    def base(self, features: Features) -> Float[Tensor, " batch"]:
         """The base score of global features, (B,)."""
         return find_score(self.score).base(
             prompt_logits(features, self.text, self.classes, self.scale, self.temperature)

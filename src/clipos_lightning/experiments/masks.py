@@ -12,14 +12,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..clip.backbone import FrozenClip
 from ..clip.surgery import SurgeryOptions
 from ..evaluation.metrics import boundary_f, mask_iou
 from ..method.mask import MAP_PATHS, min_max, similarity_map
-from ..types import ImageFeatures, Labels, PatchMap, Texts
+from ..types import Features, ImageFeatures, Labels, PatchMap, Texts
 
 MAP_KINDS = ("clip", "s", "delta")
 THRESHOLDS = {"clip": 0.5, "s": 0.5, "delta": 0.0}
@@ -54,13 +54,13 @@ class MapMetrics:
         return dict(zip(MASK_METRICS, [*means, float(correct / total)], strict=True))
 
 
-def label_maps(features: ImageFeatures, label_text: Tensor) -> dict[str, PatchMap]:
+def label_maps(features: ImageFeatures, label_text: Features) -> dict[str, PatchMap]:
     """S_clip, S and Delta for the text feature of each image's label, (B, D)."""
     clip, s = (similarity_map(features.path(name), label_text) for name in ("clip", "vv"))
     return {"clip": clip, "s": s, "delta": s - clip}
 
 
-def patch_classes(features: ImageFeatures, text: Texts) -> dict[str, Tensor]:
+def patch_classes(features: ImageFeatures, text: Texts) -> dict[str, Int[Tensor, "batch patches"]]:
     """The class of each patch by each map, (B, P): the class with the most similar text, or the largest Delta."""
     clip, s = (features.path(name) @ text.T for name in ("clip", "vv"))  # (B, P, C)
     batch = len(s)
@@ -70,7 +70,11 @@ def patch_classes(features: ImageFeatures, text: Texts) -> dict[str, Tensor]:
 
 
 def add_batch(
-    metrics: dict[str, MapMetrics], features: ImageFeatures, text: Texts, labels: Labels, truth: Tensor
+    metrics: dict[str, MapMetrics],
+    features: ImageFeatures,
+    text: Texts,
+    labels: Labels,
+    truth: Bool[Tensor, "batch rows columns"],
 ) -> None:
     """Add the metrics of a batch.
 

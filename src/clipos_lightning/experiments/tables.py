@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
@@ -189,11 +188,6 @@ def escape_latex(text: str) -> str:
     special = {"&": "\\&", "%": "\\%", "_": "\\_", "#": "\\#", "$": "\\$", "λ": "$\\lambda$", "β": "$\\beta$"}
     special |= {"α": "$\\alpha$", "τ": "$\\tau$", "Δ": "$\\Delta$", "→": "$\\to$", "·": "$\\cdot$", ">": "$>$"}
     return "".join(special.get(character, character) for character in text)
-
-
-def to_json(outcome: Mapping[str, Any]) -> str:
-    """The whole outcome as JSON."""
-    return json.dumps(outcome, indent=1, ensure_ascii=False) + "\n"
 
 
 def to_page(outcome: Mapping[str, Any], figures: Mapping[str, str]) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from ..types import Features, Patches, PatchMask, concatenate
@@ -70,7 +71,7 @@ class FeatureStore:
         if first.nbytes / len(chunks[0]) * count <= budget:
             self.kept = concatenate([first, *(encode(c) for c in progress(chunks[1:]))])
 
-    def __getitem__(self, index: Tensor) -> ShotFeatures:
+    def __getitem__(self, index: Int[Tensor, " batch"]) -> ShotFeatures:
         """Features of the images at ``index`` (n,), in that order; repeated images are encoded once."""
         if self.kept is not None:
             return self.kept[index.to(self.kept.cls.device)]
@@ -80,7 +81,7 @@ class FeatureStore:
         known, features = self.step_features
         return features[torch.searchsorted(known, index.cpu().contiguous()).to(features.cls.device)]
 
-    def encode_step(self, index: Tensor) -> None:
+    def encode_step(self, index: Int[Tensor, " batch"]) -> None:
         """Encode the images of a step once if the store is over its budget; otherwise do nothing."""
         if self.kept is None:
             unique = index.cpu().unique()

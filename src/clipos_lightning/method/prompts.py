@@ -205,7 +205,7 @@ class PromptLearner(nn.Module):
 
 
 @torch.no_grad()
-def start_context(backbone: FrozenClip, options: ContextOptions, seed: int) -> Tensor:
+def start_context(backbone: FrozenClip, options: ContextOptions, seed: int) -> Float[Tensor, "tokens width"]:
     """The initial context (n, W): the token embeddings of words, or N(0, 0.02) from a seeded generator.
 
     Raises:

@@ -227,7 +227,9 @@ def mix_features(a: Features, b: Features, mix: Float[Tensor, " batch"]) -> Feat
     return F.normalize(mix[:, None] * a + (1 - mix[:, None]) * b, dim=-1)
 
 
-def mix_shots(a: ShotFeatures, b: ShotFeatures, mix: Float[Tensor, " batch"], where: Tensor) -> Features:
+def mix_shots(
+    a: ShotFeatures, b: ShotFeatures, mix: Float[Tensor, " batch"], where: Float[Tensor, "batch 2"]
+) -> Features:
     """Outliers of M pairs of few-shot images, (M, D): their regions mixed, or one patch of each.
 
     Args:
@@ -247,7 +249,9 @@ def mix_shots(a: ShotFeatures, b: ShotFeatures, mix: Float[Tensor, " batch"], wh
     return mix_features(pick_patch(a.patches, a.mask, where[:, 0]), pick_patch(b.patches, b.mask, where[:, 1]), mix)
 
 
-def as_tensors(draw: Draw, like: Tensor) -> tuple[Int[Tensor, "outliers 2"], Float[Tensor, " outliers"], Tensor]:
+def as_tensors(
+    draw: Draw, like: Tensor
+) -> tuple[Int[Tensor, "outliers 2"], Float[Tensor, " outliers"], Float[Tensor, "outliers 2"]]:
     """A draw's pairs, lambdas and patch choices as tensors on the device of ``like``.
 
     Example:

@@ -28,8 +28,8 @@ def configs_first(words: Sequence[str]) -> list[str]:
 
 def option_value(words: Sequence[str], option: str) -> str | None:
     """The last value of an option, given as ``--x v`` or ``--x=v``; None if it is missing or null."""
-    value = (option_values(words, option) or [None])[-1]
-    return None if value in (None, "null", "") else value
+    values = option_values(words, option)
+    return values[-1] if values and values[-1] not in ("null", "") else None
 
 
 def option_values(words: Sequence[str], *options: str) -> list[str]:

@@ -88,7 +88,8 @@ def known_options(path: str | Path) -> Iterator[None]:
         yield
     except (TypeError, KeyError) as error:
         raise InputError(
-            f"{path} was written by another version, with options that this one does not know: {error}"
+            f"{path} was written by another version, with options that this one does not know: {error}; "
+            "update clipos-lightning, or train again with this version"
         ) from error
 
 

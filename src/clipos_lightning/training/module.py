@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float, Int
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
@@ -16,7 +17,7 @@ from ..errors import InputError
 from ..evaluation.scores import ScoreOptions, check_scores, default_score, reported_scores
 from ..evaluation.validation import Validation
 from ..method.feature_store import FeatureStore, ShotFeatures
-from ..method.losses import irrelevant_locals
+from ..method.losses import ItemLosses, irrelevant_locals
 from ..method.mask import MaskOptions
 from ..method.objectives import Objective, make_objective
 from ..method.prompts import ContextOptions, PromptLearner, Wordings, check_names, encode_prompts
@@ -168,7 +169,7 @@ class ClipOS(DetectorModule):
         if type(self.objective).prepare is not Objective.prepare:
             self.objective.prepare(*self.zero_shot_logits())
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Float[Tensor, ""]:
         """L = L_id + lambda_ood L_outlier over this process's shard of the global batch (CLIP-OS, section 3).
 
         ``batch`` is ``FewShotOOD.global_batch(step)``: ``step``, and ``index`` and ``label`` of all processes' images.
@@ -203,7 +204,7 @@ class ClipOS(DetectorModule):
         """Input of the outlier term; none if the term has no weight."""
         return self.objective.outliers if self.outlier_weight else "none"
 
-    def scale_for_ddp(self, values: Tensor, count: int | Tensor) -> Tensor:
+    def scale_for_ddp(self, values: ItemLosses, count: int | Int[Tensor, ""]) -> Float[Tensor, ""]:
         """This process's part of a mean over ``count`` items of all processes; DDP averages it over the processes."""
         return values.sum() * self.trainer.world_size / max(int(count), 1)
 
@@ -217,7 +218,7 @@ class ClipOS(DetectorModule):
             warn_single_class()
         return draw
 
-    def mix_pairs(self, images: Tensor, draw: Draw) -> Features:
+    def mix_pairs(self, images: Int[Tensor, " images"], draw: Draw) -> Float[Tensor, "outliers dim"]:
         """Synthesised outliers (M, D): the features of two images of each pair, mixed (CLIP-OS, section 3).
 
         Args:
@@ -228,7 +229,9 @@ class ClipOS(DetectorModule):
         first, second = images.to(pairs.device)[pairs].unbind(1)
         return mix_shots(self.store[first], self.store[second], mix, patch)
 
-    def local_patch_term(self, features: ShotFeatures, logits: Tensor, labels: Labels, text: Texts) -> Tensor:
+    def local_patch_term(
+        self, features: ShotFeatures, logits: Float[Tensor, "batch prompts"], labels: Labels, text: Texts
+    ) -> Float[Tensor, ""]:
         """LoCoOp's and SCT's outlier term: the mean over the global batch's ID-irrelevant patches, 0 if none."""
         assert features.patches is not None
         irrelevant = irrelevant_locals(features.patches, text, labels, self.mask.top_k)  # (B, P)
@@ -263,7 +266,7 @@ class ClipOS(DetectorModule):
         options = replace(self.synthesis, count=count)
         return self.mix_pairs(torch.arange(len(labels)), draw_step(self.seed, 0, labels.numpy(), options))
 
-    def zero_shot_logits(self) -> tuple[Tensor, Tensor]:
+    def zero_shot_logits(self) -> tuple[Float[Tensor, "images classes"], Float[Tensor, "outliers classes"]]:
         """Logits under the C zero-shot class prompts, of the few-shot images and of synthesised outliers."""
         count = len(self.trainer.datamodule.shot_labels)  # type: ignore[attr-defined]
         images = self.store[torch.arange(count)].cls

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from ..clip.backbone import FrozenClip
 from ..data.datamodule import FewShotOOD
@@ -33,7 +35,7 @@ class Shots:
         """Class index of each row, (V N,)."""
         return self.data.shot_labels.to(self.backbone.device)
 
-    def images(self, rows: torch.Tensor) -> Images:
+    def images(self, rows: Int[Tensor, " batch"]) -> Images:
         """The images of these rows, uint8, (n, 3, H, W)."""
         return self.data.shot_images(rows).to(self.backbone.device)
 
@@ -74,7 +76,7 @@ class Shots:
         """
         labels = self.data.shot_labels
 
-        def encode(rows: torch.Tensor) -> ShotFeatures:
+        def encode(rows: Int[Tensor, " batch"]) -> ShotFeatures:
             classes = labels[rows].to(self.backbone.device)
             return shot_features(self.backbone, self.images(rows), classes, class_text, outliers, mask, synthesis)
 
