@@ -51,8 +51,11 @@ class MaskOptions:
     @property
     def paths(self) -> frozenset[PathName]:
         """The backbone's paths whose patch features the mask needs."""
-        by_kind: dict[str, set[PathName]] = {"discrepancy": {"clip", "vv"}, "clip": {"clip"}, "none": set()}
-        return frozenset(by_kind.get(self.kind, {"vv"}))
+        by_kind: dict[str, set[PathName]] = {
+            **{"discrepancy": {"clip", "vv"}, "clip": {"clip"}, "none": set()},
+            **{"surgery": {"vv"}, "top_k": {"vv"}},
+        }
+        return frozenset(by_kind[self.kind])
 
 
 def min_max(scores: PatchMap) -> PatchMap:
@@ -127,7 +130,7 @@ def relevance_map(features: ImageFeatures, text: Texts, labels: Labels, options:
 def relevant_patches(features: ImageFeatures, text: Texts, labels: Labels, options: MaskOptions) -> PatchMask:
     """The ID-relevant patches of each image for its label, Delta > tau (CLIP-OS, section 3), bool (B, P).
 
-    The number of ID-relevant patches adapts to the image; the best patch always is one.
+    The number of ID-relevant patches adapts to the image; the best patch is always included.
 
     Args:
         features: with the paths in ``options.paths``.
@@ -144,7 +147,7 @@ def relevant_patches(features: ImageFeatures, text: Texts, labels: Labels, optio
         >>> relevant_patches(features, torch.eye(2), torch.tensor([0]), MaskOptions())
         tensor([[ True, False]])
     """
-    if options.kind == "none":
+    if options.kind == "none":  # only the number of patches counts, so either path will do
         patches = features.patches if features.patches_vv is None else features.path("vv")
         assert patches is not None
         return torch.ones(patches.shape[:2], dtype=torch.bool, device=patches.device)
@@ -160,8 +163,8 @@ def mask_threshold(options: MaskOptions, classes: int) -> float:
         >>> mask_threshold(MaskOptions(), 10), mask_threshold(MaskOptions(kind="surgery"), 10)
         (0.0, 0.5)
     """
-    default = {"discrepancy": 0.0, "top_k": -top_k_count(classes, options.top_k)}.get(options.kind, 0.5)
-    return float(default if options.threshold is None else options.threshold)
+    default = {"discrepancy": 0.0, "surgery": 0.5, "clip": 0.5, "top_k": -top_k_count(classes, options.top_k)}
+    return float(default[options.kind] if options.threshold is None else options.threshold)
 
 
 def top_k_count(classes: int, fraction: float) -> int:

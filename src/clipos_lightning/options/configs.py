@@ -5,8 +5,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..errors import InputError
 
 EMBEDDED_BACKBONE = "MicroCLIP"  # the backbone inside the package
@@ -106,6 +104,8 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         InputError: it cannot be read, or it or a section of it is not a mapping.
     """
+    import yaml  # imported here to keep the entry point fast
+
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
