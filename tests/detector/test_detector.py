@@ -6,7 +6,7 @@ import math
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -164,12 +164,12 @@ def test_what_an_image_may_be(detector: Detector) -> None:
     found = detector(path)
     assert isinstance(found, Decision)
     assert (found.label, found.class_name, found.threshold) == ("circle", "circle", detector.threshold)
-    for image in (str(path), picture, picture.convert("RGBA"), pixels):
+    for image in (str(path), picture, picture.convert("RGBA"), pixels, np.asarray(picture)):
         assert detector(image) == found
     assert detector([path]) == [found] == detector(pixels[None]) == detector((pixels,))
     for several in (np.array([str(path), str(path)]), iter([path, picture]), dict.fromkeys([path, str(path)])):
         assert [one.label for one in detector(several)] == ["circle", "circle"]
-    assert len(detector([path, picture, pixels, torch.stack([pixels, pixels])])) == 5
+    assert len(detector([path, picture, pixels, np.asarray(picture), torch.stack([pixels, pixels])])) == 6
     assert detector([]) == []
     large = torch.zeros(3, 70, 50, dtype=torch.uint8)
     assert detector.prepare([large, path]).shape == (2, 3, 32, 32)
@@ -183,6 +183,23 @@ def test_what_an_image_may_be(detector: Detector) -> None:
 def test_tensors_that_are_no_images(detector: Detector, image: torch.Tensor) -> None:
     with pytest.raises(InputError, match="uint8"):
         detector(image)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [np.zeros((32, 32, 3)), *(np.zeros(shape, np.uint8) for shape in ((3, 32, 32), (2, 8, 8, 3), (0, 8, 3)))],
+)
+def test_arrays_that_are_no_images(detector: Detector, image: np.ndarray, unchecked: None) -> None:
+    with pytest.raises(InputError, match=r"uint8 RGB, \(H, W, 3\)"):
+        detector(image)
+
+
+def test_a_detector_prints_itself_in_a_few_lines(detector: Detector) -> None:
+    lines = repr(detector).splitlines()
+    assert len(lines) == 5
+    assert "MicroCLIP, 32 px, on cpu" in lines[1] and "3 classes: circle, heart, star" in lines[2]
+    assert f"score: {detector.score}; threshold: {detector.threshold:.6g}" in lines[3]
+    assert "threshold: none, every image gets a class" in repr(replace(detector, threshold=None))
 
 
 def test_images_that_cannot_be_read(detector: Detector) -> None:

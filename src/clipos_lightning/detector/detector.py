@@ -5,8 +5,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 UNKNOWN = "unknown"  # label of an image whose score is below the threshold
 BATCH = 128  # images per forward pass
 
-ImageInput = Image.Image | str | Path | Tensor
+ImageInput = Image.Image | str | Path | Tensor | NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Prediction:
     probabilities: Float[Tensor, "batch classes"]
 
 
-@dataclass
+@dataclass(repr=False)
 class Detector:
     """A detector for new images: call it with images to get a :class:`Decision` for each.
 
@@ -207,6 +209,16 @@ class Detector:
 
     # ---- prediction
 
+    def __repr__(self) -> str:
+        names = ", ".join(self.class_names[:5]) + (", …" if len(self.class_names) > 5 else "")
+        threshold = "none, every image gets a class" if self.threshold is None else f"{self.threshold:.6g}"
+        lines = (
+            f"backbone: {self.backbone.name}, {self.backbone.image_size} px, on {self.backbone.device}",
+            f"{len(self.class_names)} classes: {names}",
+            f"score: {self.score}; threshold: {threshold}; temperature: {self.temperature:.4g}",
+        )
+        return "\n  ".join(("Detector(", *lines)) + "\n)"
+
     @property
     def record(self) -> DetectorRecord:
         """Backbone, weights, classes and options of this detector."""
@@ -257,13 +269,13 @@ class Detector:
         """Resize and crop images of any size to the model's size, uint8, (B, 3, S, S).
 
         Raises:
-            InputError: an image cannot be read, or a tensor is not an image.
+            InputError: an image cannot be read, or a tensor or array is not an image.
         """
         size = self.backbone.image_size
         return torch.stack([to_model_size(image, size) for item in as_list(images) for image in open_images(item)])
 
     @overload
-    def __call__(self, images: Image.Image | str | Path) -> Decision: ...  # type: ignore[overload-overlap]
+    def __call__(self, images: Image.Image | str | Path | NDArray[np.uint8]) -> Decision: ...  # type: ignore[overload-overlap]
     @overload
     def __call__(self, images: Iterable[ImageInput]) -> list[Decision]: ...
     @overload
@@ -272,13 +284,14 @@ class Detector:
         """Decide for one or several images of any size.
 
         Args:
-            images: a PIL image, a path, a uint8 tensor (3, H, W) or (B, 3, H, W), or an iterable of these.
+            images: a PIL image, a path, a uint8 RGB array (H, W, 3), a uint8 tensor (3, H, W) or (B, 3, H, W), or an
+                iterable of these.
 
         Returns:
             A decision for a single image, else a list of decisions.
 
         Raises:
-            InputError: an image cannot be read, or a tensor is not an image.
+            InputError: an image cannot be read, or a tensor or array is not an image.
         """
         items = as_list(images)
         decisions: list[Decision] = []
@@ -286,17 +299,25 @@ class Detector:
             pixels = self.prepare(items[start : start + BATCH])
             for batch in pixels.split(BATCH):
                 decisions += self.decide(self.predict(batch))
-        single = isinstance(images, Image.Image | str | Path) or (isinstance(images, Tensor) and images.ndim == 3)
+        batch_of_images = isinstance(images, Tensor) and images.ndim == 4
+        single = is_single_input(images) and not batch_of_images
         return decisions[0] if single else decisions
 
 
 def as_list(images: ImageInput | Iterable[ImageInput]) -> list[ImageInput]:
     """A list of image inputs; a single input, which may be a batch as a tensor, becomes a list of one."""
-    return [images] if isinstance(images, Image.Image | str | Path | Tensor) else list(images)
+    return [images] if is_single_input(images) else list(images)  # type: ignore[list-item, arg-type]
+
+
+def is_single_input(images: ImageInput | Iterable[ImageInput]) -> bool:
+    """Whether this is one input, not an iterable of inputs; an array of numbers is an image, one of paths is not."""
+    if isinstance(images, np.ndarray):
+        return images.dtype.kind not in "OSU"
+    return isinstance(images, Image.Image | str | Path | Tensor)
 
 
 def open_images(image: ImageInput) -> Iterator[Image.Image]:
-    """Yield the image of a path or a tensor, or each image of a batch.
+    """Yield the image of a path, an array or a tensor, or each image of a batch.
 
     Raises:
         InputError: the image cannot be read, or the input is not an image.
@@ -305,8 +326,15 @@ def open_images(image: ImageInput) -> Iterator[Image.Image]:
         yield open_image(Path(image))
     elif isinstance(image, Image.Image):
         yield image
+    elif isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            given = f"{image.dtype} of shape {image.shape}"
+            raise InputError(f"an image as an array is uint8 RGB, (H, W, 3), not {given}; give several as a list")
+        yield Image.fromarray(image)
     elif not isinstance(image, Tensor):
-        raise InputError(f"an image is given as a PIL image, a path or a uint8 tensor, not a {type(image).__name__}")
+        raise InputError(
+            f"an image is given as a PIL image, a path, a uint8 array or a uint8 tensor, not a {type(image).__name__}"
+        )
     elif image.dtype != torch.uint8 or image.ndim not in (3, 4) or image.shape[-3] != 3 or 0 in image.shape[-2:]:
         given = f"{image.dtype} of shape {tuple(image.shape)}"
         raise InputError(f"an image as a tensor is uint8, (3, H, W) or (B, 3, H, W), not {given}")
