@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from clipos_lightning.clip.backbone import FrozenClip
 from clipos_lightning.data.classnames import CIFAR10, CIFAR100, imagenet_classes
 from clipos_lightning.data.scenes import ID_SHAPES, render
-from clipos_lightning.utils.progress import quiet
+from clipos_lightning.utils.quiet import quiet
 
 VIT = "ViT-B-16-quickgelu"
 COLUMNS = ("what", "ours", "plain", "ratio", "goal", "peak MB: ours", "plain", "repeats: ours, plain")

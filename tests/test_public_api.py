@@ -88,6 +88,12 @@ def test_the_public_names_are_listed_documented_and_used_above() -> None:
     assert (PACKAGE / "py.typed").is_file()
 
 
+def test_a_detector_is_imported_without_lightning() -> None:
+    code = "import sys; from clipos_lightning import Detector; print('lightning' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "False\n"
+
+
 def test_a_name_means_one_thing() -> None:
     homes = defaultdict(set)
     for path in PACKAGE.rglob("*.py"):

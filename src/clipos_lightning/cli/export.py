@@ -23,7 +23,8 @@ from ..method.mask import mask_threshold, relevance_map, relevant_patches
 from ..options.messages import DETECTOR_HELP, PRETRAINED_HELP, TRUST_HELP, CommandParser
 from ..types import Images, PathName
 from ..utils.files import atomic_write, check_parent
-from ..utils.progress import quiet, silence_libraries
+from ..utils.progress import silence_libraries
+from ..utils.quiet import quiet
 
 OUTPUTS = ("logits", "score", "mask")
 BATCHES = (1, 2, 5)  # batch sizes of the comparison with PyTorch

@@ -16,7 +16,7 @@ from open_clip.model import resize_pos_embed
 
 from ..errors import InputError
 from ..options.configs import EMBEDDED_BACKBONE
-from ..utils.progress import quiet
+from ..utils.quiet import quiet
 from .backbone import FrozenClip
 from .support import fingerprint
 from .surgery import SurgeryOptions

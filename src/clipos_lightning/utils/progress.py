@@ -5,8 +5,8 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
-from io import StringIO, TextIOBase
+from contextlib import contextmanager
+from io import TextIOBase
 from typing import Any, TextIO, TypeVar
 
 from lightning.pytorch import LightningModule, Trainer
@@ -127,27 +127,6 @@ def silence_libraries() -> None:
         r".*isinstance\(treespec, LeafSpec\).*",
     ):
         warnings.filterwarnings("ignore", message)
-
-
-@contextmanager
-def quiet(streams: bool = False) -> Iterator[None]:
-    """Suppress log lines and warnings of other libraries inside a ``with`` block; the caller reports errors itself.
-
-    Args:
-        streams: also suppress everything that is printed to stdout and stderr, by any thread.
-    """
-    disabled = logging.root.manager.disable
-    logging.disable(max(disabled, logging.ERROR))
-    try:
-        with ExitStack() as stack:
-            stack.enter_context(warnings.catch_warnings())
-            warnings.simplefilter("ignore")
-            if streams:
-                stack.enter_context(redirect_stdout(StringIO()))
-                stack.enter_context(redirect_stderr(StringIO()))
-            yield
-    finally:
-        logging.disable(disabled)
 
 
 @contextmanager

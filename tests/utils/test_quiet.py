@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 
-from clipos_lightning.utils.progress import quiet
+from clipos_lightning.utils.quiet import quiet
 
 
 @pytest.mark.parametrize("streams", [False, True])
