@@ -222,7 +222,9 @@ class Detector:
     @property
     def record(self) -> DetectorRecord:
         """Backbone, weights, classes and options of this detector."""
-        return DetectorRecord.of(self.backbone, self.head, self.class_names, self.pretrained, self.class_wordings)
+        options = (self.head.surgery, self.head.mask, self.head.scoring)
+        given = (self.class_names, self.pretrained, self.class_wordings)
+        return DetectorRecord.of(self.backbone, self.score, options, *given)
 
     @property
     def score(self) -> str:

@@ -40,9 +40,8 @@ def refuse_linked(path: Path, options: dict[str, Any]) -> None:
     Raises:
         InputError: it does.
     """
-    model = options.get("model")
     for name in LINKED:
-        if isinstance(model, dict) and name in model:
+        if name in (options.get("model") or {}):
             raise InputError(f"{path}: model.{name} is set from the data: set data.class_names to a YAML file instead")
 
 

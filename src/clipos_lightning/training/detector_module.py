@@ -194,7 +194,8 @@ class DetectorModule(LightningModule):
     def record(self) -> DetectorRecord:
         """Backbone, weights, classes and options of this detector."""
         pretrained, wordings = self.hparams["pretrained"], self.hparams["class_wordings"]
-        return DetectorRecord.of(self.backbone, self.detector_head, self.class_names, pretrained, wordings)
+        options = (self.backbone.surgery, self.mask, self.scoring)
+        return DetectorRecord.of(self.backbone, self.score, options, self.class_names, pretrained, wordings)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remove the frozen backbone, and add the record of the detector."""

@@ -5,8 +5,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..clip.backbone import FrozenClip
+from ..clip.surgery import SurgeryOptions
 from ..errors import InputError
-from ..evaluation.heads import Head
+from ..evaluation.scores import ScoreOptions
+from ..method.mask import MaskOptions
 
 IDENTITY = {  # keys whose values must be equal for a file to be used, and their names in messages
     "backbone": "backbone",
@@ -51,12 +53,14 @@ class DetectorRecord:
     def of(
         cls,
         backbone: FrozenClip,
-        head: Head,
+        score: str,
+        options: tuple[SurgeryOptions, MaskOptions, ScoreOptions],
         class_names: Sequence[str],
         pretrained: str | None = None,
         class_wordings: list[dict[str, list[str]]] | None = None,
     ) -> "DetectorRecord":
-        """The record of a head on a backbone; the first score of the head is the detector's."""
+        """The record of a detector on a backbone, from its score and its options; no prompt is encoded."""
+        surgery, mask, scoring = map(asdict, options)
         return cls(
             backbone=backbone.name,
             fingerprint=backbone.fingerprint,
@@ -65,10 +69,10 @@ class DetectorRecord:
             pretrained=pretrained,
             class_names=list(class_names),
             class_wordings=class_wordings,
-            score=head.scores[0],
-            surgery=asdict(head.surgery),
-            mask=asdict(head.mask),
-            scoring=asdict(head.scoring),
+            score=score,
+            surgery=surgery,
+            mask=mask,
+            scoring=scoring,
         )
 
 
