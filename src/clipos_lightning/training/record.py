@@ -60,7 +60,7 @@ class DetectorRecord:
         class_wordings: list[dict[str, list[str]]] | None = None,
     ) -> "DetectorRecord":
         """The record of a detector on a backbone, from its score and its options; no prompt is encoded."""
-        surgery, mask, scoring = map(asdict, options)
+        surgery, mask, scoring = (asdict(group) for group in options)
         return cls(
             backbone=backbone.name,
             fingerprint=backbone.fingerprint,
