@@ -27,7 +27,8 @@ from clipos_lightning.evaluation.heads import Head
 from clipos_lightning.evaluation.metrics import auroc
 from clipos_lightning.evaluation.scores import ScoreOptions
 from clipos_lightning.method.mask import MaskOptions
-from clipos_lightning.method.prototypes import VIEWS, WEIGHTS, blend, choose_weight, class_means
+from clipos_lightning.method.image_weight import VIEWS, WEIGHTS, choose_weight
+from clipos_lightning.method.prototypes import blend, class_means
 from clipos_lightning.types import ImageFeatures
 
 CODES = ("A12", "B47", "C83", "D05", "E91", "F36", "G74", "H28", "K60", "L19")

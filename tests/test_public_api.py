@@ -51,7 +51,7 @@ wrong: int = Detector.load("x")
 """
 REVEALED = [
     "clipos_lightning.detector.detector.Detector",
-    "clipos_lightning.detector.detector.Decision",
+    "clipos_lightning.detector.decisions.Decision",
     "list[str]",
     "clipos_lightning.clip.backbone.FrozenClip",
     "dict[str, float]",

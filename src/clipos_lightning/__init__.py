@@ -7,7 +7,8 @@ if TYPE_CHECKING:  # at run time __getattr__ imports them
     from .clip.loading import load_backbone
     from .clip.surgery import SurgeryOptions
     from .data.datamodule import FewShotOOD
-    from .detector.detector import Decision, Detector
+    from .detector.decisions import Decision
+    from .detector.detector import Detector
     from .errors import InputError
     from .evaluation.base_scores import Logits
     from .evaluation.metrics import OODMetrics
@@ -49,7 +50,7 @@ __all__ = [
 _HOMES = {
     "ClipOS": "training.module",
     "ContextOptions": "method.prompts",
-    "Decision": "detector.detector",
+    "Decision": "detector.decisions",
     "Detector": "detector.detector",
     "FewShotOOD": "data.datamodule",
     "InputError": "errors",

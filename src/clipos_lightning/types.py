@@ -97,11 +97,14 @@ class ClassMaps:
         surgery: S, the similarity map of the surgery path, in [0, 1], (B, P).
         clip: S_clip, plain CLIP's similarity map, in [0, 1], (B, P).
         mask: the ID-relevant patches, (B, P).
+        difference: distance of each patch to the nearest one of the known images, in [0, 2], (B, P); None with several
+            classes.
     """
 
     surgery: PatchMap
     clip: PatchMap
     mask: PatchMask
+    difference: PatchMap | None = None
 
 
 def as_options(kind: type[OptionsT], value: OptionsT | dict[str, Any]) -> OptionsT:

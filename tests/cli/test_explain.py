@@ -12,7 +12,8 @@ from clipos_lightning.detector.detector import Detector
 from clipos_lightning.evaluation.heads import Head
 from clipos_lightning.evaluation.scores import ScoreOptions
 from clipos_lightning.method.mask import MaskOptions
-from clipos_lightning.reporting.paper_figure import Explanation, format_probability, paper_figure, shorten
+from clipos_lightning.reporting.captions import format_probability
+from clipos_lightning.reporting.paper_figure import Explanation, paper_figure, shorten
 
 NAMES = ["circle", "star", "heart"]
 
@@ -58,6 +59,20 @@ def test_a_figure_of_several_images(inside):
     assert again.code == 0 and (inside / "again.svg").read_bytes() == (inside / "two.svg").read_bytes()
 
 
+def test_a_broken_image_is_left_out(inside):
+    words = ("explain", "detector.safetensors", "star.png", "broken.png", "noise $1.png", "--out")
+    run = clipos(*words, "others.svg")
+    assert run.code == 0, run.err
+    reason = "cannot read image broken.png: unknown image format. Repair it, or remove it from the folder"
+    assert run.err == f"left out: {reason}\n"
+    assert [line.partition(":")[0] for line in run.lines] == ["star.png", "noise $1.png", "figure"]
+    assert {"star.png", "noise $1.png"} <= set(texts_of("others.svg")) and "broken.png" not in texts_of("others.svg")
+    refused(clipos(*words[:2], "broken.png", "--out", "x.svg"), f"explain: {reason}")
+    refused(clipos(*words[:2], "broken.png", "broken.png", "--out", "x.svg"), "none of 2 images can be read: ", reason)
+    refused(clipos(*words[:3], "gone.png", "--out", "x.svg"), "explain: no file gone.png")
+    assert not (inside / "x.svg").exists()
+
+
 def test_maps_of_another_class_and_other_formats(inside):
     run = clipos("explain", "detector.safetensors", "star.png", "--class", "heart", "--top", 2)
     assert run.code == 0, run.err
@@ -82,11 +97,29 @@ def test_a_detector_without_a_threshold_and_long_names():
     image = np.zeros((8, 8, 3), dtype=np.uint8)
     classes = [("a very long name of a class", 0.996), ("b", 0.004)]
     explanation = Explanation("x" * 40, image, square, square, square > 0, "b", classes, "energy", -3.0)
-    assert explanation.accepted and explanation.decision == "energy -3\nno threshold: not calibrated"
+    assert explanation.text.accepted and explanation.text.decision == ("energy -3", "no threshold: not calibrated")
     bars = paper_figure([explanation]).axes[5]
     assert [label.get_text() for label in bars.get_yticklabels()] == [shorten(name, 16) for name, _ in classes]
     assert [text.get_text() for text in bars.texts[:2]] == ["> 99 %", "< 1 %"]
     assert len(shorten("x" * 40, 22)) == 22
+
+
+def test_the_threshold_is_that_of_the_predicted_class(inside):
+    detector = Detector.load("detector.safetensors", "cpu")
+    detector.class_thresholds = [1.0, 99.0, 3.0]  # a star is rejected
+    with Image.open("star.png") as picture:
+        (explanation,) = explain_images(detector, [picture], ["star.png"], 0)
+    assert (explanation.threshold, explanation.text.accepted) == (99.0, False)
+    assert detector("star.png").label == "unknown"
+
+
+def test_a_detector_of_one_class():
+    square = np.zeros((4, 4))
+    explanation = Explanation("a.png", np.zeros((8, 8, 3), np.uint8), square, square, square > 0, "cat", [("cat", 1.0)],
+                              "mcm", 0.2, 0.25)  # fmt: skip
+    bars = paper_figure([explanation]).axes[5]
+    assert [label.get_text() for label in bars.get_yticklabels()] == ["cat"]
+    assert bars.texts[-1].get_text() == "mcm 0.2 < 0.25\n→ unknown"
 
 
 def test_what_cannot_be_is_said_in_one_line(inside):

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -23,7 +24,9 @@ from clipos_lightning.data.image_files import list_images
 from clipos_lightning.detector.image_stream import check_paths, count_paths, stream_paths
 from clipos_lightning.detector.row_files import LINES, ROW_COLUMNS, PathSet, complete_size, table_line
 from clipos_lightning.method.prompts import ContextOptions
+from clipos_lightning.reporting.captions import DecisionText, caption_strip
 from clipos_lightning.reporting.heatmaps import heatmap_name
+from clipos_lightning.utils import progress
 
 pytestmark = pytest.mark.usefixtures("one_clip")
 QUICK = ("--num_workers", 0, "--batch_size", 4)
@@ -202,12 +205,86 @@ def test_workers_keep_the_order() -> None:
 def test_a_table_for_the_eye() -> None:
     lines = run_predict("images", "--format", "table").lines
     assert lines[0].split() == ["decision", "class", "prob.", "score", "path"]
-    assert len(lines) == 23 and all(line.rstrip().endswith(".png") for line in lines[1:])
+    broken = [line for line in lines if line.startswith("unreadable")]
+    assert len(lines) == 23 and sum(line.endswith(".png") for line in lines) == 20
+    assert broken[0].endswith("images/broken.png (unknown image format)")
+    assert "images/star/cut.png (" in broken[1] and broken[1].count("cut.png") == 1
     starts = {line.index("images/") for line in lines[1:]}
     assert len(starts) == 1
     line = table_line(8, color=True)
     row = dict(zip(ROW_COLUMNS, ("a.png", "star", 0.5, 1.0, None, "unknown", 2.0), strict=True))
     assert line(row).startswith("\x1b[33munknown \x1b[0m  star ")
+    broken = row | {"error": "cannot read image a.png: no pixels at all. Repair it"}
+    whole = table_line(8, color=False)(broken).rstrip("\n")
+    assert whole.endswith("a.png (no pixels at all)")
+    for columns, end in ((len(whole), "(no pixels at all)"), (len(whole) - 1, "(no pixels at a…)"), (55, "  a.png")):
+        shortened = table_line(8, color=True, columns=columns)(broken)
+        assert shortened.endswith(f"{end}\x1b[0m\n") and len(shortened) <= columns + len("\x1b[31m\x1b[0m\n")
+
+
+def test_the_table_is_as_wide_as_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("COLUMNS", "76")
+    monkeypatch.setattr(sys, "stdout", out := Terminal())
+    predict.print_rows(iter([[dict.fromkeys(ROW_COLUMNS) | {"path": "a.png", "error": "x" * 99}]]), "table", ["star"])
+    assert out.getvalue().splitlines()[1].endswith("xxx…)\x1b[0m")
+    assert len(out.getvalue().splitlines()[1]) == 76 + len("\x1b[31m\x1b[0m")
+
+
+def test_files_of_other_kinds_are_counted(tmp_path: Path) -> None:
+    for name in ("mixed/a.txt", "mixed/deep/b.txt", "mixed/c.mov", "mixed/.hidden.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    save_noise(tmp_path / "mixed/0.png", 0)
+    note = "note: left out 3 files with other suffixes (.mov, .txt)"
+    for words in (
+        ("mixed",),
+        ("mixed/**",),
+        ("mixed", "--out", "rows.csv"),
+        ("mixed", "--out", "rows.csv", "--resume"),
+    ):
+        run = run_predict(*words)
+        assert run.err.splitlines()[1:] == [note] and "left out" not in run.out
+    assert "note:" not in run_predict("mixed/0.png", "images").err
+    (tmp_path / "mixed/0.png").unlink()
+    refused(clipos("predict", "detector.safetensors", "mixed"), "no image below mixed; left out 3 files", ".mov, .txt")
+
+
+def test_progress_is_printed_line_by_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.002)
+    lines = run_predict("images", "--out", "rows.csv").err.splitlines()
+    assert lines.pop().startswith("22 images, ")
+    assert lines and all(re.match(r"predict: \d+ of 22 images \(\d+ %\)", line) for line in lines), lines
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_thresholds_of_classes_are_resumed(form: str, home: Path, tmp_path: Path) -> None:
+    detector = Detector.load(home / "detector.safetensors", "cpu")
+    detector.class_thresholds = [5.0, 12.0, 20.0]
+    detector.save(tmp_path / "classes.safetensors")
+    words = ("predict", "classes.safetensors", "images", *QUICK, "--out", f"rows.{form}")
+    assert clipos(*words).code == 0
+    lines = Path(f"rows.{form}").read_text().splitlines(keepends=True)
+    Path(f"rows.{form}").write_text("".join(lines[:9]))
+    run = clipos(*words, "--resume")
+    assert run.code == 0 and Path(f"rows.{form}").read_text() == "".join(lines), run.err
+    refused(clipos("predict", "detector.safetensors", *words[2:], "--resume"), "another detector")
+
+
+def test_a_detector_without_a_threshold_says_so_once(home: Path, tmp_path: Path) -> None:
+    detector = Detector.load(home / "detector.safetensors", "cpu")
+    detector.threshold = None
+    detector.save(tmp_path / "a detector.safetensors")
+    run = clipos("predict", "a detector.safetensors", "images", *QUICK)
+    assert run.code == 0 and {row["decision"] for row in rows_in(run.out)} <= {*PHOTOS, ""}
+    calibrate = "calibrate sets one: clipos calibrate 'a detector.safetensors' IMAGES"
+    assert run.err.splitlines() == [
+        f"note: no threshold: every image gets a class ({calibrate})",
+        "22 images, no threshold, 2 unreadable",
+    ]
 
 
 def test_heat_maps_lie_at_their_images_paths(tmp_path: Path) -> None:
@@ -215,9 +292,13 @@ def test_heat_maps_lie_at_their_images_paths(tmp_path: Path) -> None:
     found = sorted(p.relative_to("maps").as_posix() for p in Path("maps").rglob("*.png"))
     assert found == [f"images/star/{i}.png.png" for i in range(5)]
     picture = np.asarray(Image.open("maps/images/star/0.png.png"))
-    assert picture.shape == (224, 3 * 224 + 8, 3)
+    assert picture.shape[1:] == (3 * 224 + 8, 3)
     original = np.asarray(Image.open("images/star/0.png"))
-    assert (picture[::7, :224:7] == original).all()
+    assert (picture[:224:7, :224:7] == original).all()
+    row = next(row for row in rows_in(run.out) if row["path"] == "images/star/0.png")
+    numbers = (float(row[column]) for column in ("probability", "score", "threshold"))
+    text = DecisionText(row["class"], next(numbers), "energy", *numbers)
+    assert (picture[224:] == caption_strip(text, picture.shape[1])).all() and text.threshold == 12
     plain = rows_in(run_predict("images/star", "images/broken.png").out)
     for row, other in zip(rows_in(run.out), plain, strict=True):
         assert (row["path"], row["class"], row["error"]) == (other["path"], other["class"], other["error"])

@@ -32,7 +32,9 @@ def no_download(monkeypatch):
         ("ViT-B-32-quickgelu", "laion2b_s34b_b79k", "neither a file nor a tag of ViT-B-32-quickgelu.*openai"),
         ("ViT-B-16-quickgelu", "openal", "'openal' is neither a file nor a tag of ViT-B-16-quickgelu.*openai"),
         ("MicroCLIP", "openai", "'openai' is neither a file nor a tag of MicroCLIP.*--model.pretrained null"),
-        ("MicroCLIP", "nowhere/weights.safetensors", "neither a file nor a tag"),
+        ("MicroCLIP", "nowhere/weights.safetensors", "no file of weights nowhere/weights.safetensors.*FILE"),
+        ("ViT-L-14-CLIPA", None, "not supported"),
+        ("roberta-ViT-B-32", "laion2b_s12b_b32k", "not supported"),
         ("VIT-Z-99", None, "unknown backbone 'VIT-Z-99'"),
         ("", None, "unknown backbone ''.*e.g. ViT-B-16-quickgelu"),
         ("microclip", None, "did you mean MicroCLIP"),
@@ -42,18 +44,6 @@ def no_download(monkeypatch):
 def test_refused_before_any_download(name, pretrained, says):
     with pytest.raises(InputError, match=says):
         load_backbone(name, pretrained)
-
-
-def test_weights_that_cannot_be_fetched_are_a_clear_error(monkeypatch):
-    def offline(*_: object, **__: object) -> None:
-        raise OSError("no\nroute to host")
-
-    monkeypatch.setattr(open_clip, "create_model", offline)
-    with pytest.raises(
-        InputError, match=r"cannot load weights 'openai' of ViT-B-16-quickgelu.*\(no route to host\)"
-    ) as e:
-        load_backbone("ViT-B-16-quickgelu")
-    assert "\n" not in str(e.value)
 
 
 def test_embedded_weights_load_by_name_alone(microclip):
@@ -75,15 +65,6 @@ def test_weights_from_a_local_file(microclip, images, tmp_path):
     flipped = load_backbone("MicroCLIP", str(tmp_path / "other.safetensors"))
     assert flipped.fingerprint != microclip.fingerprint
     assert torch.equal(flipped.encode_image(images(2, 32)).cls, -other.cls)
-
-
-def test_a_file_of_another_model_or_of_none_is_refused(build_clip, tmp_path):
-    save_file(build_clip().state_dict(), tmp_path / "tiny.safetensors")
-    (tmp_path / "text.safetensors").write_text("not weights")
-    for name in ("tiny", "text"):
-        with pytest.raises(InputError, match=r"cannot load weights .*not a file of this model") as caught:
-            load_backbone("MicroCLIP", str(tmp_path / f"{name}.safetensors"))
-        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

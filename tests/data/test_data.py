@@ -22,9 +22,10 @@ from running import make_benchmarks, make_photos, save_noise, write_cifar_batch
 from clipos_lightning.data.arrays import RestrictedUnpickler, read_cifar_batch
 from clipos_lightning.data.benchmarks import BENCHMARKS, OOD_SETS, kind_of, open_id, open_ood, parse_ood_specs
 from clipos_lightning.data.class_prompts import read_wordings
-from clipos_lightning.data.datamodule import FewShotOOD, ShardSampler
+from clipos_lightning.data.datamodule import FewShotOOD
 from clipos_lightning.data.image_files import list_images
 from clipos_lightning.data.image_sets import ModelSizeImages, SceneSet, open_image
+from clipos_lightning.data.sampler import ShardSampler
 from clipos_lightning.data.splits import draw_shots, limit_positions, manifest
 from clipos_lightning.data.transforms import as_rgb, mask_to_model_size, to_model_size
 from clipos_lightning.errors import InputError
@@ -292,7 +293,7 @@ def test_a_class_that_is_called_train(tiny_folder: Path, tmp_path: Path) -> None
     assert data.class_names == ["bus", "car", "train"] and data.id_set.test is None
     for name in ("train", "test"):  # images without class folders
         shutil.copytree(tiny_folder / "other", tmp_path / "flat" / name)
-    with pytest.raises(InputError, match="train has 0 class folders"):
+    with pytest.raises(InputError, match="train has no class folders: put the images of each class into a folder"):
         FewShotOOD(str(tmp_path), "folder:flat", [])
 
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 import clipos_lightning
 from clipos_lightning import Decision, Detector, InputError
-from clipos_lightning.cli import calibrate
+from clipos_lightning.cli import calibration_views
 from clipos_lightning.data.scenes import render
 from clipos_lightning.evaluation.calibration import (
     conformal_point,
@@ -82,7 +82,10 @@ def detector(at_home: Path) -> Detector:
 def test_calibrating_writes_one_small_file(detector: Detector, calibrated: Run, at_home: Path) -> None:
     path = at_home / "detector.safetensors"
     assert path.stat().st_size < 20_000
-    assert {k: tuple(v.shape) for k, v in load_file(path).items()} == {"text": (4, 128), "class_text": (3, 128)}
+    assert {k: tuple(v.shape) for k, v in load_file(path).items()} == {
+        **{"text": (4, 128), "class_text": (3, 128)},
+        "context": (4, 128),  # for classes that are added later
+    }
     assert detector.class_names == sorted(PHOTOS)
     scores = sorted(found.score for found in detector(sorted((at_home / "more").iterdir())))
     assert detector.threshold == pytest.approx(scores[1], rel=1e-5)  # floor(46 * 0.05) = 2nd smallest of 45
@@ -311,12 +314,12 @@ def test_the_views_are_others_than_those_of_training(
     most: int, fitted: Run, at_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also not the views that chose the image weight; encoded some at a time, and a bounded number of them."""
-    monkeypatch.setattr(calibrate, "MAX_VIEWS", most)
+    monkeypatch.setattr(calibration_views, "MAX_VIEWS", most)
     detector, asked = Detector.load(fitted.checkpoint, "cpu"), list[int]()
-    data = calibrate.open_shots(fitted.checkpoint, None, 32)
+    data = calibration_views.open_shots(fitted.checkpoint, None, 32)
     shot_images = data.shot_images
     monkeypatch.setattr(data, "shot_images", lambda rows: asked.extend(rows.tolist()) or shot_images(rows))
-    views = calibrate.score_views(detector, data, 5)
+    views = calibration_views.score_views(detector, data, 5)
     first, n = 8 * 9, {4096: 45, 20: 18, 4: 3}[most]
     assert asked == list(range(first, first + 9 * 5))[: 9 * max(1, min(5, most // 9))][:: 3 if most == 4 else 1]
     assert len(views.scores) == len(views.logits) == len(views.labels) == n
@@ -403,6 +406,11 @@ def test_calibrating_with_few_images_says_what_is_missing(fitted: Run, at_home: 
     assert run.code == 0, run.err
     assert "6 images are too few to guarantee 95 %, which needs 19" in run.out
     assert "left out: cannot read image mixed/broken.png" in run.err
+    (tmp_path / "few").mkdir()
+    (tmp_path / "few/notes.txt").touch()
+    save_noise(tmp_path / "few/0.png", 0)
+    run = clipos(*words[:2], tmp_path / "few", "--num_workers", 0, "--out", tmp_path / "fewer.safetensors")
+    assert run.err == "note: left out 1 file with other suffixes (.txt)\n"
 
 
 def test_a_detector_calibrated_anew_keeps_its_temperature(detector: Detector, at_home: Path, tmp_path: Path) -> None:
@@ -434,7 +442,7 @@ def test_shots_that_have_gone(fitted: Run, at_home: Path, tmp_path: Path) -> Non
         ("--out x.ckpt", ["x.ckpt", ".safetensors"]),
         ("--out nowhere/x.safetensors --device warp", ["no folder", "nowhere"]),  # before anything is loaded
         ("--device warp --out x.safetensors", ["warp"]),
-        ("mixed/broken.png --out x.safetensors", ["none of the images can be read"]),
+        ("mixed/broken.png --out x.safetensors", ["none of the ID images can be read"]),
         ("nowhere --out x.safetensors", ["no file or folder nowhere"]),
     ],
 )

@@ -11,7 +11,7 @@ from clipos_lightning.clip.loading import load_backbone, shared_weights
 from clipos_lightning.clip.surgery import SurgeryOptions
 from clipos_lightning.errors import InputError
 from clipos_lightning.evaluation.heads import Head, all_paths, all_surgeries, score_all
-from clipos_lightning.evaluation.scores import SCORES, ScoreOptions, compute_scores, find_score
+from clipos_lightning.evaluation.scores import SCORES, ScoreOptions, compute_scores, find_score, without_memory
 from clipos_lightning.method.mask import MaskOptions
 from clipos_lightning.method.objectives import make_objective
 from clipos_lightning.method.prototypes import blend, class_means
@@ -193,7 +193,7 @@ def test_own_objective_and_score_through_the_command_line(own):
     assert report["headline"] == "own_parts.margin"
     assert set(report["average"]) == {"energy", "own_parts.region_margin", "own_parts.margin"}
     zero_shot = done("test", "--config", "demo.yaml", "--model.score", "own_parts.margin", *limit).report
-    assert set(zero_shot["average"]) == {*SCORES, "own_parts.margin"}
+    assert set(zero_shot["average"]) == {*without_memory(SCORES), "own_parts.margin"}
     plain = done("fit", "--config", "demo.yaml", "--config", "own.yaml", "--trainer.max_steps", 2, *SMOOTHER)
     assert not torch.equal(plain.context, fit.context)
     refused(clipos("fit", "--config", "demo.yaml", "--model.objective", "own_parts.Rough", *CPU), "has no 'Rough'")
@@ -207,7 +207,14 @@ def test_images_share_in_the_class_features(tmp_path, monkeypatch):
     options = ("--config", "demo.yaml", "--model.image_weight", 0.5, "--trainer.max_steps", 2)
     fit = done("fit", *options)
     state = torch.load(fit.checkpoint, weights_only=True)["state_dict"]
-    assert set(state) == {"prompts.context", "image_text"}
+    assert set(state) == {
+        "prompts.context",
+        "image_text",
+        "memory_features",
+        "memory_regions",
+        "memory_labels",
+        "memory_patches",
+    }
     torch.testing.assert_close(state["image_text"].norm(dim=1), torch.ones(10))
     limit = ("--data.limit_per_set", 60, "--data.ood_sets", "[noise]")
     test = done("test", "--ckpt_path", fit.checkpoint, *limit)

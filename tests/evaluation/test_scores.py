@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from clipos_lightning.errors import InputError
+from clipos_lightning.evaluation.memory import Memory
 from clipos_lightning.evaluation.scores import (
     SCORES,
     ScoreOptions,
@@ -20,6 +21,7 @@ from clipos_lightning.evaluation.scores import (
 from clipos_lightning.method.mask import MaskOptions
 from clipos_lightning.types import ImageFeatures
 
+MEMORY = ["knn", "mahalanobis", "knn_region", "mahalanobis_region"]
 WITHOUT_UNKNOWN = ["msp", "mcm", "gl_mcm", "max_logit", "energy", "entropy", "mcm_region", "energy_region"]
 REGION = [name for name in SCORES if "region" in name]
 SCALE, CLASSES = 20.0, 4
@@ -58,12 +60,31 @@ def normalised_map(patches: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
     return (s - s.min()) / (s.max() - s.min())
 
 
-def score_by_hand(name: str, features: ImageFeatures, i: int, text, class_text, options: ScoreOptions) -> float:
+def compared(which: str, feature: torch.Tensor, known: torch.Tensor, labels: torch.Tensor, options) -> float:
+    """A base score of one feature against the images of a memory, by loops and an explicit inverse."""
+    known = known.double()
+    if which == "knn":
+        nearest = sorted((float(feature @ image) for image in known), reverse=True)[: options.neighbors]
+        return sum(nearest) / len(nearest)
+    count, dim = int(labels.max()) + 1, known.shape[1]
+    means = [known[labels == c].mean(0) for c in range(count)]
+    spread = torch.zeros(dim, dim, dtype=torch.float64)
+    for image, label in zip(known, labels, strict=True):
+        difference = image - means[int(label)]
+        spread += torch.outer(difference, difference) / (len(known) - count)
+    a = options.shrinkage
+    inverse = torch.linalg.inv((1 - a) * spread + a * spread.trace() / dim * torch.eye(dim))
+    return -min(float((feature - m) @ inverse @ (feature - m)) ** 0.5 for m in means)
+
+
+def score_by_hand(name: str, features: ImageFeatures, i: int, text, class_text, options, memory: Memory) -> float:
     """The named score of image i, in double precision."""
     image = SimpleNamespace(**{key: t[i].double() for key, t in vars(features).items()})
     text, class_text = text.double(), class_text.double()
 
-    def of(feature: torch.Tensor, which: str) -> float:
+    def of(feature: torch.Tensor, which: str, known: torch.Tensor = memory.features) -> float:
+        if which in ("knn", "mahalanobis"):
+            return compared(which, feature, known, memory.labels, options)
         return base(which, (text @ feature).tolist(), SCALE, options.temperature)
 
     if name.startswith("gl_mcm"):
@@ -74,7 +95,7 @@ def score_by_hand(name: str, features: ImageFeatures, i: int, text, class_text, 
         own = class_text[int((text[:CLASSES] @ image.cls).argmax())]
         delta = normalised_map(image.patches_vv, own) - normalised_map(image.patches, own)
         r = sum(p for p, d in zip(image.patches_vv, delta, strict=True) if d > 0)
-        return of(image.cls, which) + options.region_weight * of(r / r.norm(), which)
+        return of(image.cls, which) + options.region_weight * of(r / r.norm(), which, memory.regions)
     return of(image.cls, name)
 
 
@@ -85,24 +106,35 @@ def case(unit):
     return ImageFeatures(unit(6, 8), *patches), unit(CLASSES + 1, 8, seed=4), unit(CLASSES, 8, seed=5)
 
 
-@pytest.mark.parametrize("options", [ScoreOptions(), ScoreOptions(0.05, 0.3, 2.5), ScoreOptions(7.0, 0.0, 0.0)])
+@pytest.fixture
+def memory(unit) -> Memory:
+    """Nine images of the four classes, D=8."""
+    return Memory(unit(9, 8, seed=6), unit(9, 8, seed=7), torch.tensor([0, 1, 2, 3, 0, 1, 2, 3, 3]), torch.empty(0, 8))
+
+
+OPTIONS = [ScoreOptions(), ScoreOptions(0.05, 0.3, 2.5, 2, 0.5), ScoreOptions(7.0, 0.0, 0.0, 50, 1.0)]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("name", SCORES)
-def test_score_equals_its_formula(case, name, options):
+def test_score_equals_its_formula(case, memory, name, options):
     features, text, class_text = case
-    scores, cosine = compute_scores([name], features, text, class_text, SCALE, MaskOptions(), options)
-    expected = [score_by_hand(name, features, i, text, class_text, options) for i in range(6)]
+    known = memory.references(options.neighbors, options.shrinkage)
+    scores, cosine = compute_scores([name], features, text, class_text, SCALE, MaskOptions(), options, known)
+    expected = [score_by_hand(name, features, i, text, class_text, options, memory) for i in range(6)]
     assert list(scores) == [name]
     torch.testing.assert_close(scores[name], torch.tensor(expected), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(cosine, features.cls @ text[:CLASSES].T)
 
 
-def test_there_are_fifteen_scores_and_all_at_once_equal_each_alone(case):
-    assert len(SCORES) == 15
-    features, text, class_text = case
-    together, _ = compute_scores(list(SCORES), features, text, class_text, SCALE, MaskOptions(), ScoreOptions())
+def test_there_are_nineteen_scores_and_all_at_once_equal_each_alone(case, memory):
+    assert len(SCORES) == 19
+    features, *text = case
+    constants = (SCALE, MaskOptions(), ScoreOptions(), memory.references(5, 0.9))
+    together, _ = compute_scores(list(SCORES), features, *text, *constants)
     assert list(together) == list(SCORES)
     for name, values in together.items():
-        alone, _ = compute_scores([name], features, text, class_text, SCALE, MaskOptions(), ScoreOptions())
+        alone, _ = compute_scores([name], features, *text, *constants)
         assert torch.equal(values, alone[name]), name
 
 
@@ -115,11 +147,11 @@ def test_scores_without_an_unknown_prompt_ignore_it(case):
 
 
 @pytest.mark.parametrize("kind", ["none", "top_k", "surgery"])
-def test_the_region_follows_the_mask(case, kind):
+def test_the_region_follows_the_mask(case, memory, kind):
     features, text, class_text = case
-    mask, options = MaskOptions(kind), ScoreOptions()
-    scores, _ = compute_scores(REGION, features, text, class_text, SCALE, mask, options)
-    usual, _ = compute_scores(REGION, features, text, class_text, SCALE, MaskOptions(), options)
+    mask, options, known = MaskOptions(kind), ScoreOptions(), memory.references(5, 0.9)
+    scores, _ = compute_scores(REGION, features, text, class_text, SCALE, mask, options, known)
+    usual, _ = compute_scores(REGION, features, text, class_text, SCALE, MaskOptions(), options, known)
     assert all(not torch.equal(scores[name], usual[name]) for name in REGION)
     if kind == "none":
         whole = F.normalize(features.patches_vv.sum(1), dim=1)
@@ -138,8 +170,10 @@ def looking_like(first: float, unknown_share: float = 0.0) -> ImageFeatures:
 def test_higher_is_more_in_distribution(name):
     prompts = torch.eye(6)[: CLASSES + 1]
 
+    known = Memory(prompts[:4], prompts[:4], torch.arange(4), prompts[:0]).references(1, 0.9)  # the classes themselves
+
     def of(features: ImageFeatures) -> float:
-        scores, _ = compute_scores([name], features, prompts, prompts[:4], SCALE, MaskOptions(), ScoreOptions())
+        scores, _ = compute_scores([name], features, prompts, prompts[:4], SCALE, MaskOptions(), ScoreOptions(), known)
         return float(scores[name])
 
     values = [of(looking_like(x)) for x in (0.1, 0.3, 0.6, 0.9)]
@@ -178,15 +212,43 @@ def test_a_temperature_that_is_not_above_0_is_refused(temperature):
         ScoreOptions(temperature=temperature)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"neighbors": 0}, "neighbors is 0: take at least 1"),
+        ({"shrinkage": 0.0}, r"shrinkage is 0.0: take .* \(0, 1\]"),
+    ],
+)
+def test_constants_of_the_memory_scores_are_checked(options, message):
+    with pytest.raises(InputError, match=rf"--model\.scoring\.{message}"):
+        ScoreOptions(**options)
+
+
+def test_one_image_a_class_has_no_covariance(unit):
+    features = unit(3, 8)
+    reference, _ = Memory(features, features, torch.arange(3), features[:0]).references(5, 0.9)
+    torch.testing.assert_close(reference.distances(unit(4, 8, seed=1)), torch.cdist(unit(4, 8, seed=1), features))
+
+
+def test_a_memory_in_chunks_is_the_whole(unit, memory, monkeypatch):
+    reference, _ = memory.references(3, 0.9)
+    items = unit(5, 7, 8, seed=8)
+    expected = reference.likeness(items)
+    monkeypatch.setattr("clipos_lightning.utils.chunks.CHUNK_BYTES", 100)
+    torch.testing.assert_close(reference.likeness(items), expected)
+
+
 def test_check_scores_names_what_there_is():
     assert defined_scores(False) == WITHOUT_UNKNOWN
-    assert defined_scores(True) == list(SCORES)
+    assert defined_scores(False, has_memory=True) == WITHOUT_UNKNOWN + MEMORY
+    assert defined_scores(True) == [name for name in SCORES if name not in MEMORY]
+    assert defined_scores(True, has_memory=True) == list(SCORES)
     check_scores(SCORES, True, "--model.scores")
-    check_scores(WITHOUT_UNKNOWN, False, "--model.scores")
+    check_scores(WITHOUT_UNKNOWN + MEMORY, False, "--model.scores")
     with pytest.raises(InputError, match=r"^--model.score 'mps' is not a score: take one of msp, mcm, .*unknown"):
         check_scores(["msp", "mps"], True, "--model.score")
     with pytest.raises(
-        InputError, match=r"'unknown' needs an unknown prompt.*energy_region, or package.module.function$"
+        InputError, match=r"'unknown' needs an unknown prompt.*energy_region, knn, .*, or package.module.function$"
     ):
         check_scores(["unknown"], False, "--model.score")
 

@@ -117,8 +117,27 @@ def test_the_tables_say_what_was_measured(place):
     assert {(row["n_id"], row["n_ood"]) for row in rows} == {("60", "60"), ("60", "")}
     latex = (folder / "results.tex").read_text()
     assert latex.count("\\toprule") == 2 and "CLIP-OS & energy\\_region &" in latex
+    assert "\\label{tab:small-shots-2}" in latex and "multicolumn{2}{c}{noise}" not in latex
     page = (folder / "results.html").read_text()
     assert "<script src" not in page and "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_the_terminal_shows_the_main_tables_and_everything_if_verbose(place, tmp_path):
+    folder, _ = place
+    run = clipos("report", folder, "--out", tmp_path / "out")
+    heads = [line.split("  ") for line in run.lines if line.strip().startswith("method ")]
+    assert [[word.strip() for word in head if word.strip()] for head in heads] == [
+        ["method", "score", "Δ AUROC to zero-shot (energy)", "AUROC ↑", "FPR95 ↓", "ID accuracy ↑"]
+    ] * 2
+    assert "noise (n 60)" not in run.out and "--verbose" in run.out
+    outcome = json.loads((folder / "results.json").read_text())
+    mean = outcome["grid_points"][0]["rows"][2]["mean"]
+    (line,) = [line for line in run.lines if line.startswith("  CoOp ")][:1]
+    for spread in (mean["average"]["auroc"], mean["average"]["fpr95"], mean["accuracy"]):
+        assert f"{spread['mean']:.1f} ± {spread['std']:.1f}" in line
+    run = clipos("report", folder, "--out", tmp_path / "out", "--verbose", "--latex", "sets")
+    assert run.out.count("noise (n 60)") == 4 and "energy_region_unknown" in run.out and "--verbose" not in run.out
+    assert "multicolumn{2}{c}{noise}" in (tmp_path / "out" / "results.tex").read_text()
 
 
 def test_a_detector_against_itself_differs_by_nothing(place, tmp_path):

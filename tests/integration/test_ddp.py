@@ -35,6 +35,8 @@ def check_two_are_one(folder: Path, *options: str) -> None:
     assert both.out.count("run: ") == 1
     checkpoint = folder / both.folder / "last.ckpt"
     assert len(list((folder / "runs").iterdir())) == 1  # one folder for both processes
+    figures = [[line for line in run.lines if line.startswith("val/")] for run in (one, both)]
+    assert figures[0] == figures[1] and len(figures[0]) == 6 * ("--data.validate" in options)
     assert relative_difference(Run(0, f"run: {checkpoint.parent}", "").context, one.context) < 1e-5
     shots = [json.loads((f / "shots.json").read_text()) for f in (one.folder, checkpoint.parent)]
     assert shots[0] == shots[1]
@@ -62,7 +64,7 @@ def check_two_are_one(folder: Path, *options: str) -> None:
 
 
 def test_two_processes_are_one(tmp_path: Path) -> None:
-    check_two_are_one(tmp_path)
+    check_two_are_one(tmp_path, "--data.validate", "true", "--data.limit_per_set", "20")
 
 
 @pytest.mark.slow

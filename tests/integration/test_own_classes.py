@@ -194,11 +194,11 @@ def test_the_printed_commands_hold_whatever_the_environment_says(tiny_folder: Pa
 
 def test_files_of_other_kinds_are_counted_once(tiny_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_folder / "photos", "photos")
-    for name in ("star/a.HEIC", "star/deep/b.heic", "heart/notes.txt", "heart/.hidden"):
+    for name in ("star/a.MOV", "star/deep/b.mov", "heart/notes.txt", "heart/.hidden"):
         (tmp_path / "photos/train" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "photos/train" / name).touch()
     words = ("fit", "--config", "own.yaml", "--data.id", "folder:photos", *SMALL, "--trainer.max_steps", 1)
-    assert done(*words).err.splitlines() == ["note: left out 3 files with other suffixes (.heic, .txt)"]
+    assert done(*words).err.splitlines() == ["note: left out 3 files with other suffixes (.mov, .txt)"]
     assert done(*words, "--data.root", tiny_folder).err == ""
 
 

@@ -11,7 +11,8 @@ from clipos_lightning.data.scenes import ID_SHAPES
 from clipos_lightning.detector.detector import Detector
 from clipos_lightning.evaluation.heads import PART_PREFIXES
 from clipos_lightning.evaluation.metrics import auroc
-from clipos_lightning.method.prototypes import WEIGHTS, best_weight, blend, choose_weight, class_means, weight_quality
+from clipos_lightning.method.image_weight import WEIGHTS, best_weight, choose_weight, measure_weights
+from clipos_lightning.method.prototypes import blend, class_means
 
 CODES = ("A12", "B47", "C83", "D05", "E91", "F36", "G74", "H28", "K60", "L19")
 
@@ -39,19 +40,20 @@ def test_the_quality_of_a_weight_is_that_of_a_plain_loop():
     views, labels, centres = clusters(3, 2, 4, 0.3)
     views, labels = views[:5], labels[:5]  # the last class has a single image
     text, scale = F.normalize(centres + 0.3 * centres.roll(1, 0), dim=-1), 20.0
-    quality = weight_quality(views, labels, text, scale)
-    assert quality.shape == (len(WEIGHTS), 5)
+    measured = measure_weights(views, labels, text, scale)
+    assert measured.shape == (len(WEIGHTS), 5, 2)
     place = WEIGHTS.index(0.4)
     for image in range(5):
         own, count = int(labels[image]), int((labels == labels[image]).sum())
         seen = by_loop(views, labels, text, scale, 0.4, image, torch.arange(5))
         left = by_loop(views, labels, text, scale, 0.4, image, torch.tensor([i for i in range(5) if i != image]))
-        unseen = (1 / 3 + 1 / 2) / 2 if count == 1 else left
-        assert quality[place, image] == pytest.approx((seen + count * unseen) / (count + 1), abs=1e-5), own
+        unseen = (1 / 3, 1 / 2) if count == 1 else left
+        expected = [(a + count * b) / (count + 1) for a, b in zip(seen, unseen, strict=True)]
+        assert measured[place, image].tolist() == pytest.approx(expected, abs=1e-5), own
 
 
-def by_loop(views, labels, text, scale, weight, image, members) -> float:
-    """Half the accuracy of an image's views, half the AUROC of their energies against all views as pseudo-OOD."""
+def by_loop(views, labels, text, scale, weight, image, members) -> tuple[float, float]:
+    """The accuracy of an image's views, and the AUROC of their energies against all views as pseudo-OOD."""
     plain = blend(text, class_means(views[:, 0], labels, 3), weight)
     mine = plain.clone()
     own = labels[image]
@@ -64,7 +66,7 @@ def by_loop(views, labels, text, scale, weight, image, members) -> float:
         for v in views[n]
     ]
     area = auroc(torch.logsumexp(logits, 1).numpy(), torch.stack(pseudo_ood).numpy()) / 100
-    return (float((logits.argmax(1) == own).float().mean()) + area) / 2
+    return float((logits.argmax(1) == own).float().mean()), area
 
 
 def test_a_blend_must_earn_its_place():
@@ -90,7 +92,7 @@ def test_codes_for_names_from_fit_to_report(tmp_path, monkeypatch):
     (tmp_path / "codes.yaml").write_text(json.dumps(dict(zip(ID_SHAPES, CODES, strict=True))))
     common = ("--config", "demo.yaml", "--data.class_names", "codes.yaml", "--model.image_weight", "auto")
     fit = done("fit", *common, "--trainer.max_steps", 2)
-    assert "image weight 1.0, chosen on 8 views of 10 few-shot images (quality: text alone" in fit.out
+    assert "image weight 1, chosen on 8 views of 10 few-shot images: text alone" in fit.out
     saved = torch.load(fit.checkpoint, weights_only=True)
     assert saved["clipos"]["image_weight"] == 1.0 and saved["hyper_parameters"]["image_weight"] == "auto"
     limit = ("--data.limit_per_set", 100, "--data.ood_sets", "[noise]")
@@ -111,4 +113,4 @@ def test_codes_for_names_from_fit_to_report(tmp_path, monkeypatch):
 def test_true_names_keep_their_text(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fit = done("fit", "--config", "demo.yaml", "--model.image_weight", "auto", "--trainer.max_steps", 1)
-    assert "image weight 0.0, chosen on 8 views" in fit.out and fit.lines[-2].startswith("next: ")
+    assert "image weight 0, chosen on 8 views" in fit.out and fit.lines[-2].startswith("next: ")

@@ -80,12 +80,12 @@ def test_files_named_in_a_config_are_relative_to_it(write: Writer) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in shipped_configs() if "base" in yaml.safe_load(find_config(name).read_text())]
+    "name",
+    [n for n in shipped_configs() if yaml.safe_load(find_config(n).read_text()).get("base") == "large_clip.yaml"],
 )
 def test_shipped_configs_on_the_large_clips_base(name: str) -> None:
     base, own = options_of("large_clip.yaml"), yaml.safe_load(find_config(name).read_text())
-    assert own["base"] == "large_clip.yaml"
-    assert own.keys() == {"base", "data", "model"} and own["model"].keys() == {"score"}
+    assert own.keys() == {"base", "data", "model"} and own["model"].keys() <= {"score", "image_weight"}
     found = resolved(name)
     for section in ("model", "trainer"):
         for key, value in {**base[section], **own.get(section, {})}.items():

@@ -14,6 +14,7 @@ from clipos_lightning.reporting import gallery
 from clipos_lightning.training.module import ClipOS
 
 NAMES = ["cat", "dog", "fox"]
+PROBABILITIES = [0.5, 0.3, 0.2]
 
 
 def detector(id_scores: np.ndarray, predicted: list[int], **outside: list[float]) -> Any:
@@ -22,7 +23,7 @@ def detector(id_scores: np.ndarray, predicted: list[int], **outside: list[float]
     results |= {n: {"s": np.array(s, float), "predicted": np.zeros(len(s))} for n, s in outside.items()}
 
     def probabilities(images: torch.Tensor) -> torch.Tensor:
-        return torch.tensor([[0.5, 0.3, 0.2]]).expand(len(images), 3)
+        return torch.tensor([PROBABILITIES[: int(max(predicted)) + 1]]).expand(len(images), -1)
 
     def maps(images: torch.Tensor, labels: torch.Tensor) -> Any:
         values = torch.rand(len(images), 16)
@@ -82,3 +83,11 @@ def test_galleries_are_short(sets: int) -> None:
     found = gallery.draw_pictures(module, data_of([0] * 400, module))
     assert len(found["rejected"]) == len(found["confused"]) == gallery.MAX_PICTURES
     assert 12 <= len(found["outside"]) <= 24
+
+
+def test_one_class_and_one_ood_set() -> None:
+    """Nothing can be confused."""
+    module = detector(np.arange(40), [0] * 40, sky=[3.0, 50.0])
+    found = gallery.draw_pictures(module, data_of([0] * 40, module))
+    assert [e.key for e in found["classes"]] == ["0"] and [e.key for e in found["rejected"]] == ["0", "1"]
+    assert found["confused"] == [] and [(e.key, e.predicted) for e in found["outside"]] == [("1", "cat"), ("0", "cat")]

@@ -1,6 +1,7 @@
 """The report's page in a real browser: the slider's numbers are Python's, headers sort, nothing is fetched."""
 
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,8 +45,8 @@ def show(browser: Browser, tmp_path: Path) -> Iterator[Any]:
     browser.problems.clear()
     browser.requests.clear()
 
-    def opened(results: dict[str, Any], labels: np.ndarray, names: list[str]) -> Browser:
-        report = build_report(results, labels, {}, "energy", "zoo", (2, 2), {"trained": False})
+    def opened(results: dict[str, Any], labels: np.ndarray, names: list[str], **run: Any) -> Browser:
+        report = build_report(results, labels, {}, "energy", "zoo", (2, 2), {"trained": False, **run})
         path = tmp_path / "report.html"
         path.write_text(report_html(report, results, labels, names, {}), encoding="utf-8")
         browser.size(1200, 900)
@@ -95,7 +96,7 @@ def check(browser: Browser, results: dict[str, Any], labels: np.ndarray, classes
     return shown["cut"]
 
 
-@pytest.mark.parametrize("classes", [3, 30])
+@pytest.mark.parametrize("classes", [1, 3, 30])
 def test_the_numbers_follow_the_slider_and_are_pythons(show: Any, classes: int) -> None:
     results, labels, names = tables(classes)
     browser = show(results, labels, names)
@@ -106,6 +107,51 @@ def test_the_numbers_follow_the_slider_and_are_pythons(show: Any, classes: int) 
         assert check(browser, results, labels, classes) == table.thresholds[place]
     browser.run("document.querySelector('.presets button').click()")
     assert check(browser, results, labels, classes) == threshold_at_recall(results["id"]["energy"], 0.8)
+
+
+CHECKPOINT = "runs/my fit/last.ckpt"
+COPIED = "document.getElementById('copied').textContent"
+
+
+def command_at(threshold: float) -> list[str]:
+    """The words that a shell makes of the command for a threshold."""
+    value = f"{threshold:.9g}"
+    option = [f"--threshold={value}"] if threshold < 0 else ["--threshold", value]  # argparse: -1e-05 is an option
+    return ["clipos", "calibrate", CHECKPOINT, *option]
+
+
+def test_the_command_for_the_threshold_is_copied(show: Any) -> None:
+    """With a clipboard, by click and by key, for thresholds of both signs."""
+    results, labels, names = tables(3)
+    browser = show(results, labels, names, checkpoint=CHECKPOINT)
+    browser.run("Object.defineProperty(navigator, 'clipboard', {value: {writeText: async t => { window.text = t; }}})")
+    thresholds = confusion(results, labels, names, "energy").thresholds
+    assert thresholds[0] < 0 < thresholds[-1]
+    for place in (0, len(thresholds) - 1):
+        browser.run(f"slider.value = {place}; slider.dispatchEvent(new Event('input'))")
+        assert browser.run(COPIED) == ""
+        browser.run("document.getElementById('copy').focus()")
+        browser.press("Enter", 13, "\r")
+        assert browser.run(COPIED) == "copied"
+        shown = browser.run("document.getElementById('command').textContent")
+        assert browser.run("text") == shown
+        assert shlex.split(shown) == command_at(thresholds[place])
+
+
+@pytest.mark.parametrize("clipboard", ["undefined", "{writeText: async () => { throw Error('refused'); }}"])
+def test_without_a_clipboard_the_command_is_selected(show: Any, clipboard: str) -> None:
+    results, labels, names = tables(3)
+    browser = show(results, labels, names, checkpoint=CHECKPOINT)
+    browser.run(f"Object.defineProperty(navigator, 'clipboard', {{value: {clipboard}}})")
+    browser.run("document.getElementById('copy').click()")
+    assert "Ctrl+C" in browser.run(COPIED)
+    start = threshold_at_recall(results["id"]["energy"], 0.95)
+    assert shlex.split(browser.run("getSelection().toString()")) == command_at(start)
+
+
+def test_without_a_checkpoint_there_is_no_command(show: Any) -> None:
+    browser = show(*tables(3), checkpoint=None)
+    assert browser.run("[document.getElementById('copy'), document.getElementById('command')]") == [None, None]
 
 
 def test_keys_and_a_click_on_a_histogram_move_the_line(show: Any) -> None:

@@ -291,13 +291,34 @@ def test_report_json_has_the_operating_point() -> None:
 def test_a_panel_figure_has_a_row_for_each_image_and_titles_above_the_first() -> None:
     rows = [(one.caption, one.panels) for one in (example(32), example(32))]
     figure = panel_figure(rows)
-    assert len(figure.axes) == 2 * len(rows[0][1])
-    first, second = figure.axes[: len(rows[0][1])], figure.axes[len(rows[0][1]) :]
+    count = len(rows[0][1])
+    first, second, (bar,) = figure.axes[:count], figure.axes[count : 2 * count], figure.axes[2 * count :]
     assert [axis.get_title() for axis in first[1:]] == list(rows[0][1])[1:]
     assert first[0].get_title() == second[0].get_title() == rows[0][0]
     assert not any(axis.get_title() for axis in second[1:])
     for axis, pixels in zip(first, rows[0][1].values(), strict=True):
         assert (axis.images[0].get_array() == pixels).all()
+    scales = [bar.get_xticklabels(), bar.child_axes[0].get_xticklabels()]
+    assert [[label.get_text() for label in scale] for scale in scales] == [
+        ["0", "plain CLIP, S: 0.5", "1"],
+        ["−1", "difference Δ: 0", "1"],
+    ]
+
+
+def test_one_class_and_one_ood_set() -> None:
+    """A detector of one class: a constant score, no wrong class, a matrix of one column."""
+    results = {"id": {"predicted": np.zeros(20), "msp": np.ones(20), "energy": np.arange(20.0)}}
+    results["night"] = {"predicted": np.zeros(5), "msp": np.ones(5), "energy": np.arange(5.0)}
+    labels = np.zeros(20, np.int64)
+    pictures = {"classes": [example(32, origin="cat")], "outside": [example(32)], "rejected": [], "confused": []}
+    for headline, accepted in (("energy", 4), ("msp", 5)):
+        report = build_report(results, labels, {"night": "far"}, headline, "zoo", GRID, {"trained": False})
+        assert report["id"]["accuracy"] == 100
+        html = report_html(report, results, labels, ["cat"], pictures)
+        assert "images of 1 class ·" in html and "1 OOD set ·" in html
+        live = dict(re.findall(r'data-live="(\w+)">([^<]*)<', html))
+        assert (live["cell1"], live["unknown1"]) == (str(accepted), str(5 - accepted))
+        assert not re.search(r"\bnan\b", html)
 
 
 def test_charts_of_constant_scores() -> None:

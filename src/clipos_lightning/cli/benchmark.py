@@ -3,26 +3,34 @@
 import argparse
 import hashlib
 import json
-import sys
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from ..errors import InputError
 from ..experiments import tables
+from ..experiments.columns import (
+    METRIC_NAMES,
+    Cell,
+    Column,
+    main_columns,
+    overall_name,
+    rows_by_detector,
+    score_columns,
+    set_columns,
+)
 from ..experiments.engine import BenchmarkRunner
 from ..experiments.grid import Grid, parse_shard, run_digest, slug, take_shard
-from ..experiments.grid_plots import draw_outcome
+from ..experiments.latex import to_latex
 from ..experiments.outcome import RunFolders, build_outcome
 from ..experiments.plan import Entry, GridRun, make_plan, overridden_flags
+from ..experiments.results_page import to_page
 from ..options.configs import find_grid
 from ..options.messages import CommandParser
-from ..reporting.plots import svg_uri
+from ..reporting.terminal import print_table
 from ..utils.files import write_json, write_text
 from ..utils.progress import silence_libraries
 
@@ -57,7 +65,7 @@ def main(arguments: Sequence[str]) -> int:
     print_timing(runner, len(shard))
     if any(runner.seconds.values()):
         write_json(folder / f"timing{'' if len(shard) == len(runs) else '-' + slug(given.shard)}.json", runner.seconds)
-    write_results(folder, [folder], given.wandb)
+    write_results(folder, [folder], given)
     return 0
 
 
@@ -99,8 +107,17 @@ def benchmark_parser() -> CommandParser:
     parser.add_argument("--shard", default="1/1", metavar="I/N", help=text)
     text = "output folder; finished runs in it are not repeated (default: a folder in runs/ named after the grid)"
     parser.add_argument("--out", metavar="DIR", help=text)
-    parser.add_argument("--wandb", metavar="PROJECT", help="log every run and the tables to this W&B project")
+    add_table_options(parser)
     return parser
+
+
+def add_table_options(parser: CommandParser) -> None:
+    """Add the options of the commands that write a benchmark's tables."""
+    text = "print AUROC and FPR95 by OOD set and by score too; results.html and the other files hold them in any case"
+    parser.add_argument("--verbose", action="store_true", help=text)
+    text = "columns of results.tex: the average over OOD sets (default), or every set too"
+    parser.add_argument("--latex", choices=("average", "sets"), default="average", help=text)
+    parser.add_argument("--wandb", metavar="PROJECT", help="log every run and the tables to this W&B project")
 
 
 def read_arguments(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -165,8 +182,14 @@ def print_timing(runner: BenchmarkRunner, count: int) -> None:
         )
 
 
-def write_results(folder: Path, sources: Sequence[Path], wandb: str | None = None) -> None:
-    """Write and print the tables if all runs are finished, else print how many are missing."""
+def write_results(folder: Path, sources: Sequence[Path], given: argparse.Namespace) -> None:
+    """Write and print the tables if all runs are finished, else print how many are missing.
+
+    Args:
+        folder: to write to.
+        sources: folders with the runs.
+        given: the parsed options ``latex``, ``verbose`` and ``wandb``.
+    """
     grid = read_plan(folder)
     runs = RunFolders(sources)
     missing = runs.missing(grid["entries"])
@@ -176,38 +199,51 @@ def write_results(folder: Path, sources: Sequence[Path], wandb: str | None = Non
         print(f"To merge shards in several folders: clipos report {folder} OTHER_DIR…")
     else:
         outcome = build_outcome(grid, runs)
-        write_outcome(folder, outcome)
-        print_tables(outcome)
-        if wandb:
+        write_outcome(folder, outcome, with_sets=given.latex == "sets")
+        print_tables(outcome, given.verbose)
+        if given.wandb:
             from ..experiments.wandb_outcome import log_outcome
 
-            log_outcome(wandb, outcome, folder)
+            log_outcome(given.wandb, outcome, folder)
         print(f"report: {folder / 'results.html'}")
     print(f"run: {folder}")
 
 
-def write_outcome(folder: Path, outcome: Mapping[str, Any]) -> None:
-    """Write ``results.json``, ``.md``, ``.csv``, ``.tex`` and ``.html``."""
+def write_outcome(folder: Path, outcome: Mapping[str, Any], with_sets: bool) -> None:
+    """Write ``results.json``, ``.md``, ``.csv``, ``.tex`` (of every OOD set, if ``with_sets``) and ``.html``."""
     write_text(folder / "results.json", json.dumps(outcome, indent=1, ensure_ascii=False) + "\n")
     write_text(folder / "results.md", tables.grid_markdown(outcome))
     write_text(folder / "results.csv", tables.to_csv(outcome))
-    write_text(folder / "results.tex", tables.to_latex(outcome))
-    uris = {caption: svg_uri(figure) for caption, figure in draw_outcome(outcome).items()}
-    write_text(folder / "results.html", tables.to_page(outcome, uris))
+    write_text(folder / "results.tex", to_latex(outcome, with_sets))
+    write_text(folder / "results.html", to_page(outcome))
 
 
-def print_tables(outcome: Mapping[str, Any]) -> None:
-    """Print the main tables."""
-    print(f"{tables.grid_title(outcome)}\nAUROC ↑ / FPR95 ↓ in percent, mean ± std over seeds")
-    console = Console(width=None if sys.stdout.isatty() else 160)
+def print_tables(outcome: Mapping[str, Any], verbose: bool) -> None:
+    """Print the main table of each grid point; if ``verbose``, also AUROC and FPR95 by OOD set and by score."""
+    seeds = len(outcome["grid_points"][0]["rows"][0]["seeds"])
+    print(f"{tables.grid_title(outcome)}\nin percent, {f'mean ± std over {seeds} seeds' if seeds > 1 else 'one seed'}")
     for grid_point, rows in tables.by_grid_point(outcome).items():
-        view = Table(title=grid_point or None, title_justify="left", box=box.SIMPLE_HEAD)
-        head, body = tables.short_table(rows)
-        for name in head:
-            view.add_column(name, justify="left" if name in ("method", "score") else "right")
-        for values in body:
-            view.add_row(*(value.replace("`", "") for value in values))
-        console.print(view)
+        overall = overall_name(rows)
+        print_columns(", ".join(filter(None, (grid_point, overall))), rows, main_columns(rows))
+        for metric, name in METRIC_NAMES.items() if verbose and overall else ():
+            if len(rows[0]["mean"]["ood"]) > 1:
+                print_columns(f"{name} by OOD set", rows, set_columns(rows, metric))
+            detectors = rows_by_detector(rows)
+            lines = [[Text(c.title), *map(console_cell, c.cells)] for c in score_columns(detectors, metric)]
+            print_table(f"{name} by score, {overall}", ["score", *(row["row"] for row in detectors)], lines)
+    if not verbose:
+        print("every OOD set and score: in results.html, or here with --verbose")
+
+
+def print_columns(title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> None:
+    """Print a table with one line per row of the grid."""
+    lines = [[row["row"], row["score"], *(console_cell(c.cells[i]) for c in columns)] for i, row in enumerate(rows)]
+    print_table(title, ["method", "score", *(column.title for column in columns)], lines, text_columns=2)
+
+
+def console_cell(cell: Cell) -> Text:
+    """A cell for the terminal; the best of a column is bold."""
+    return Text.assemble((cell.text, "bold" if cell.best else ""), f" {cell.note}" if cell.note else "")
 
 
 def report_parser() -> CommandParser:
@@ -216,7 +252,7 @@ def report_parser() -> CommandParser:
     parser = CommandParser(prog="clipos report", description=text)
     parser.add_argument("folders", nargs="+", metavar="DIR", help="output folders of the same benchmark")
     parser.add_argument("--out", metavar="DIR", help="folder to write the tables to (default: the first DIR)")
-    parser.add_argument("--wandb", metavar="PROJECT", help="log every run and the tables to this W&B project")
+    add_table_options(parser)
     return parser
 
 
@@ -233,7 +269,7 @@ def report(arguments: Sequence[str]) -> int:
     out = Path(given.out) if given.out else folders[0]
     prepare_folder(out, plans[0]["name"], {entry["run"] for entry in plans[0]["entries"]})
     write_json(out / "grid.json", plans[0])
-    write_results(out, folders, given.wandb)
+    write_results(out, folders, given)
     return 0
 
 

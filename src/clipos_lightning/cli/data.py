@@ -14,12 +14,11 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 
-from tqdm import tqdm
-
 from ..data import sources
 from ..data.download import download, extract
 from ..errors import InputError
 from ..options.messages import CommandParser
+from ..utils.progress import open_bar
 
 WIDTH = 100
 MAX_PRINTED = 20  # unreadable images that are printed per set
@@ -212,10 +211,12 @@ def verify_folder(folder: Path, workers: int) -> tuple[int, list[str]]:
     from ..data.image_files import list_images
 
     paths = [str(folder / key) for key in list_images(folder)]
-    checks = tqdm(
-        decode_all(paths, workers), f"decoding {folder.name}", len(paths), leave=False, disable=not sys.stderr.isatty()
-    )
-    return len(paths), [f"{path}: {why}" for path, why in zip(paths, checks, strict=True) if why]
+    errors = []
+    with open_bar(f"decoding {folder.name}", len(paths), "images") as bar:
+        for path, why in zip(paths, decode_all(paths, workers), strict=True):
+            errors += [f"{path}: {why}"] if why else []
+            bar.update(1)
+    return len(paths), errors
 
 
 def decode_all(paths: Sequence[str], workers: int) -> Iterator[str]:
@@ -243,6 +244,9 @@ def decode(path: str) -> str:
     """Decode an image as in training; returns the error, or ""."""
     from PIL import Image
 
+    from ..data.image_files import register_heif
+
+    register_heif()
     try:
         with warnings.catch_warnings():  # about broken EXIF data and large images
             warnings.simplefilter("ignore")

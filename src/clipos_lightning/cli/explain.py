@@ -1,6 +1,7 @@
 """``clipos explain``: a figure of similarity maps, mask, class probabilities and decision for the user's images."""
 
 import difflib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,6 +42,8 @@ def explain_images(
         name: getattr(maps, name).unflatten(1, detector.backbone.grid).cpu().numpy()
         for name in ("clip", "surgery", "mask")
     }
+    if maps.difference is not None:
+        grids["distance"] = maps.difference.unflatten(1, detector.backbone.grid).cpu().numpy()
     found = []
     for i, (picture, name) in enumerate(zip(pictures, names, strict=True)):
         classes = zip(ranked.indices[i].tolist(), ranked.values[i].tolist(), strict=True)
@@ -54,7 +57,7 @@ def explain_images(
                 classes=[(detector.class_names[c], probability) for c, probability in classes],
                 score_name=detector.score,
                 score=float(predictions.score[i]),
-                threshold=detector.threshold,
+                threshold=detector.threshold_of(int(predictions.predicted[i])),
             )
         )
     return found
@@ -97,6 +100,26 @@ def check_figure_path(path: Path, images: int) -> None:
         )
 
 
+def read_images(paths: Sequence[str]) -> tuple[list[tuple[str, Image.Image]], list[InputError]]:
+    """Path and image of each file that can be read, and the errors of the others.
+
+    Raises:
+        InputError: a file does not exist, or none can be read.
+    """
+    missing = next((path for path in paths if not Path(path).exists()), None)
+    if missing is not None:
+        raise InputError(f"explain: no file {missing}")
+    pictures, errors = list[tuple[str, Image.Image]](), list[InputError]()
+    for path in paths:
+        try:
+            pictures.append((path, open_image(Path(path))))
+        except InputError as error:
+            errors.append(error)
+    if not pictures:
+        raise InputError(f"explain: {f'none of {len(errors)} images can be read: ' * (len(errors) > 1)}{errors[0]}")
+    return pictures, errors
+
+
 def explain_parser() -> CommandParser:
     """The parser of ``clipos explain``."""
     text = (
@@ -124,14 +147,16 @@ def main(arguments: Sequence[str]) -> int:
     if given.top < 1:
         raise InputError(f"explain: --top is {given.top}: it must be at least 1")
     check_figure_path(Path(given.out), len(given.images))
-    pictures = [open_image(Path(path)) for path in given.images]
+    readable, errors = read_images(given.images)
+    paths, pictures = zip(*readable, strict=True)
     detector = Detector.load(given.file, given.device, given.pretrained, given.trust)
     label = None if given.name is None else find_class(given.name, detector.class_names)
-    explanations = explain_images(detector, pictures, [Path(path).name for path in given.images], label, given.top)
+    explanations = explain_images(detector, pictures, [Path(path).name for path in paths], label, given.top)
     save_figure(explanations, Path(given.out))
-    for path, explanation in zip(given.images, explanations, strict=True):
+    for path, explanation in zip(paths, explanations, strict=True):
         name, probability = explanation.classes[0]
-        decision = explanation.decision.replace("\n", " ")
-        print(f"{path}: {name} ({100 * probability:.1f} %); {decision}")
+        print(f"{path}: {name} ({100 * probability:.1f} %); {' '.join(explanation.text.decision)}")
     print(f"figure: {given.out}")
+    for error in errors:
+        print(f"left out: {error}", file=sys.stderr)
     return 0

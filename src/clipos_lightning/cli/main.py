@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Sequence
 from errno import EACCES, EEXIST, EISDIR, ENOENT, ENOSPC, ENOTDIR, EPERM, EROFS
 from importlib import import_module
+from types import ModuleType
 
 from .. import __version__
 from ..errors import InputError
@@ -37,7 +38,8 @@ examples:
   clipos benchmark main                            compare methods on the embedded data set
   clipos data list                                 the data sets that can be downloaded
 
-`clipos COMMAND --help` shows the options of a command. `--config` takes a file or the name of a shipped config.
+`clipos COMMAND --help` shows the options of a command; for fit, validate and test, `--help all` shows Lightning's, too.
+`--config` takes a file or the name of a shipped config.
 """
 
 
@@ -88,7 +90,7 @@ def dispatch(arguments: list[str]) -> int:
     """
     command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     if command == "help" and rest:
-        command, rest = rest[0], ["--help"]
+        command, rest = rest[0], ["--help", *rest[1:]]
     if command in ("-h", "--help", "help"):
         print(HELP, end="")
     elif command in ("-V", "--version", "version"):
@@ -101,20 +103,26 @@ def dispatch(arguments: list[str]) -> int:
         for name, text in {**shipped_configs(), **shipped_grids()}.items():
             print(f"{name:<28}{text}")
     elif command in OWN_PARSERS:
-        module, _, function = OWN_PARSERS[command].partition(":")
-        return getattr(import_module(f"{__package__}.{module}"), function or "main")(rest)
+        name, _, function = OWN_PARSERS[command].partition(":")
+        return getattr(import_heavy(name), function or "main")(rest)
     elif command in TRAINER_COMMANDS:
         check_options(command, rest)
         for name in configs_in(rest):
             with_bases(find_config(name))
-        from .trainer import main as trainer_command
-
-        trainer_command(arguments)
+        import_heavy("trainer").main([command, *rest])
     else:
         close = difflib.get_close_matches(command, COMMANDS, 1)
         hint = f"; did you mean {close[0]!r}?" if close else "."
         raise InputError(f"no command {command!r}{hint} Commands: {', '.join(COMMANDS)}; see clipos --help")
     return 0
+
+
+def import_heavy(name: str) -> ModuleType:
+    """Import a command's module; on a terminal, a message shows what takes so long."""
+    from ..utils.progress import notify_if_slow
+
+    with notify_if_slow("loading PyTorch and open_clip …", seconds=2.0, temporary=True):
+        return import_module(f"{__package__}.{name}")
 
 
 def check_options(command: str, arguments: Sequence[str]) -> None:

@@ -16,15 +16,18 @@ from ..clip.loading import load_backbone
 from ..clip.surgery import SurgeryOptions
 from ..data.datamodule import FewShotOOD
 from ..errors import InputError
+from ..experiments.columns import Cell, Column, mark_best
 from ..experiments.engine import device_of
-from ..experiments.grid import Grid
+from ..experiments.grid import Grid, slug
+from ..experiments.latex import PREAMBLE, latex_table
 from ..experiments.masks import MAP_KINDS, MASK_METRICS, covered_patches, evaluate_maps, label_maps
 from ..experiments.plan import Entry, GridRun, grid_parser
-from ..experiments.tables import escape_latex, markdown_table, render_page
+from ..experiments.results_page import PageSection, PageTable, render_page
+from ..experiments.tables import markdown_table
 from ..method.mask import MAP_PATHS
 from ..method.prompts import Wordings, encode_prompts
 from ..reporting.heatmaps import delta_pixels, gray_pixels, map_pixels, panel_figure
-from ..reporting.plots import svg_uri
+from ..reporting.plots import svg_element
 from ..types import Texts
 from ..utils.files import write_json, write_text
 from ..utils.progress import track
@@ -117,13 +120,18 @@ def write_study(folder: Path, outcome: Mapping[str, Any], picture: Figure) -> No
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows([["map", "surgery", *MASK_METRICS], *rows])
     write_text(folder / "results.csv", buffer.getvalue())
-    lines = [" & ".join(map(escape_latex, row)) + " \\\\" for row in rows]
-    header = " & ".join(escape_latex(title.removesuffix(" ↑")) for title in head) + " \\\\"
-    frame = ["% \\usepackage{booktabs}", "\\begin{tabular}{llrrrr}", "\\toprule", header, "\\midrule", *lines]
-    write_text(folder / "results.tex", "\n".join([*frame, "\\bottomrule", "\\end{tabular}", ""]))
+    labels = [(row[0], row[1].strip("–")) for row in rows]
+    columns = [
+        mark_best(Column(title, tuple(Cell(row[i]) for row in rows))) for i, title in enumerate(head[2:], start=2)
+    ]
+    caption = f"{outcome['title']}. {about} Best of each column in bold."
+    latex = latex_table(caption, slug(outcome["name"]), ("Map", "Surgery path"), labels, columns)
+    write_text(folder / "results.tex", f"{PREAMBLE}\n\n{latex}\n")
     caption = "The first image of each class: ground-truth mask; map of plain CLIP; S and Δ for the first two settings"
-    uris = {caption: svg_uri(picture)}
-    write_text(folder / "results.html", render_page(outcome["title"], about, [("", [("", head, rows)])], uris))
+    section = PageSection(
+        "", [PageTable("", "map, surgery path", labels, columns)], picture=(caption, svg_element(picture))
+    )
+    write_text(folder / "results.html", render_page(outcome["title"], [about], [section]))
     picture.savefig(folder / "gallery.png", dpi=150)
 
 

@@ -2,11 +2,14 @@
 
 import argparse
 import copy
+import shlex
+import shutil
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from itertools import chain
 from math import isclose
 from pathlib import Path
@@ -14,12 +17,14 @@ from typing import Any
 
 import torch
 
-from ..detector.detector import UNKNOWN, Decision, Detector
+from ..data.image_files import describe_left_out
+from ..detector.decisions import UNKNOWN, Decision
+from ..detector.detector import Detector
 from ..detector.image_stream import check_paths, count_paths, stream_paths
 from ..detector.row_files import LINES, ROW_COLUMNS, PathSet, PredictionRow, RowFile, check_out, open_rows, table_line
 from ..errors import InputError
 from ..options.messages import DETECTOR_HELP, CommandParser
-from ..utils.progress import counter, silence_libraries
+from ..utils.progress import open_bar, silence_libraries
 from .inference import Batch, ImageFiles, add_inference_options, load_batches, parse_arguments, report_dead_workers
 
 ROW_FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}  # by the suffix of --out
@@ -73,12 +78,17 @@ def make_decider(detector: Detector, explain: Path | None) -> Decide:
     def decide(batch: Batch) -> list[Decision]:
         if explain is None:
             return detector.decide(detector.predict(batch.images))
-        from ..reporting.heatmaps import write_heatmaps  # imports matplotlib, which is slow
+        from ..reporting.heatmaps import DecisionText, write_heatmaps  # imports matplotlib, which is slow
 
         seen, maps = detector.maps(batch.images)
-        readable = [i for i, error in enumerate(batch.errors) if not error]
-        write_heatmaps(explain, batch.paths, batch.images, maps, detector.backbone.grid, readable)
-        return detector.decide(seen)
+        decisions = detector.decide(seen)
+        texts = {
+            i: DecisionText(found.class_name, found.probability, detector.score, found.score, found.threshold)
+            for i, found in enumerate(decisions)
+            if not batch.errors[i]
+        }
+        write_heatmaps(explain, batch.paths, batch.images, maps, detector.backbone.grid, texts)
+        return decisions
 
     return decide
 
@@ -169,7 +179,8 @@ def open_output(out: Path, form: str, detector: Detector) -> RowFile:
         found = detector.decide(detector.predict(batch.images))
         return all(error or agrees(row, now) for row, error, now in zip(rows, batch.errors, found, strict=True))
 
-    return open_rows(out, form, detector.threshold, lambda rows: not rows or same_detector(rows))
+    thresholds = {name: detector.threshold_of(i) for i, name in enumerate(detector.class_names)}
+    return open_rows(out, form, thresholds, lambda rows: not rows or same_detector(rows))
 
 
 def agrees(row: PredictionRow, now: Decision) -> bool:
@@ -179,9 +190,14 @@ def agrees(row: PredictionRow, now: Decision) -> bool:
 
 
 class PredictionCounts:
-    """Counts the rows that pass through: images, unknown, unreadable, and images skipped on ``--resume``."""
+    """Counts the rows that pass through: images, unknown, unreadable, and images skipped on ``--resume``.
 
-    def __init__(self) -> None:
+    Args:
+        calibrated: whether the detector has a threshold.
+    """
+
+    def __init__(self, calibrated: bool) -> None:
+        self.calibrated = calibrated
         self.images = self.unknown = self.broken = self.skipped = 0
 
     def skip(self, paths: Iterable[str], done: PathSet) -> Iterator[str]:
@@ -204,13 +220,16 @@ class PredictionCounts:
             step(len(rows))
 
     def __str__(self) -> str:
-        return f"{self.images} images, {self.unknown} unknown, {self.broken} unreadable"
+        unknown = f"{self.unknown} unknown" if self.calibrated else "no threshold"
+        return f"{self.images} images, {unknown}, {self.broken} unreadable"
 
 
 def print_rows(batches: Iterator[list[PredictionRow]], form: str, class_names: Sequence[str]) -> None:
     """Print rows to stdout as they come."""
     width = max(len(name) for name in (*class_names, UNKNOWN, "unreadable"))
-    line = LINES[form] if form in LINES else table_line(width, sys.stdout.isatty())
+    terminal = sys.stdout.isatty()
+    columns = shutil.get_terminal_size().columns if terminal else None
+    line = LINES[form] if form in LINES else table_line(width, terminal, columns)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="surrogateescape")  # file names may not be UTF-8
     first = next(batches, [])  # before the header, so that nothing is printed if the first batch fails
@@ -243,16 +262,21 @@ def main(arguments: Sequence[str]) -> int:
     check_paths(given.paths, "predict")
     detectors = load_on(given.file, given.pretrained, choose_devices(given.devices, given.device), given.trust)
     file = None if given.out is None else open_output(Path(given.out), form, detectors[0])
-    counts = PredictionCounts()
+    counts, left_out = PredictionCounts(detectors[0].threshold is not None), Counter[str]()
+    if not counts.calibrated:
+        calibrate = f"calibrate sets one: clipos calibrate {shlex.quote(given.file)} IMAGES"
+        print(f"note: no threshold: every image gets a class ({calibrate})", file=sys.stderr)
     try:
         with report_dead_workers():
-            predict_images(given, detectors, form, explain, file, counts)
+            predict_images(given, detectors, form, explain, file, counts, left_out)
     except KeyboardInterrupt:
         if file is not None and file.partial.exists():
             print(f"{file.partial} has {counts.images} new rows: continue with --resume", file=sys.stderr)
         raise
     done = 0 if file is None else len(file.done)
     print(f"{counts}; {done} were already done" if done else counts, file=sys.stderr)
+    if left_out:
+        print(f"note: {describe_left_out(left_out)}", file=sys.stderr)
     others = done - counts.skipped
     if others > 0:
         print(f"note: {given.out} has rows of {others} images that are not among these paths", file=sys.stderr)
@@ -266,15 +290,16 @@ def predict_images(
     explain: Path | None,
     file: RowFile | None,
     counts: PredictionCounts,
+    left_out: Counter[str],
 ) -> None:
-    """Predict the images and write the rows to the file, or to stdout if there is none."""
-    paths = stream_paths(given.paths)
+    """Predict the images and write the rows to the file, or to stdout if there is none; count files of other kinds."""
+    paths = stream_paths(given.paths, left_out)
     todo = paths if file is None else counts.skip(paths, file.done)
-    shown = sys.stderr.isatty() and (file is not None or not sys.stdout.isatty())
+    shown = file is not None or not (sys.stdout.isatty() and sys.stderr.isatty())  # no bar between rows
     done = 0 if file is None else len(file.done)
-    with counter(count_paths(given.paths) if shown else None, done, "predicting", shown) as step:
+    with open_bar("predict", partial(count_paths, given.paths), "images", done, leave=True, shown=shown) as bar:
         batches = predict(detectors, todo, given.batch_size, given.num_workers, explain)
-        batches = counts.count(batches, step)
+        batches = counts.count(batches, bar.update)
         if file is not None:
             file.write(batches)
         else:

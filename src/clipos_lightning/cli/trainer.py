@@ -3,6 +3,7 @@
 import os
 import shlex
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -18,23 +19,21 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ..data.datamodule import FewShotOOD
-from ..data.image_files import count_other_suffixes
+from ..data.image_files import count_other_suffixes, describe_left_out
 from ..data.image_sets import FolderSet
 from ..errors import InputError
 from ..options.command_line import configs_first, option_value
-from ..options.parser import LINKED, PackagedConfig, TrainerParser, check_precision
+from ..options.parser import LINKED, PackagedConfig, TrainerParser
+from ..options.short_help import REPLACED_HELP, VERBOSE_HELP, HelpAction
+from ..options.trainer_checks import check_precision, check_whole_test
 from ..reporting.callback import TestReport
-from ..training.callbacks import LastCheckpoint, ShotsManifest
+from ..training.callbacks import LastCheckpoint, Progress, ShotsManifest
 from ..training.checkpoint import as_config, model_options, read_checkpoint
 from ..training.module import ClipOS
 from ..utils.files import atomic_write, new_run_folder
-from ..utils.progress import Progress, print_once, process_rank, silence_libraries
+from ..utils.progress import print_once, process_rank, silence_libraries
 from .commands import TRAINER_COMMANDS
 
-REPLACED_HELP = {  # Lightning's texts name what a run of ours does not take
-    "--ckpt_path": "last.ckpt of a clipos fit run, a local file; fit resumes it, test and validate load it",
-    "--weights_only": "checkpoints are loaded without unpickling anything but tensors and plain data (default: true)",
-}
 RUN_FOLDER = "CLIPOS_RUN_FOLDER"  # environment variable: the run's folder, for the other processes of DDP
 FREE_AT_TEST = ("score", "scores", "pretrained", "compile")  # model options that may differ from the checkpoint's
 
@@ -70,8 +69,9 @@ class ClipOSCLI(LightningCLI):
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Create a parser whose ``--config`` also takes the names of shipped configs."""
-        parser = self.parser_class(**kwargs)
-        help_text = "config file, or name of a shipped config (see `clipos configs`); later ones override earlier ones"
+        parser = self.parser_class(add_help=False, **kwargs)
+        parser.add_argument("-h", "--help", action=HelpAction)
+        help_text = "config file, or name of a shipped config (`clipos configs`); later ones override earlier ones"
         parser.add_argument("-c", "--config", action=PackagedConfig, help=help_text)
         return parser
 
@@ -80,8 +80,11 @@ class ClipOSCLI(LightningCLI):
         text = TRAINER_COMMANDS[subcommand]
         parser = super()._prepare_subcommand_parser(klass, subcommand, description=f"{text[0].upper()}{text[1:]}.")
         parser.set_defaults({"weights_only": True} if subcommand == "fit" else {"weights_only": True, "verbose": False})
-        for option, meaning in REPLACED_HELP.items():
-            parser._option_string_actions[option].help = meaning
+        for option in REPLACED_HELP.keys() & parser._option_string_actions.keys():
+            parser._option_string_actions[option].help = REPLACED_HELP[option]
+        if subcommand != "fit":
+            flag = parser._option_string_actions["--verbose"]
+            flag.help, flag.nargs, flag.const = VERBOSE_HELP[subcommand], "?", True  # --verbose alone means true
         for group in parser._action_groups:
             if any(action.dest == "ckpt_path" for action in group._group_actions):
                 group.title = "Checkpoint"
@@ -122,8 +125,8 @@ class ClipOSCLI(LightningCLI):
         check_precision(trainer.precision)
         if trainer.enable_checkpointing is False:
             raise InputError("--trainer.enable_checkpointing false: fit always writes last.ckpt; leave the option out")
-        if self.config.subcommand == "test" and (trainer.fast_dev_run or trainer.limit_test_batches is not None):
-            raise InputError("test takes neither limit_test_batches nor fast_dev_run: use --data.limit_per_set N")
+        if self.config.subcommand == "test":
+            check_whole_test(trainer.fast_dev_run, trainer.limit_test_batches)
         if trainer.accumulate_grad_batches < 1:
             raise InputError(
                 f"--trainer.accumulate_grad_batches is {trainer.accumulate_grad_batches}: it must be at least 1"
@@ -131,6 +134,11 @@ class ClipOSCLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Disable Lightning's version, where the checkpoint overrides the command line; see parse_arguments."""
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """The arguments of the Trainer's method; a test's --verbose is for TestReport, not for Lightning."""
+        arguments = super()._prepare_subcommand_kwargs(subcommand)
+        return {**arguments, "verbose": False} if subcommand == "test" else arguments
 
     def before_instantiate_classes(self) -> None:
         """Set the seeds, and compare the model options with the checkpoint's."""
@@ -163,7 +171,7 @@ class ClipOSCLI(LightningCLI):
         callbacks: list[Any] = [
             LastCheckpoint(self.folder),
             ShotsManifest(self.folder),
-            TestReport(self.folder, self.config_dump, self.command),
+            TestReport(self.folder, self.config_dump, self.command, self.config_dump.get("verbose", False)),
         ]
         callbacks += [Progress()] if trainer.get("enable_progress_bar") is not False else []
         if len(loggers) > 1:
@@ -189,8 +197,7 @@ class ClipOSCLI(LightningCLI):
                 (count_other_suffixes(images.root / name) for name in self.datamodule.id_set.class_keys), Counter()
             )
             if others:
-                suffixes = ", ".join(suffix or "no suffix" for suffix in sorted(others))
-                print_once(f"note: left out {others.total()} files with other suffixes ({suffixes})", sys.stderr)
+                print_once(f"note: {describe_left_out(others)}", sys.stderr)
 
     def after_fit(self) -> None:
         """Print the module's notes and the commands to run next.
@@ -204,13 +211,14 @@ class ClipOSCLI(LightningCLI):
                 "reached it; increase it"
             )
         for note in self.model.notes:
-            print_once(note)
+            print_once(note, sys.stderr if note.startswith("warning:") else sys.stdout)
         for spec in self.datamodule.ood_specs:
             if spec.folder is not None and not (self.datamodule.root / spec.folder).is_dir():
                 print_once(
                     f"note: the folder of OOD set {spec.name!r} is missing, and test needs it: "
                     f"{self.datamodule.root / spec.folder}"
                 )
+        self.print_validation()
         checkpoint = shlex.quote(str(self.folder / "last.ckpt"))
         has_test = self.datamodule.id_set.test is not None
         root = root_argument(self.datamodule.root)
@@ -223,18 +231,26 @@ class ClipOSCLI(LightningCLI):
 
     def after_validate(self) -> None:
         """Print the metrics and the run's folder."""
+        self.print_validation()
+        self.print_run_folder()
+
+    def print_validation(self) -> None:
+        """Print the metrics of the last validation, if there was one."""
         for name, value in self.trainer.callback_metrics.items():
             if name.startswith("val/"):
                 print_once(f"{name:<28}{float(value):7.2f}")
-        self.print_run_folder()
 
     def after_test(self) -> None:
         """Print the report's file and the run's folder."""
+        if self.datamodule.ood_specs and not self.config_dump["verbose"]:
+            print_once("every score: in the report, or here with --verbose")
         print_once(f"report: {self.folder / 'report.html'}")
         self.print_run_folder()
 
     def print_run_folder(self) -> None:
-        """Print the run's folder, always the last line."""
+        """Print the run's folder, always the last line; before it, on stderr, what is not known about new weights."""
+        if self.model.backbone.note and self.checkpoint is None:
+            print_once(f"note: {self.model.backbone.note}", sys.stderr)
         print_once(f"run: {self.folder}")
 
 
@@ -321,8 +337,12 @@ def main(arguments: Sequence[str]) -> None:
         InputError: the options or the data are wrong.
     """
     silence_libraries()
+    if arguments[0] != "fit":  # EarlyStopping and others, which the checkpoint names, are for training
+        warnings.filterwarnings("ignore", "Be aware that when using `ckpt_path`, callbacks used")
     try:
         start(arguments)
-    except MisconfigurationException as error:  # raised by Lightning for incompatible trainer options
+    except (MisconfigurationException, RuntimeError) as error:  # raised by Lightning for incompatible trainer options
+        if isinstance(error, RuntimeError) and not str(error).startswith("Early stopping conditioned on metric"):
+            raise
         raise InputError(f"trainer: {' '.join(str(error).split())}") from error
     sys.stdout.flush()

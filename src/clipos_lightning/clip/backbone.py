@@ -48,6 +48,7 @@ class FrozenClip(nn.Module):
 
     mean: Tensor
     std: Tensor
+    note: str = ""  # what could not be checked about the weights; set by load_backbone
 
     def __init__(
         self,

@@ -1,8 +1,6 @@
 """Load a CLIP by its name in open_clip: the embedded MicroCLIP, a pretrained tag, or a local file of weights."""
 
 import difflib
-import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -12,26 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
+from open_clip.constants import HF_SAFE_WEIGHTS_NAME
 from open_clip.model import resize_pos_embed
+from torch import Tensor
 
 from ..errors import InputError
 from ..options.configs import EMBEDDED_BACKBONE
+from ..utils.progress import notify_if_slow
 from ..utils.quiet import quiet
 from .backbone import FrozenClip
+from .pretrained import find_weights, known_config
 from .support import fingerprint
 from .surgery import SurgeryOptions
-
-
-@contextmanager
-def notify_if_slow(what: str, seconds: float = 8.0) -> Iterator[None]:
-    """Print ``what`` on stderr if the body takes longer than ``seconds``."""
-    timer = threading.Timer(seconds, lambda: print(what, file=sys.stderr, flush=True))
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+from .weight_checks import check_activation, check_weights, is_plain
+from .weights import read_weights
 
 
 def model_config(name: str) -> dict[str, Any]:
@@ -62,34 +54,38 @@ def choose_weights(name: str, config: dict[str, Any], pretrained: str | None) ->
     Raises:
         InputError: neither a tag of this model nor a file, or weights trained with another activation.
     """
-    tags = open_clip.list_pretrained_tags_by_model(name)
     if pretrained is None and name == EMBEDDED_BACKBONE:
         return str(files("clipos_lightning") / "assets" / f"{EMBEDDED_BACKBONE}.safetensors")
     pretrained = pretrained or "openai"
     if open_clip.is_pretrained_cfg(name, pretrained):
         trained_with = bool(open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu", False))
-        if trained_with != bool(config.get("quick_gelu", False)):
-            other = name.removesuffix("-quickgelu") if name.endswith("-quickgelu") else f"{name}-quickgelu"
-            raise InputError(
-                f"activation mismatch: weights {pretrained!r} were trained with {'Quick' if trained_with else ''}GELU "
-                f"and {name} has the other one: use --model.backbone {other}"
-            )
-    elif not Path(pretrained).is_file():
-        known = ", ".join(tags) or "none"
-        embedded = "; for the embedded weights, --model.pretrained null" if name == EMBEDDED_BACKBONE else ""
+        check_activation(repr(pretrained), name, bool(config.get("quick_gelu", False)), trained_with)
+    elif Path(pretrained).is_dir():
         raise InputError(
-            f"--model.pretrained {pretrained!r} is neither a file nor a tag of {name} (tags: {known}){embedded}"
+            f"--model.pretrained {pretrained} is a folder: give the file in it, such as {HF_SAFE_WEIGHTS_NAME}"
+        )
+    elif not Path(pretrained).is_file():
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
+        embedded = "; for the embedded weights, --model.pretrained null" if name == EMBEDDED_BACKBONE else ""
+        if Path(pretrained).suffix or "/" in pretrained:
+            raise InputError(
+                f"no file of weights {pretrained}: give --model.pretrained FILE, or a tag of {name} (tags: {tags})"
+                f"{embedded}"
+            )
+        raise InputError(
+            f"--model.pretrained {pretrained!r} is neither a file nor a tag of {name} (tags: {tags}){embedded}"
         )
     return pretrained
 
 
 @dataclass(frozen=True)
 class LoadedClip:
-    """open_clip's model and tokenizer, and the SHA-256 of the weights."""
+    """open_clip's model and tokenizer, the SHA-256 of the weights, and what the user should know about them."""
 
     clip: open_clip.CLIP
     tokenizer: open_clip.SimpleTokenizer
     fingerprint: str
+    note: str
 
 
 _shared: ContextVar[dict[tuple[Any, ...], LoadedClip] | None] = ContextVar("_shared", default=None)
@@ -132,8 +128,7 @@ def load_backbone(
         torch.Size([1, 128])
     """
     config = model_config(name)
-    plain = isinstance(config["vision_cfg"].get("layers"), int) and "timm_model_name" not in config["vision_cfg"]
-    if not plain or config.get("custom_text") or "multimodal_cfg" in config:  # reported before anything is downloaded
+    if not is_plain(config):  # reported before anything is downloaded
         raise InputError(
             f"backbone {name} is not supported: it is not a plain CLIP with open_clip's ViT and a class token. "
             f"Choose one such as ViT-B-16-quickgelu, ViT-B-32-quickgelu, ViT-L-14-quickgelu or {EMBEDDED_BACKBONE}"
@@ -143,40 +138,54 @@ def load_backbone(
         raise InputError(f"--model.image_size is {image_size}: {name} takes a multiple of its patch, {patch} pixels")
     loaded = load_clip(name, choose_weights(name, config, pretrained), image_size)
     activation = "quick_gelu" if config.get("quick_gelu") else "gelu"
-    return FrozenClip(loaded.clip, loaded.tokenizer, name, activation, surgery, loaded.fingerprint)
+    backbone = FrozenClip(loaded.clip, loaded.tokenizer, name, activation, surgery, loaded.fingerprint)
+    backbone.note = loaded.note
+    return backbone
 
 
 def load_clip(name: str, weights: str, image_size: int | None) -> LoadedClip:
     """Build open_clip's model with these weights; inside :func:`shared_weights` only once.
 
+    Args:
+        name: a model of open_clip.
+        weights: one of its tags, or a file.
+        image_size: pixels per side, with the position embeddings interpolated (bicubic, antialiased) unless the file
+            has those of this size; None: the model's own size.
+
     Raises:
-        InputError: the weights are neither cached nor reachable, or not a file of this model.
+        InputError: the weights are neither cached nor reachable, cannot be read, or are not of this model.
     """
     shared, key = _shared.get(), (name, weights, image_size)
     if shared is not None and key in shared:
         return shared[key]
     slow = f"still loading weights {weights!r} of {name}: a download, or a slow network or disk ..."
-    try:
-        with quiet(), notify_if_slow(slow):
-            clip = open_clip.create_model(name, pretrained=weights, precision="fp32", device="cpu")
-            clip = clip if image_size is None else resized(clip, name, image_size)
-            loaded = LoadedClip(clip, open_clip.get_tokenizer(name), fingerprint(clip))
-    except Exception as error:  # anything that the hub's client or the file's reader raises
-        reason = " ".join(str(error).split())[:160]
-        raise InputError(
-            f"cannot load weights {weights!r} of {name}: neither cached nor reachable, or not a file of this model "
-            f"({reason}). Connect to the internet once, or give a local file with --model.pretrained"
-        ) from error
+    with quiet(), notify_if_slow(slow):
+        state, pixels, note = checked_weights(name, weights, image_size)
+        clip = open_clip.create_model(
+            name, load_weights=False, force_image_size=image_size, force_preprocess_cfg=pixels, device="cpu"
+        )
+        resize_pos_embed(state, clip, interpolation="bicubic", antialias=True)
+        clip.load_state_dict(state)
+        loaded = LoadedClip(clip, open_clip.get_tokenizer(name), fingerprint(clip), note)
     if shared is not None:
         shared[key] = loaded
     return loaded
 
 
-def resized(clip: open_clip.CLIP, name: str, image_size: int) -> open_clip.CLIP:
-    """A copy of the model for another image size: position embeddings interpolated (bicubic, antialiased)."""
-    other = open_clip.create_model(name, load_weights=False, force_image_size=image_size, device="cpu")
-    state = clip.state_dict()
-    resize_pos_embed(state, other, interpolation="bicubic", antialias=True)
-    other.load_state_dict(state)
-    other.visual.preprocess_cfg = {**getattr(clip.visual, "preprocess_cfg", {}), "size": (image_size, image_size)}
-    return other.eval()
+def checked_weights(name: str, weights: str, image_size: int | None) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+    """Find, read and check weights before their model is built; arguments as for :func:`load_clip`.
+
+    Returns:
+        The state dict, the mean and standard deviation of the pixels if they are known, and a note or an empty string.
+
+    Raises:
+        InputError: the weights are neither cached nor reachable, cannot be read, or are not of this model.
+    """
+    tag = open_clip.is_pretrained_cfg(name, weights)
+    path = find_weights(name, weights) if tag else Path(weights)
+    known = open_clip.get_pretrained_cfg(name, weights) if tag else known_config(path)
+    read = read_weights(path)
+    quick = True if read.openai else bool(known.get("quick_gelu", False)) if known else None
+    check_weights(str(path), name, read.state, image_size, quick)
+    note = check_activation(str(path), name, bool(open_clip.get_model_config(name).get("quick_gelu", False)), quick)
+    return read.state, {key: known[key] for key in ("mean", "std") if key in known}, note

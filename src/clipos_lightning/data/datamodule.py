@@ -1,7 +1,6 @@
 """The LightningDataModule: few-shot ID images for training, the ID test set and the OOD sets for testing."""
 
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +12,7 @@ from jaxtyping import Int, UInt8
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset
 
 from ..errors import InputError
 from ..types import Images, Labels
@@ -23,6 +22,7 @@ from .class_prompts import Wording, one_name_each, read_wordings
 from .classnames import read_class_list
 from .image_sets import FolderSet, ImageSet, ModelSizeImages
 from .resolution import DownscaledSet, native_side
+from .sampler import ShardSampler
 from .splits import draw_shots, find_shots, limit_positions, manifest, read_shots
 from .transforms import to_model_size, view, view_rng
 
@@ -32,33 +32,6 @@ ID = "id"  # key of the ID test set among the test sets
 def absolute(path: str | None) -> str | None:
     """The absolute path, so that a later command finds the file from another working directory; None stays None."""
     return None if path is None else str(Path(path).absolute())
-
-
-class ShardSampler(DistributedSampler[int]):
-    """The positions ``rank``, ``rank + world``, …: over all processes, each image exactly once.
-
-    It is a DistributedSampler so that Lightning does not replace it, and adds no samples to make the shards equal.
-
-    Args:
-        count: number of images.
-        rank: rank of this process.
-        world: number of processes.
-
-    >>> [list(ShardSampler(5, rank, world=2)) for rank in (0, 1)]
-    [[0, 2, 4], [1, 3]]
-    """
-
-    def __init__(self, count: int, rank: int = 0, world: int = 1) -> None:
-        self.shard = range(rank, count, world)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.shard)
-
-    def __len__(self) -> int:
-        return len(self.shard)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Do nothing: the order is fixed."""
 
 
 class FewShotOOD(LightningDataModule):
@@ -78,7 +51,8 @@ class FewShotOOD(LightningDataModule):
         batch_size: training images per step, over all processes together.
         eval_batch_size: images per step in validation and testing, over all processes together.
         num_workers: worker processes per process that decode images (0: none); null: half of the cores, at most 8.
-        limit_per_set: maximal number of images of each test set, selected by hashes of their names; null: all.
+        limit_per_set: maximal number of images of each test set, and of the held-out images of validation, selected by
+            hashes of their names; null: all.
         class_names: YAML file with names and templates for the prompts (docs/own_classes.md); null: the names that come
             with the set, or the folder names with _ as space.
         class_list: text file with one class folder per line, to use only these classes; null: all classes (imagenet100:
@@ -89,6 +63,8 @@ class FewShotOOD(LightningDataModule):
             batches, faster, with differences up to 2/255; device resizes arrays of square images on the backbone's
             device, with differences of 1/255.
         cache: keep sets of small images decoded in .clipos-cache below the root; false: decode them each time.
+        validate: fit validates on held-out training images, every trainer.check_val_every_n_epoch epochs, and logs
+            val/accuracy and val/outliers/auroc, for EarlyStopping and ModelCheckpoint; false: it does not validate.
 
     Raises:
         InputError: an option is out of range, a file of options cannot be read, or the ID set is missing or unknown.
@@ -127,6 +103,7 @@ class FewShotOOD(LightningDataModule):
         ood_resolution: Literal["native", "id"] = "native",
         resize: Literal["pil", "torch", "device"] = "pil",
         cache: bool = True,
+        validate: bool = False,
     ) -> None:
         super().__init__()
         self.allow_zero_length_dataloader_with_multiple_devices = True  # there may be more processes than images
@@ -147,6 +124,7 @@ class FewShotOOD(LightningDataModule):
         self.shots, self.shots_file = shots, shots_file
         self.batch_size, self.eval_batch_size, self.limit_per_set = batch_size, eval_batch_size, limit_per_set
         self.views, self.ood_resolution, self.resize, self.cache = views, ood_resolution, resize, cache
+        self.validate = validate
         self.num_workers = min(8, (os.cpu_count() or 1) // 2) if num_workers is None else num_workers
         classes = read_class_list(class_list) if class_list else None
         self.draw_options: tuple[int, int | str] = (self.seed, shots)  # a shots_file's own, if there is one
@@ -171,7 +149,7 @@ class FewShotOOD(LightningDataModule):
         options |= {"seed": self.seed, "shots_file": absolute(shots_file), "limit_per_set": limit_per_set}
         options |= {"class_names": absolute(class_names), "class_list": absolute(class_list)}
         options |= {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "views": views}
-        options |= {"ood_resolution": ood_resolution, "resize": resize, "cache": cache}
+        options |= {"ood_resolution": ood_resolution, "resize": resize, "cache": cache, "validate": validate}
         self.save_hyperparameters(options, logger=False)
 
     def setup(self, stage: str) -> None:
@@ -184,6 +162,8 @@ class FewShotOOD(LightningDataModule):
         self.image_size = self.image_size if backbone is None else backbone.image_size
         if stage in ("fit", "validate") and not self.shot_positions:
             self.shot_positions = self.read_draw() if self.shots_file else self.draw()
+        if stage == "fit" and self.validate:
+            self.held_out()  # raises before anything is encoded
         if stage == "test" and not self.test_sets:
             self.test_sets = self.open_test_sets()
             with suppress(InputError):  # only for the manifest: testing needs no training images
@@ -289,22 +269,31 @@ class FewShotOOD(LightningDataModule):
             return self.global_batch(self.trainer.fit_loop.epoch_loop.batch_progress.total.completed)
         return batch
 
-    def val_dataloader(self) -> Any:
-        """The held-out ID images: training images that were not drawn. Empty in ``fit``, which does not validate.
+    def held_out(self) -> list[int]:
+        """Positions of the held-out images in the training set: those that were not drawn, at most ``limit_per_set``.
 
         Raises:
             InputError: all training images were drawn.
         """
-        if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
-            return []
         drawn = set(self.shot_positions)
-        held_out = [i for i in range(len(self.id_set.train)) if i not in drawn]
-        if not held_out:
+        positions = [i for i in range(len(self.id_set.train)) if i not in drawn]
+        if not positions:
             raise InputError(
-                "validate has no held-out images: every training image was drawn. Lower --data.shots, or add images"
+                f"{'--data.validate true' if self.validate else 'validate'} has no held-out images: every training "
+                "image was drawn. Lower --data.shots, or add images"
             )
-        keys = [self.id_set.train.keys[i] for i in held_out]
-        positions = [held_out[i] for i in limit_positions(keys, self.limit_per_set)]
+        keys = [self.id_set.train.keys[i] for i in positions]
+        return [positions[i] for i in limit_positions(keys, self.limit_per_set)]
+
+    def val_dataloader(self) -> Any:
+        """The held-out ID images; empty in a ``fit`` without ``validate``.
+
+        Raises:
+            InputError: all training images were drawn.
+        """
+        if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING and not self.validate:
+            return []
+        positions = self.held_out()
         self.check_world_size(len(positions))
         return self.loader(ModelSizeImages(self.id_set.train, positions, self.image_size))
 
@@ -341,4 +330,5 @@ class FewShotOOD(LightningDataModule):
             sampler=ShardSampler(count, rank, world),
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # otherwise validation would draw from the generator that training uses
         )

@@ -8,7 +8,6 @@ import posixpath
 import re
 import shutil
 import stat
-import sys
 import tarfile
 import time
 import urllib.error
@@ -17,11 +16,9 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
-
-from tqdm import tqdm
 
 from ..errors import InputError
+from ..utils.progress import BYTES, open_bar
 
 BLOCK_BYTES = 1 << 18
 MAX_TRIES = 4  # consecutive attempts without a new byte before giving up
@@ -47,7 +44,7 @@ def download(url: str, path: Path, md5: str | None, progress: bool = True) -> bo
         url: http or https.
         path: the target; an existing file is verified and never replaced.
         md5: the file's MD5; None: not verified.
-        progress: show a bar on stderr, if that is a terminal.
+        progress: show it on stderr: a bar on a terminal, otherwise a line every 30 s.
 
     Returns:
         True if the file was downloaded, False if it existed.
@@ -133,7 +130,10 @@ def receive(url: str, path: Path, partial: Path, progress: bool) -> None:
         start = start if response.status == 206 else 0
         length = response.headers.get("Content-Length")
         total = start + int(length) if length else None
-        with open(partial, "ab" if start else "wb") as file, byte_bar(path.name, total, start, progress) as shown:
+        with (
+            open(partial, "ab" if start else "wb") as file,
+            open_bar(path.name, total, BYTES, start, shown=progress) as shown,
+        ):
             while piece := read_piece(response):
                 file.write(piece)
                 shown.update(len(piece))
@@ -184,26 +184,11 @@ def file_size(path: Path) -> int:
 def file_md5(path: Path, progress: bool = True) -> str:
     """MD5 of a file as hexadecimal."""
     digest = hashlib.md5(usedforsecurity=False)
-    with open(path, "rb") as file, byte_bar(f"checking {path.name}", file_size(path), 0, progress) as shown:
+    with open(path, "rb") as file, open_bar(f"checking {path.name}", file_size(path), BYTES, shown=progress) as shown:
         while piece := file.read(BLOCK_BYTES):
             digest.update(piece)
             shown.update(len(piece))
     return digest.hexdigest()
-
-
-def byte_bar(description: str, total: int | None, done: int, progress: bool) -> "tqdm[Any]":
-    """A progress bar over bytes on stderr, removed when done; only on a terminal."""
-    return tqdm(
-        desc=description,
-        total=total,
-        initial=done,
-        unit="B",
-        unit_scale=True,
-        unit_divisor=1024,
-        leave=False,
-        dynamic_ncols=True,
-        disable=not progress or not sys.stderr.isatty(),
-    )
 
 
 def extract(archive: Path, folder: Path, parts: Sequence[str], progress: bool = True) -> bool:
@@ -213,7 +198,7 @@ def extract(archive: Path, folder: Path, parts: Sequence[str], progress: bool = 
         archive: the file.
         folder: where the parts go.
         parts: names at the archive's top level; an existing one is never replaced.
-        progress: show a bar on stderr, if that is a terminal.
+        progress: show it on stderr: a bar on a terminal, otherwise a line every 30 s.
 
     Returns:
         True if the archive was unpacked, False if all parts existed.
@@ -256,7 +241,10 @@ def unpack_tar(archive: Path, folder: Path, progress: bool) -> None:
     if not hasattr(tarfile, "data_filter"):
         raise InputError(f"cannot unpack {archive} safely with this version of Python: use 3.11.4 or newer")
     links: set[str] = set()
-    with open(archive, "rb") as raw, byte_bar(f"unpacking {archive.name}", file_size(archive), 0, progress) as shown:
+    with (
+        open(archive, "rb") as raw,
+        open_bar(f"unpacking {archive.name}", file_size(archive), BYTES, shown=progress) as shown,
+    ):
         with tarfile.open(fileobj=raw, mode="r:*", errorlevel=1) as tar:
             for member in tar:
                 check_member(archive, member, links)
@@ -301,7 +289,7 @@ def unpack_zip(archive: Path, folder: Path, progress: bool) -> None:
             if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise unsafe_archive(archive, f"{member.filename!r} is a link or a device")
         total = sum(member.file_size for member in members)
-        with byte_bar(f"unpacking {archive.name}", total, 0, progress) as shown:
+        with open_bar(f"unpacking {archive.name}", total, BYTES, shown=progress) as shown:
             for member in members:
                 packed.extract(member, folder)
                 shown.update(member.file_size)

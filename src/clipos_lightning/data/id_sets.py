@@ -232,7 +232,7 @@ def id_folder(path: Path, classes: Sequence[str] | None = None) -> IdSet:
         classes: class folders to use; None: all.
 
     Raises:
-        InputError: the folder does not exist, has fewer than two class folders, or lacks one of ``classes``; ``test/``
+        InputError: the folder does not exist, has no class folder, or lacks one of ``classes``; ``test/``
             has a class folder that ``train/`` lacks; a ``boxes.csv`` is malformed.
     """
     if not path.is_dir():
@@ -244,8 +244,8 @@ def id_folder(path: Path, classes: Sequence[str] | None = None) -> IdSet:
     train_root = path / "train" if split else path
     only = classes is not None
     classes = class_folders(train_root) if classes is None else list(require_classes(train_root, classes))
-    if len(classes) < 2:
-        raise InputError(f"--data.id: {train_root} has {len(classes)} class folders, at least two are needed")
+    if not classes:
+        raise InputError(f"--data.id: {train_root} has no class folders: put the images of each class into a folder")
     name = path.resolve().name
     train = labelled_folder(name, train_root, classes, only)
     test = labelled_folder(name, path / "test", classes, only) if split and (path / "test").is_dir() else None

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import InputError
 from . import scenes
-from .image_files import list_images
+from .image_files import list_images, no_images_error, reading_hint, register_heif, suffix_of
 from .transforms import as_rgb, batch_to_model_size, mask_to_model_size, to_model_size
 
 
@@ -90,6 +90,7 @@ class FolderSet(ImageSet):
     def size(self, position: int) -> tuple[int, int]:
         """Width and height from the header of the file, without decoding it."""
         path = self.root / self.keys[position]
+        register_heif()
         try:
             with Image.open(path) as image:
                 return image.size
@@ -232,9 +233,22 @@ class ModelSizeImages(Dataset[dict[str, Tensor]]):
 
 
 def unreadable_image(path: Any, error: Exception) -> InputError:
-    """Build the error for an image file that cannot be read."""
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return InputError(f"cannot read image {path}: {reason}. Repair it, or remove it from the folder")
+    """Build the error for an image file that cannot be read: its path, the reason, and what to do."""
+    unknown = isinstance(error, UnidentifiedImageError)
+    text = "unknown image format" if unknown else getattr(error, "strerror", None) or str(error)
+    reason = " ".join(text.split()) or type(error).__name__
+    remedy = (reading_hint([suffix_of(str(path))]) if unknown else "") or "repair it, or remove it from the folder"
+    return InputError(f"cannot read image {path}: {reason}. {remedy[0].upper()}{remedy[1:]}")
+
+
+def short_reason(path: str, error: str) -> str:
+    """The reason in the message of :func:`unreadable_image`, without path and remedy.
+
+    Example:
+        >>> short_reason("./a.png", "cannot read image a.png: broken PNG file. Repair it, or remove it from the folder")
+        'broken PNG file'
+    """
+    return error.removeprefix(f"cannot read image {Path(path)}: ").partition(". ")[0]
 
 
 def open_image(path: Path) -> Image.Image:
@@ -243,6 +257,7 @@ def open_image(path: Path) -> Image.Image:
     Raises:
         InputError: the file cannot be read, is truncated, or is not an image.
     """
+    register_heif()
     try:
         with Image.open(path) as image:
             return as_rgb(image)
@@ -275,7 +290,7 @@ def folder_images(name: str, root: Path) -> FolderSet:
         raise MissingSet(f"no folder {root}", f"set {name!r}: no folder {root}; {advice}")
     keys = list_images(root)
     if not keys:
-        raise InputError(f"set {name!r}: no image below {root}")
+        raise no_images_error(f"set {name!r}", root)
     return FolderSet(name, root, keys)
 
 

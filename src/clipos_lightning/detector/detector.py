@@ -1,13 +1,12 @@
 """Detector: class, score and decision for new images, from a frozen backbone, a head and a threshold."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -15,66 +14,26 @@ from torch import Tensor
 from ..clip.backbone import FrozenClip
 from ..clip.loading import load_backbone
 from ..clip.surgery import SurgeryOptions
-from ..data.image_sets import open_image
+from ..data.class_prompts import Wording
 from ..data.transforms import to_model_size
 from ..errors import InputError
 from ..evaluation.heads import Head
+from ..evaluation.memory import Memory
 from ..evaluation.scores import ScoreOptions, find_score
 from ..method.mask import MaskOptions
 from ..training.checkpoint import known_options, read_checkpoint, refuse_imports
 from ..training.record import DetectorRecord, check_identity
-from ..types import ClassMaps, ImageFeatures, Images, Labels
-from .file import CALIBRATION, read_detector, write_detector
+from ..types import ClassMaps, ImageFeatures, Images, PathName, concatenate
+from .decisions import UNKNOWN, Decision, Prediction
+from .extension import Prompting, extend_head, extend_wordings, new_rows
+from .file import CALIBRATION, MEMORY_TENSORS, is_checkpoint, name_pretrained, read_detector, write_detector
+from .image_inputs import ImageInput, as_list, is_single_input, open_images
 
 if TYPE_CHECKING:
     from ..training.module import ClipOS
 
-UNKNOWN = "unknown"  # label of an image whose score is below the threshold
 BATCH = 128  # images per forward pass
-
-ImageInput = Image.Image | str | Path | Tensor | NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Decision:
-    """A detector's result for one image.
-
-    Attributes:
-        label: ``class_name``, or ``unknown`` if the score is below the threshold.
-        class_name: the most probable of the C classes, independent of the threshold.
-        probability: probability of that class over the C classes, softmax(l / T) with the calibrated temperature T.
-        score: the detector's score; higher = more in-distribution.
-        threshold: images are accepted if their score is at least this; None: not calibrated, all are accepted.
-
-    Example:
-        >>> from clipos_lightning import Decision
-        >>> decision = Decision(label="unknown", class_name="cat", probability=0.62, score=11.5, threshold=14.0)
-        >>> decision.score < decision.threshold
-        True
-    """
-
-    label: str
-    class_name: str
-    probability: float
-    score: float
-    threshold: float | None
-
-
-@dataclass
-class Prediction:
-    """A detector's results for a batch of images, as tensors.
-
-    Attributes:
-        predicted: index of the most probable class, (B,).
-        probability: probability of that class, (B,).
-        score: the detector's score, (B,).
-        probabilities: softmax(l / T) over the C classes, (B, C).
-    """
-
-    predicted: Labels
-    probability: Float[Tensor, " batch"]
-    score: Float[Tensor, " batch"]
-    probabilities: Float[Tensor, "batch classes"]
+UNCALIBRATED: dict[str, Any] = {"threshold": None, "class_thresholds": None, "temperature": 1.0, "calibration": {}}
 
 
 @dataclass(repr=False)
@@ -86,10 +45,12 @@ class Detector:
         head: class features, and the settings of mask and score; ``head.scores`` has the detector's score only.
         class_names: C names.
         threshold: images are accepted if their score is at least this; None: not calibrated, all are accepted.
+        class_thresholds: a threshold for each predicted class in its place, (C); None: the same for all classes.
         temperature: T of the probabilities softmax(l / T).
         calibration: how threshold and temperature were set, as plain data; empty: not calibrated.
         pretrained: tag or file of the backbone's weights; None: the default of the backbone.
         class_wordings: names and templates of each class; None: one name each.
+        prompting: what :meth:`add_class` needs; None: a file of version 0.1.0, which cannot be extended.
 
     Example:
         >>> from clipos_lightning import ClipOS, ContextOptions, Detector
@@ -108,19 +69,24 @@ class Detector:
     head: Head
     class_names: list[str]
     threshold: float | None = None
+    class_thresholds: list[float] | None = None
     temperature: float = 1.0
     calibration: dict[str, Any] = field(default_factory=dict)
     pretrained: str | None = None
     class_wordings: list[dict[str, list[str]]] | None = None
+    prompting: Prompting | None = None
 
     # ---- from a module or a file, and to a file
 
     @classmethod
     def of(cls, module: "ClipOS") -> "Detector":
         """The detector of a module as it is now: with the learned prompts, or with zero-shot ones before training."""
-        record = module.record
-        head, names = module.detector_head, record.class_names
-        return cls(module.backbone, head, names, pretrained=record.pretrained, class_wordings=record.class_wordings)
+        record, options = module.record, module.hparams
+        learned = module.prompts.context if module.learned else None
+        context = None if learned is None else learned.detach()
+        prompting = Prompting(module.image_weight, options["template"], context)
+        detector = cls(module.backbone, module.detector_head, record.class_names, pretrained=record.pretrained)
+        return replace(detector, class_wordings=record.class_wordings, prompting=prompting)
 
     @classmethod
     def load(
@@ -135,11 +101,11 @@ class Detector:
             trust: import a user-defined score or objective that the file names; this runs code.
 
         Raises:
-            InputError: no such file, not a detector, other weights than in training, no such device, or a user-defined
-                score or objective without ``trust``.
+            InputError: no such file, not a detector, weights that are missing or not those of training, no such device,
+                or a user-defined score or objective without ``trust``.
         """
-        read = cls.from_checkpoint if is_checkpoint(path) else cls.from_file
-        return read(path, pretrained, trust).to(device)
+        with name_pretrained(path):
+            return (cls.from_checkpoint if is_checkpoint(path) else cls.from_file)(path, pretrained, trust).to(device)
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, pretrained: str | None = None, trust: bool = False) -> "Detector":
@@ -172,10 +138,13 @@ class Detector:
         backbone = load_backbone(record["backbone"], weights, surgery, record["image_size"])
         check_identity(str(path), record, {key: getattr(backbone, key) for key in ("fingerprint", "activation")})
         scale, scores = float(backbone.scale), [record["score"]]
-        head = Head("", **tensors, scale=scale, scores=scores, surgery=surgery, mask=mask, scoring=scoring)
-        calibrated = {key: record[key] for key in CALIBRATION}
-        names, wordings = record["class_names"], record.get("class_wordings")
-        return cls(backbone, head, names, **calibrated, pretrained=weights, class_wordings=wordings)
+        kept = [tensors[name] for name in MEMORY_TENSORS if name in tensors]
+        prompts, options = (tensors["text"], tensors["class_text"], scale), (surgery, mask, scoring)
+        head = Head("", *prompts, scores, *options, Memory(*kept) if kept else None)
+        calibrated = {key: record[key] for key in CALIBRATION if key in record}
+        prompting = Prompting.of(record.get("prompting"), tensors.get("context"))
+        detector = cls(backbone, head, record["class_names"], **calibrated, pretrained=weights)
+        return replace(detector, class_wordings=record.get("class_wordings"), prompting=prompting)
 
     def save(self, path: str | Path, overwrite: bool = False) -> None:
         """Write the detector to a safetensors file; of the backbone only name and fingerprint are stored.
@@ -189,7 +158,13 @@ class Detector:
         """
         calibrated = {key: getattr(self, key) for key in CALIBRATION}
         tensors = {"text": self.head.text, "class_text": self.head.class_text}
-        write_detector(path, tensors, asdict(self.record) | calibrated, overwrite)
+        if self.head.memory is not None:
+            tensors |= {f"memory.{name}": tensor for name, tensor in self.head.memory.tensors.items()}
+        record = asdict(self.record) | calibrated
+        if self.prompting is not None:
+            record["prompting"] = self.prompting.plain
+            tensors |= {} if self.prompting.context is None else {"context": self.prompting.context}
+        write_detector(path, tensors, record, overwrite)
 
     def to(self, device: str | torch.device) -> "Detector":
         """Move this detector to a device, and return it; ``auto``: the GPU if there is one.
@@ -207,11 +182,41 @@ class Detector:
         self.head = self.head.to(self.backbone.device)
         return self
 
+    @torch.inference_mode()
+    def add_class(self, name: str | Wording, images: Iterable[ImageInput]) -> "Detector":
+        """A new detector with one more class, not calibrated; the images of the other classes are not needed.
+
+        The new class gets the learned context, the image weight and the memory of the others.
+
+        Args:
+            name: of the class, or its ``names`` and ``templates``.
+            images: of the class, as for calling the detector; at least one.
+
+        Raises:
+            InputError: the detector's file is of version 0.1.0, the class exists, or an image cannot be read.
+        """
+        files = as_list(images)
+        if not files:
+            raise InputError("a new class needs at least one image")
+        pixels = self.prepare(files).to(self.backbone.device)
+        paths = self.head.memory_paths if self.head.memory is not None else frozenset[PathName]()
+        features = concatenate([self.backbone.encode_image(batch, paths) for batch in pixels.split(BATCH)])
+        wording = {"names": [name]} if isinstance(name, str) else name
+        text, class_text = new_rows(self.backbone, self.prompting, self.class_names, wording, features.cls)
+        return replace(
+            self,
+            head=extend_head(self.head, text, class_text, features),
+            class_names=[*self.class_names, wording["names"][0]],
+            class_wordings=extend_wordings(self.class_names, self.class_wordings, wording),
+            **UNCALIBRATED,
+        )
+
     # ---- prediction
 
     def __repr__(self) -> str:
         names = ", ".join(self.class_names[:5]) + (", …" if len(self.class_names) > 5 else "")
         threshold = "none, every image gets a class" if self.threshold is None else f"{self.threshold:.6g}"
+        threshold = threshold if self.class_thresholds is None else "one for each class"
         lines = (
             f"backbone: {self.backbone.name}, {self.backbone.image_size} px, on {self.backbone.device}",
             f"{len(self.class_names)} classes: {names}",
@@ -260,12 +265,17 @@ class Detector:
         """Convert the results of a batch to decisions."""
         columns = (prediction.predicted, prediction.probability, prediction.score)
         rows = zip(*(column.tolist() for column in columns), strict=True)
-        return [self.decision(self.class_names[c], probability, score) for c, probability, score in rows]
+        return [self.decision(label, probability, score) for label, probability, score in rows]
 
-    def decision(self, class_name: str, probability: float, score: float) -> Decision:
-        """Apply the threshold to a score: the label is the class, or ``unknown`` below the threshold."""
-        accepted = self.threshold is None or score >= self.threshold
-        return Decision(class_name if accepted else UNKNOWN, class_name, probability, score, self.threshold)
+    def decision(self, predicted: int, probability: float, score: float) -> Decision:
+        """Apply the threshold to the score of an image: the label is the class, or ``unknown`` below the threshold."""
+        class_name, threshold = self.class_names[predicted], self.threshold_of(predicted)
+        accepted = threshold is None or score >= threshold
+        return Decision(class_name if accepted else UNKNOWN, class_name, probability, score, threshold)
+
+    def threshold_of(self, predicted: int) -> float | None:
+        """The threshold for images of a predicted class; None: not calibrated."""
+        return self.threshold if self.class_thresholds is None else self.class_thresholds[predicted]
 
     def prepare(self, images: ImageInput | Iterable[ImageInput]) -> Images:
         """Resize and crop images of any size to the model's size, uint8, (B, 3, S, S).
@@ -304,47 +314,3 @@ class Detector:
         batch_of_images = isinstance(images, Tensor) and images.ndim == 4
         single = is_single_input(images) and not batch_of_images
         return decisions[0] if single else decisions
-
-
-def as_list(images: ImageInput | Iterable[ImageInput]) -> list[ImageInput]:
-    """A list of image inputs; a single input, which may be a batch as a tensor, becomes a list of one."""
-    return [images] if is_single_input(images) else list(images)  # type: ignore[list-item, arg-type]
-
-
-def is_single_input(images: ImageInput | Iterable[ImageInput]) -> bool:
-    """Whether this is one input, not an iterable of inputs; an array of numbers is an image, one of paths is not."""
-    if isinstance(images, np.ndarray):
-        return images.dtype.kind not in "OSU"
-    return isinstance(images, Image.Image | str | Path | Tensor)
-
-
-def open_images(image: ImageInput) -> Iterator[Image.Image]:
-    """Yield the image of a path, an array or a tensor, or each image of a batch.
-
-    Raises:
-        InputError: the image cannot be read, or the input is not an image.
-    """
-    if isinstance(image, str | Path):
-        yield open_image(Path(image))
-    elif isinstance(image, Image.Image):
-        yield image
-    elif isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-            given = f"{image.dtype} of shape {image.shape}"
-            raise InputError(f"an image as an array is uint8 RGB, (H, W, 3), not {given}; give several as a list")
-        yield Image.fromarray(image)
-    elif not isinstance(image, Tensor):
-        raise InputError(
-            f"an image is given as a PIL image, a path, a uint8 array or a uint8 tensor, not a {type(image).__name__}"
-        )
-    elif image.dtype != torch.uint8 or image.ndim not in (3, 4) or image.shape[-3] != 3 or 0 in image.shape[-2:]:
-        given = f"{image.dtype} of shape {tuple(image.shape)}"
-        raise InputError(f"an image as a tensor is uint8, (3, H, W) or (B, 3, H, W), not {given}")
-    else:
-        for pixels in image[None] if image.ndim == 3 else image:
-            yield Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
-
-
-def is_checkpoint(path: str | Path) -> bool:
-    """Whether a file is a checkpoint and not a detector's file, by the suffix of its name."""
-    return Path(path).suffix != ".safetensors"

@@ -1,7 +1,8 @@
 """The file ``detector.safetensors``: a detector without its frozen backbone, as tensors and JSON; no pickle."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -18,9 +19,12 @@ from ..utils.files import atomic_write, check_parent
 FORMAT = 1
 KEY = "clipos"  # metadata key of the JSON
 TENSORS = ("text", "class_text")
+# of detectors that compare with images: all, or none
+MEMORY_TENSORS = ("memory.features", "memory.regions", "memory.labels", "memory.patches")
 CALIBRATION: dict[str, Any] = {"threshold": float | None, "temperature": float, "calibration": dict}
+CALIBRATION["class_thresholds"] = list | None
 FIELD_TYPES: dict[str, Any] = {**get_type_hints(DetectorRecord), **CALIBRATION}  # key of the JSON to its type
-OPTIONAL = ("class_wordings",)  # files of version 0.1.0 lack it
+OPTIONAL = ("class_wordings", "class_thresholds")  # files of version 0.1.0 lack them
 
 
 def write_detector(path: str | Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any], overwrite: bool) -> None:
@@ -28,7 +32,7 @@ def write_detector(path: str | Path, tensors: Mapping[str, Tensor], record: Mapp
 
     Args:
         path: of the file.
-        tensors: those named in :data:`TENSORS`.
+        tensors: those named in :data:`TENSORS`, and in :data:`MEMORY_TENSORS`.
         record: plain data, with the keys of :data:`FIELD_TYPES`.
         overwrite: replace an existing file.
 
@@ -39,7 +43,7 @@ def write_detector(path: str | Path, tensors: Mapping[str, Tensor], record: Mapp
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists: give another name, or remove the file")
     check_parent(path)
-    plain = {name: tensor.detach().float().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with atomic_write(path) as partial:
         partial.write_bytes(save(plain, {KEY: json.dumps({"format": FORMAT, **record}, ensure_ascii=False)}))
 
@@ -57,10 +61,23 @@ def read_detector(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in TENSORS if name in file.keys()}
+            wanted = {*TENSORS, *MEMORY_TENSORS, "context"}
+            tensors = {name: file.get_tensor(name) for name in file.keys() if name in wanted}
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is not a safetensors file: {' '.join(str(error).split())[:120]}") from error
     return tensors, update_paths(check_record(path, metadata.get(KEY), tensors))
+
+
+@contextmanager
+def name_pretrained(path: str | Path) -> Iterator[None]:
+    """Name the detector's file and ``--pretrained``, the option of its commands, in errors about the weights."""
+    try:
+        yield
+    except InputError as error:
+        text = str(error).replace("--model.pretrained", "--pretrained")
+        if text == str(error):
+            raise
+        raise InputError(text if text.startswith(str(path)) else f"{path}: {text}") from error
 
 
 def check_record(path: str | Path, text: str | None, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -92,9 +109,28 @@ def check_record(path: str | Path, text: str | None, tensors: Mapping[str, Tenso
         wrong = ["class_names"]
     if not wrong and len(tensors["text"]) - len(record["class_names"]) not in (0, 1):
         wrong = ["text"]
+    thresholds = record.get("class_thresholds")
+    if not wrong and thresholds is not None and len(thresholds) != len(record["class_names"]):
+        wrong = ["class_thresholds"]
+    wrong += [] if wrong else wrong_memory(tensors)
     if wrong:
         raise InputError(f"{path} is broken: {', '.join(wrong)} missing or invalid; write the detector again")
     return record
+
+
+def wrong_memory(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Names of the memory's tensors that are missing or do not fit the others; a file may have no memory at all."""
+    given = {name: tensors[name] for name in MEMORY_TENSORS if name in tensors}
+    if not given:
+        return []
+    shape = given["memory.labels"].shape if "memory.labels" in given else ()
+    rows = (*shape, tensors["text"].shape[1])
+    patches = (len(given["memory.patches"]), rows[-1]) if "memory.patches" in given else ()
+    expected = dict(zip(MEMORY_TENSORS, (rows, rows, shape, patches), strict=True))
+    wrong = [name for name in MEMORY_TENSORS if name not in given or tuple(given[name].shape) != tuple(expected[name])]
+    if not wrong and set(given["memory.labels"].tolist()) != set(range(len(tensors["class_text"]))):
+        wrong = ["memory.labels"]
+    return wrong
 
 
 def has_kind(value: Any, kind: Any) -> bool:
@@ -108,3 +144,8 @@ def has_kind(value: Any, kind: Any) -> bool:
         return any(has_kind(value, one) for one in get_args(kind))
     plain = get_origin(kind) or kind
     return isinstance(value, (int, float) if plain is float else plain)
+
+
+def is_checkpoint(path: str | Path) -> bool:
+    """Whether a file is a checkpoint and not a detector's file, by the suffix of its name."""
+    return Path(path).suffix != ".safetensors"

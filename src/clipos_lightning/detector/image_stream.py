@@ -3,10 +3,11 @@
 import glob
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from ..data.image_files import SUFFIXES, walk_images
+from ..data.image_files import is_image, no_images_error, walk_images
 from ..errors import InputError
 
 STDIN = "-"  # the path that stands for a list on stdin, one path per line
@@ -27,7 +28,7 @@ def check_paths(paths: Sequence[str], command: str) -> None:
             continue
         if os.path.isdir(path):
             if next(walk_images(path), None) is None:
-                raise InputError(f"{command}: no image below {path}")
+                raise no_images_error(command, path)
         elif not os.path.exists(path) and not match_pattern(path):
             kind = "file matches" if glob.has_magic(path) else "file or folder"
             raise InputError(f"{command}: no {kind} {path}")
@@ -35,30 +36,36 @@ def check_paths(paths: Sequence[str], command: str) -> None:
         raise InputError(f"{command}: - (a list on stdin) is given twice")
 
 
-def stream_paths(paths: Iterable[str]) -> Iterator[str]:
-    """Yield the paths of images: files, images below folders, matches of patterns, lines of stdin."""
+def stream_paths(paths: Iterable[str], left_out: Counter[str] | None = None) -> Iterator[str]:
+    """Yield the paths of images: files, images below folders, matches of patterns, lines of stdin.
+
+    Args:
+        paths: files, folders, patterns, or ``-`` for a list on stdin.
+        left_out: gets the number of other files in folders, by suffix.
+    """
     for path in paths:
         if path == STDIN:
             for line in read_stdin():
-                yield from expand_folder(line)
+                yield from expand_folder(line, left_out)
         elif glob.has_magic(path) and not os.path.exists(path):
-            for match in match_pattern(path):
-                yield from expand_folder(match)
+            for match in match_pattern(path, left_out):
+                yield from expand_folder(match, left_out)
         else:
-            yield from expand_folder(path)
+            yield from expand_folder(path, left_out)
 
 
-def match_pattern(pattern: str) -> list[str]:
+def match_pattern(pattern: str, left_out: Counter[str] | None = None) -> list[str]:
     """The sorted matches of a pattern; those of a recursive one (``**``) are image files only, each once."""
     paths = set(glob.iglob(pattern, recursive=True))
     if "**" in Path(pattern).parts:
-        paths = {path for path in paths if Path(path).suffix.lower() in SUFFIXES and not os.path.isdir(path)}
+        others = Counter[str]() if left_out is None else left_out
+        paths = {path for path in paths if not os.path.isdir(path) and is_image(os.path.basename(path), others)}
     return sorted(paths)
 
 
-def expand_folder(path: str) -> Iterator[str]:
+def expand_folder(path: str, left_out: Counter[str] | None = None) -> Iterator[str]:
     """The images below a folder; a file as it is."""
-    return walk_images(path) if os.path.isdir(path) else iter([path])
+    return walk_images(path, left_out) if os.path.isdir(path) else iter([path])
 
 
 def read_stdin() -> Iterator[str]:

@@ -8,7 +8,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import chain
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.image_sets import short_reason
 from ..errors import InputError
 from ..utils.files import atomic_write, check_parent
 
@@ -49,12 +50,13 @@ def json_line(row: PredictionRow | None) -> str:
     return json.dumps(plain, ensure_ascii=False) + "\n"
 
 
-def table_line(width: int, color: bool) -> Callable[[PredictionRow | None], str]:
+def table_line(width: int, color: bool, columns: int | None = None) -> Callable[[PredictionRow | None], str]:
     """A function that formats rows as lines of an aligned text table; None: the header.
 
     Args:
         width: of the columns decision and class, in characters.
         color: colour rejected and unreadable images by terminal codes.
+        columns: width of the terminal, to which the reason of an unreadable image is shortened; None: not shortened.
     """
 
     def line(row: PredictionRow | None) -> str:
@@ -62,6 +64,7 @@ def table_line(width: int, color: bool) -> Callable[[PredictionRow | None], str]
             return f"{'decision':<{width}}  {'class':<{width}}  {'prob.':>7}  {'score':>9}  path\n"
         if row["error"]:
             text = f"{'unreadable':<{width}}  {'':<{width}}  {'':>7}  {'':>9}  {row['path']}"
+            text = with_reason(text, short_reason(row["path"], row["error"]), columns)
             return f"\x1b[31m{text}\x1b[0m\n" if color else f"{text}\n"
         cells = f"{row['class']:<{width}}  {100 * row['probability']:>5.1f} %  {row['score']:>9.4g}  {row['path']}"
         accepted = row["threshold"] is None or row["score"] >= row["threshold"]
@@ -69,6 +72,19 @@ def table_line(width: int, color: bool) -> Callable[[PredictionRow | None], str]
         return f"{decision}  {cells}\n" if accepted or not color else f"\x1b[33m{decision}\x1b[0m  {cells}\n"
 
     return line
+
+
+def with_reason(text: str, reason: str, columns: int | None) -> str:
+    """A line with a reason in brackets, which is shortened to the width of the line, or left out if 8 do not fit.
+
+    Example:
+        >>> with_reason("a.png", "Permission denied", None), with_reason("a.png", "Permission denied", 20)
+        ('a.png (Permission denied)', 'a.png (Permission …)')
+    """
+    room = len(reason) if columns is None else columns - len(text) - len(" ()")
+    if room < min(8, len(reason)):
+        return text
+    return f"{text} ({reason if len(reason) <= room else f'{reason[: room - 1]}…'})"
 
 
 LINES: dict[str, Callable[[PredictionRow | None], str]] = {"csv": csv_line, "jsonl": json_line}
@@ -223,14 +239,17 @@ def check_out(path: Path, resume: bool) -> None:
 
 
 def open_rows(
-    path: Path, form: str, threshold: float | None, reproduces: Callable[[Sequence[PredictionRow]], bool]
+    path: Path,
+    form: str,
+    thresholds: Mapping[str, float | None],
+    reproduces: Callable[[Sequence[PredictionRow]], bool],
 ) -> RowFile:
     """Open the output, with the rows that an earlier run left in it; half a row at its end is dropped.
 
     Args:
         path: of the output.
         form: csv or jsonl.
-        threshold: of the detector; every row with a decision must have it.
+        thresholds: of the detector, by class; every row with a decision must have that of its class.
         reproduces: whether the detector gives the same rows again; called with the first rows that have a decision.
 
     Raises:
@@ -243,7 +262,8 @@ def open_rows(
     size = complete_size(source, form)
     rows = ROW_READERS[form](read_lines(source, size), source)
     first: list[PredictionRow] = []
-    done = PathSet(check_thresholds(rows, source, format_value("threshold", threshold), first))
+    expected = {name: format_value("threshold", threshold) for name, threshold in thresholds.items()}
+    done = PathSet(check_thresholds(rows, source, expected, first))
     if not reproduces(first):
         raise other_detector_error(source)
     if source == path:
@@ -254,22 +274,22 @@ def open_rows(
 
 
 def check_thresholds(
-    rows: Iterator[PredictionRow], path: Path, threshold: str, first: list[PredictionRow]
+    rows: Iterator[PredictionRow], path: Path, thresholds: Mapping[str, str], first: list[PredictionRow]
 ) -> Iterator[str]:
     """Yield the path of each row, after a check that a row with a decision has the expected threshold.
 
     Args:
         rows: of an earlier run.
         path: of their file, for messages.
-        threshold: the expected threshold, as text.
+        thresholds: the expected threshold of each class, as text.
         first: gets the first :data:`CHECKED_ROWS` rows that have a decision.
 
     Raises:
-        InputError: a row has another threshold.
+        InputError: a row has another class or threshold.
     """
     for row in rows:
         if not row["error"]:
-            if format_value("threshold", row["threshold"]) != threshold:
+            if format_value("threshold", row["threshold"]) != thresholds.get(row["class"]):
                 raise other_detector_error(path)
             if len(first) < CHECKED_ROWS:
                 first.append(row)

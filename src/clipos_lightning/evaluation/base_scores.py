@@ -3,7 +3,8 @@
 Notation: l_c = s cos(f, t_c) over the C classes, l_u the logit of "unknown", s the model's scale. All are computed in
 fp32, per item in any number of leading dimensions: (..., C) to (...). Sources: msp (Hendrycks and Gimpel 2017,
 arXiv:1610.02136), mcm (Ming et al. 2022, arXiv:2211.13445), max_logit (Hendrycks et al. 2022, arXiv:1911.11132), energy
-(Liu et al. 2020, arXiv:2010.03759); those with "unknown" use CLIP-OS's prompt (arXiv:2404.00323, section 3).
+(Liu et al. 2020, arXiv:2010.03759); those with "unknown" use CLIP-OS's prompt (arXiv:2404.00323, section 3); knn (Sun
+et al. 2022, arXiv:2204.06507) and mahalanobis (Lee et al. 2018, arXiv:1807.03888) compare with ID images, not prompts.
 ``scores.py`` defines on which features of an image each named score evaluates them.
 """
 
@@ -16,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..types import Texts
+from .memory import Reference
 
 
 @dataclass
@@ -27,6 +29,8 @@ class Logits:
         unknown: cosine to "unknown", (...,); None if the detector has no such prompt.
         scale: s of the model; logits are s times cosines.
         temperature: T of mcm.
+        feature: the features themselves, L2-normalised, (..., D); None if no score compares them with images.
+        memory: ID images to compare the features with; None if the detector keeps none.
 
     Example:
         >>> z = Logits(torch.tensor([[0.3, 0.1]]), unknown=torch.tensor([0.2]), scale=10.0)
@@ -38,6 +42,8 @@ class Logits:
     unknown: Float[Tensor, "*items"] | None
     scale: float
     temperature: float = 1.0
+    feature: Float[Tensor, "*items dim"] | None = None
+    memory: Reference | None = None
 
     @property
     def logits(self) -> Float[Tensor, "*items classes"]:
@@ -52,7 +58,12 @@ class Logits:
 
 
 def prompt_logits(
-    feature: Float[Tensor, "*items dim"], text: Texts, classes: int, scale: float, t: float = 1.0
+    feature: Float[Tensor, "*items dim"],
+    text: Texts,
+    classes: int,
+    scale: float,
+    t: float = 1.0,
+    memory: Reference | None = None,
 ) -> Logits:
     """Cosines of features to C class prompts and, if ``text`` has one more row, to "unknown".
 
@@ -62,6 +73,7 @@ def prompt_logits(
         classes: C.
         scale: s of the model.
         t: temperature of mcm.
+        memory: ID images to compare with; None: none.
 
     Example:
         >>> z = prompt_logits(torch.tensor([[1.0, 0.0]]), torch.eye(2), classes=1, scale=10.0)
@@ -69,7 +81,8 @@ def prompt_logits(
         (tensor([[1.]]), tensor([0.]))
     """
     cosine = feature @ text.T
-    return Logits(cosine[..., :classes], cosine[..., classes] if len(text) > classes else None, scale, t)
+    unknown = cosine[..., classes] if len(text) > classes else None
+    return Logits(cosine[..., :classes], unknown, scale, t, feature, memory)
 
 
 def msp(z: Logits) -> Float[Tensor, "*items"]:
@@ -180,6 +193,32 @@ def energy_unknown(z: Logits) -> Float[Tensor, "*items"]:
     """
     e = energy(z)
     return e + F.logsigmoid(e - z.unknown_logit)
+
+
+def knn(z: Logits) -> Float[Tensor, "*items"]:
+    """The mean cosine to the k nearest images of the memory.
+
+    Sun et al. 2022 take the k-th nearest image; with few images the mean over k is better (docs/scores.md).
+
+    Example:
+        >>> reference = Reference(torch.eye(2), torch.tensor([0, 1]), neighbors=2, shrinkage=0.9)
+        >>> knn(Logits(torch.zeros(1, 2), None, 10.0, feature=torch.tensor([[0.6, 0.8]]), memory=reference))
+        tensor([0.7000])
+    """
+    assert z.feature is not None and z.memory is not None, "this detector keeps no images"
+    return z.memory.likeness(z.feature)
+
+
+def mahalanobis(z: Logits) -> Float[Tensor, "*items"]:
+    """Minus the Mahalanobis distance to the nearest class mean of the memory, with a shared, shrunk covariance.
+
+    Example:
+        >>> reference = Reference(torch.eye(2), torch.tensor([0, 1]), neighbors=2, shrinkage=0.9)  # covariance I
+        >>> mahalanobis(Logits(torch.zeros(1, 2), None, 10.0, feature=torch.tensor([[0.6, 0.8]]), memory=reference))
+        tensor([-0.6325])
+    """
+    assert z.feature is not None and z.memory is not None, "this detector keeps no images"
+    return -z.memory.distances(z.feature).amin(-1)
 
 
 BaseScore = Callable[[Logits], Tensor]

@@ -100,6 +100,47 @@ def likely_recall(n: int, rank: int) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
+class StrangerPoint:
+    """A threshold that accepts few images of other classes.
+
+    Attributes:
+        threshold: an image is accepted if its score is at least this.
+        n: number of images of other classes.
+        rank: the threshold lies just above the rank-th largest of their scores.
+        accepted: fraction of them that it accepts.
+        guaranteed: upper bound of the probability to accept a new one exchangeable with them, rank / (n + 1).
+    """
+
+    threshold: float
+    n: int
+    rank: int
+    accepted: float
+    guaranteed: float
+
+
+def stranger_point(scores: NDArray[np.float64], accept: float) -> StrangerPoint:
+    """The lowest conformal threshold that accepts at most a given fraction of images of other classes.
+
+    A new image exchangeable with the n given ones scores above their k-th largest score with a probability of at most
+    k / (n + 1); k = floor((n + 1) accept). If n is too small for that, the threshold lies just above the largest score.
+
+    Args:
+        scores: of images of other classes, finite, at least one, (n,).
+        accept: the fraction to accept at most, in (0, 1).
+
+    Example:
+        >>> point = stranger_point(np.arange(100.0), 0.05)
+        >>> round(point.threshold, 3), point.rank, point.accepted, round(point.guaranteed, 4)
+        (95.0, 5, 0.04, 0.0495)
+    """
+    n = len(scores)
+    rank = max(1, min(n, math.floor((n + 1) * accept + 1e-9)))
+    kth_largest = np.float32(np.sort(scores)[n - rank])
+    threshold = float(np.nextafter(kth_largest, np.float32(np.inf)))  # scores are fp32
+    return StrangerPoint(threshold, n, rank, float(np.mean(scores >= threshold)), rank / (n + 1))
+
+
+@dataclass(frozen=True)
 class Temperature:
     """A fitted temperature T and its fit on labelled images.
 

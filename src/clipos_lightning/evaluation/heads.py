@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ..clip.surgery import SurgeryOptions
-from ..method.mask import MAP_PATHS, MaskOptions, relevant_patches, similarity_map
+from ..method.mask import MAP_PATHS, MaskOptions, region_feature, relevant_patches, similarity_map
 from ..types import ClassMaps, ClassTexts, ImageFeatures, Labels, PathName, Texts
+from .memory import Memory, Reference
 from .scores import ScoreOptions, compute_scores, needed_paths
 
 ZERO_SHOT = "zero_shot/"  # column prefix of the zero-shot detector next to a trained one
@@ -17,6 +19,9 @@ PART_PREFIXES = {
     "text": "text/",
     "images": "images/",
 }  # column prefixes of text alone and images alone next to their blend
+
+
+MAX_PATCH_IMAGES = 32  # images of a batch whose patches are remembered for a single class
 
 
 @dataclass
@@ -31,7 +36,8 @@ class Head:
         scores: names of the scores that it reports.
         surgery: the surgery path that its patches come from.
         mask: which patches are ID-relevant.
-        scoring: temperature and weights of the scores.
+        scoring: constants of the scores.
+        memory: ID images that some scores compare with; None: no such score is defined.
 
     Example:
         >>> text = torch.eye(2)
@@ -48,6 +54,14 @@ class Head:
     surgery: SurgeryOptions
     mask: MaskOptions
     scoring: ScoreOptions
+    memory: Memory | None = None
+
+    @cached_property
+    def references(self) -> tuple[Reference, Reference] | None:
+        """What scores compare global features with, and regions; computed once."""
+        if self.memory is None:
+            return None
+        return self.memory.references(self.scoring.neighbors, self.scoring.shrinkage)
 
     @property
     def paths(self) -> frozenset[PathName]:
@@ -60,36 +74,57 @@ class Head:
         return self.paths | MAP_PATHS | self.mask.paths
 
     @property
+    def memory_paths(self) -> frozenset[PathName]:
+        """The backbone's paths that a memory needs."""
+        return self.mask.paths | {"vv"}
+
+    @property
     def columns(self) -> list[str]:
         """Column names of its results: the predicted class, then its scores."""
         return [f"{self.prefix}{column}" for column in ("predicted", *self.scores)]
 
     def to(self, device: torch.device) -> "Head":
         """A copy with its tensors on a device."""
-        return replace(self, text=self.text.to(device), class_text=self.class_text.to(device))
+        memory = None if self.memory is None else self.memory.to(device)
+        return replace(self, text=self.text.to(device), class_text=self.class_text.to(device), memory=memory)
 
     def score(
         self, features: ImageFeatures
     ) -> tuple[dict[str, Float[Tensor, " batch"]], Float[Tensor, "batch classes"]]:
         """Scores by name, each (B,), and the cosines to the classes, (B, C), whose argmax is the predicted class."""
-        return compute_scores(self.scores, features, self.text, self.class_text, self.scale, self.mask, self.scoring)
+        prompts = (self.text, self.class_text, self.scale)
+        return compute_scores(self.scores, features, *prompts, self.mask, self.scoring, self.references)
+
+    def remember(self, features: ImageFeatures, labels: Labels | None = None) -> Memory:
+        """The features of a batch of ID images as a memory.
+
+        Args:
+            features: with the paths of ``memory_paths``.
+            labels: true classes, (B,); None: the predicted ones.
+        """
+        if labels is None:
+            labels = (features.cls @ self.text[: len(self.class_text)].T).argmax(1)
+        chosen, patches = relevant_patches(features, self.class_text, labels, self.mask), features.path("vv")
+        kept = patches[: MAX_PATCH_IMAGES if len(self.class_text) == 1 else 0].flatten(0, 1)
+        return Memory(features.cls, region_feature(patches, chosen), labels, kept)
 
     def probabilities(self, features: ImageFeatures) -> Float[Tensor, "batch classes"]:
         """softmax(l) over the C classes, without calibration."""
         return (self.scale * features.cls @ self.text[: len(self.class_text)].T).softmax(1)
 
     def maps(self, features: ImageFeatures, labels: Labels) -> ClassMaps:
-        """S, S_clip and the ID-relevant patches of a class for each image.
+        """S, S_clip and the ID-relevant patches of a class for each image; with a single class, where it differs.
 
         Args:
             features: with the paths of ``map_paths``.
             labels: the class of each image's maps, (B,).
         """
-        text = self.class_text[labels]
+        text, known = self.class_text[labels], self.memory
         return ClassMaps(
             surgery=similarity_map(features.path("vv"), text),
             clip=similarity_map(features.path("clip"), text),
             mask=relevant_patches(features, self.class_text, labels, self.mask),
+            difference=known.difference(features.path("vv")) if known is not None and len(known.patches) else None,
         )
 
     def values(self, features: ImageFeatures) -> Float[Tensor, "batch columns"]:

@@ -13,6 +13,7 @@ from functools import cache
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -27,6 +28,8 @@ from .base_scores import (
     energy,
     energy_unknown,
     entropy,
+    knn,
+    mahalanobis,
     max_logit,
     mcm,
     mcm_unknown,
@@ -35,6 +38,7 @@ from .base_scores import (
     prompt_logits,
     unknown,
 )
+from .memory import Reference
 
 
 @dataclass(frozen=True)
@@ -45,9 +49,11 @@ class ScoreOptions:
         temperature: T, divides the cosines in the mcm and gl_mcm scores, above 0; 1: raw cosines, as MCM's authors.
         local_weight: weight of the best local patch's score in the gl_mcm scores.
         region_weight: weight of the region's score in the region scores.
+        neighbors: k of the knn scores, at least 1.
+        shrinkage: of the covariance in the mahalanobis scores towards a multiple of the identity, in (0, 1].
 
     Raises:
-        InputError: the temperature is not above 0.
+        InputError: an option is outside its range.
 
     Example:
         >>> from clipos_lightning import ScoreOptions
@@ -58,10 +64,16 @@ class ScoreOptions:
     temperature: float = 1.0
     local_weight: float = 1.0
     region_weight: float = 1.0
+    neighbors: int = 5
+    shrinkage: float = 0.9
 
     def __post_init__(self) -> None:
         if self.temperature <= 0:
             raise InputError(f"--model.scoring.temperature is {self.temperature}: take a number above 0")
+        if self.neighbors < 1:
+            raise InputError(f"--model.scoring.neighbors is {self.neighbors}: take at least 1")
+        if not 0 < self.shrinkage <= 1:
+            raise InputError(f"--model.scoring.shrinkage is {self.shrinkage}: take a number in (0, 1]")
 
 
 @dataclass(frozen=True)
@@ -73,6 +85,8 @@ class Score:
         on: ``cls`` (the global feature), ``local`` (plus the weighted maximum over local patches) or ``region`` (plus
             the weighted score of the ID-relevant region of the predicted class).
         unknown: whether it needs the "unknown" prompt.
+        memory: whether it compares with ID images, ``Logits.memory``: the few-shot images, and those of ``clipos
+            calibrate --memory``.
 
     Example:
         >>> from clipos_lightning import Score
@@ -84,6 +98,7 @@ class Score:
     base: BaseScore
     on: Literal["cls", "local", "region"] = "cls"
     unknown: bool = False
+    memory: bool = False
 
 
 SCORES: dict[str, Score] = {
@@ -102,6 +117,10 @@ SCORES: dict[str, Score] = {
     "energy_region": Score(energy, on="region"),
     "mcm_region_unknown": Score(mcm_unknown, on="region", unknown=True),
     "energy_region_unknown": Score(energy_unknown, on="region", unknown=True),
+    "knn": Score(knn, memory=True),
+    "mahalanobis": Score(mahalanobis, memory=True),
+    "knn_region": Score(knn, on="region", memory=True),
+    "mahalanobis_region": Score(mahalanobis, on="region", memory=True),
 }
 
 
@@ -135,6 +154,9 @@ def try_score(name: str, score: Score) -> None:
     for items in ((2,), (2, 4)):
         unknown = torch.linspace(0.1, 0.2, 8)[: math.prod(items)].reshape(items)
         example = Logits(torch.linspace(-0.2, 0.5, 3).expand(*items, 3), unknown if score.unknown else None, 20.0)
+        if score.memory:
+            example.feature = F.normalize(torch.linspace(-1, 1, 4 * math.prod(items)).reshape(*items, 4), dim=-1)
+            example.memory = Reference(torch.eye(4)[:3], torch.arange(3), neighbors=2, shrinkage=0.9)
         try:
             values = score.base(example)
         except Exception as error:  # anything that a user's function raises
@@ -153,24 +175,34 @@ def default_score(has_unknown: bool) -> str:
     return "msp_unknown" if has_unknown else "msp"
 
 
-def reported_scores(chosen: Sequence[str] | None, score: str, has_unknown: bool) -> list[str]:
+def reported_scores(chosen: Sequence[str] | None, score: str, has_unknown: bool, has_memory: bool = False) -> list[str]:
     """The scores of a report: the chosen ones, else all that are defined; the detector's score is always included.
 
     Example:
         >>> reported_scores(["energy"], "msp", has_unknown=False)
         ['energy', 'msp']
     """
-    return list(dict.fromkeys([*(chosen or defined_scores(has_unknown)), score]))
+    return list(dict.fromkeys([*(chosen or defined_scores(has_unknown, has_memory)), score]))
 
 
-def defined_scores(has_unknown: bool) -> list[str]:
-    """Names of the scores that a detector with or without an "unknown" prompt has.
+def defined_scores(has_unknown: bool, has_memory: bool = False) -> list[str]:
+    """Names of the scores of a detector with or without an "unknown" prompt, with or without a memory of ID images.
 
     Example:
-        >>> defined_scores(has_unknown=False)[:3]
-        ['msp', 'mcm', 'gl_mcm']
+        >>> defined_scores(has_unknown=False)[:3], len(defined_scores(has_unknown=True, has_memory=True))
+        (['msp', 'mcm', 'gl_mcm'], 19)
     """
-    return [name for name, score in SCORES.items() if has_unknown or not score.unknown]
+    return [n for n, s in SCORES.items() if (has_unknown or not s.unknown) and (has_memory or not s.memory)]
+
+
+def without_memory(names: Iterable[str]) -> list[str]:
+    """The scores that need no memory of ID images.
+
+    Example:
+        >>> without_memory(["knn", "msp"])
+        ['msp']
+    """
+    return [name for name in names if not find_score(name).memory]
 
 
 def in_order(names: Iterable[str]) -> list[str]:
@@ -190,7 +222,7 @@ def check_scores(names: Iterable[str], has_unknown: bool, option: str) -> None:
     Raises:
         InputError: a name is unknown, or its score needs the missing prompt; lists the scores to choose from.
     """
-    defined = defined_scores(has_unknown)
+    defined = defined_scores(has_unknown, has_memory=True)
     for name in names:
         known = name in SCORES or "." in name
         if not known or (find_score(name).unknown and not has_unknown):
@@ -219,6 +251,7 @@ def compute_scores(
     scale: float,
     mask: MaskOptions,
     options: ScoreOptions,
+    memory: tuple[Reference, Reference] | None = None,
 ) -> tuple[dict[str, Float[Tensor, " batch"]], Float[Tensor, "batch classes"]]:
     """Scores of a batch under one detector.
 
@@ -233,6 +266,7 @@ def compute_scores(
         scale: s.
         mask: which patches are ID-relevant.
         options: temperature and weights.
+        memory: ID images to compare global features with, and regions; needed by scores with ``memory``.
 
     Returns:
         name to score (B,), and the global feature's cosines (B, C), whose argmax is the predicted class.
@@ -246,8 +280,10 @@ def compute_scores(
     """
     classes = len(class_text)
 
-    def logits_of(feature: Tensor) -> Logits:
-        return prompt_logits(feature, text, classes, scale, options.temperature)
+    images, regions = memory or (None, None)
+
+    def logits_of(feature: Tensor, reference: Reference | None = images) -> Logits:
+        return prompt_logits(feature, text, classes, scale, options.temperature, reference)
 
     chosen = {name: find_score(name) for name in names}
     cls = logits_of(features.cls)
@@ -256,7 +292,8 @@ def compute_scores(
     region = None
     if any(score.on == "region" for score in chosen.values()):
         patches = features.path("vv")
-        region = logits_of(region_feature(patches, relevant_patches(features, class_text, cls.cosine.argmax(-1), mask)))
+        relevant = relevant_patches(features, class_text, cls.cosine.argmax(-1), mask)
+        region = logits_of(region_feature(patches, relevant), regions)
     scores = {}
     for name, score in chosen.items():
         scores[name] = score.base(cls)

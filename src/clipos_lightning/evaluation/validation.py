@@ -7,6 +7,7 @@ from torchmetrics import MeanMetric
 
 from ..types import Features, Labels, Texts
 from .base_scores import prompt_logits
+from .memory import Reference
 from .metrics import OODMetrics
 from .scores import find_score
 
@@ -22,17 +23,26 @@ class Validation:
         score: name of the detector's score.
         scale: s of the model.
         temperature: of the mcm scores.
+        memory: ID images that the score compares with; None: none.
     """
 
-    def __init__(self, text: Texts, classes: int, score: str, scale: float, temperature: float) -> None:
+    def __init__(
+        self,
+        text: Texts,
+        classes: int,
+        score: str,
+        scale: float,
+        temperature: float,
+        memory: Reference | None = None,
+    ) -> None:
+        self.memory = memory
         self.text, self.classes, self.score, self.scale, self.temperature = text, classes, score, scale, temperature
         self.separation, self.accuracy = OODMetrics().to(text.device), MeanMetric().to(text.device)
 
     def base(self, features: Features) -> Float[Tensor, " batch"]:
         """The base score of global features, (B,)."""
-        return find_score(self.score).base(
-            prompt_logits(features, self.text, self.classes, self.scale, self.temperature)
-        )
+        constants = (self.classes, self.scale, self.temperature, self.memory)
+        return find_score(self.score).base(prompt_logits(features, self.text, *constants))
 
     def add_outliers(self, features: Features) -> None:
         """Add synthesised outliers, (M, D)."""

@@ -60,7 +60,7 @@ class BenchmarkRunner:
         for accelerator in {str(run.config.trainer.accelerator) for run in self.runs}:
             device_of(accelerator)  # fail before anything is trained
         with shared_weights():
-            for run in track([r for r in self.runs if not self.is_trained(r)], "training detectors"):
+            for run in track([r for r in self.runs if not self.is_trained(r)], "training detectors", "runs"):
                 self.train(run)
             for group in self.groups():
                 self.score_group(group)
@@ -112,7 +112,7 @@ class BenchmarkRunner:
             if run.train:
                 trainer.fit(module, data)
             else:
-                module.encode_class_images(data)
+                module.encode_shots(data)
         except (InputError, MisconfigurationException) as error:
             raise InputError(f"benchmark: run {run.id}: {' '.join(str(error).split())}") from error
         folder = self.folder_of(run)

@@ -12,16 +12,17 @@ from lightning.pytorch import Trainer
 
 from ..data.datamodule import FewShotOOD
 from ..errors import InputError
-from ..evaluation.scores import SCORES, check_scores, default_score, reported_scores
+from ..evaluation.scores import SCORES, check_scores, default_score, find_score, reported_scores
 from ..method.objectives import make_objective
-from ..options.parser import PackagedConfig, TrainerParser, check_precision
+from ..options.parser import PackagedConfig, TrainerParser
+from ..options.trainer_checks import check_precision
 from ..training.module import ClipOS
 from .grid import Grid, GridRow, read_grid, run_digest, slug
 
 # Options that do not affect the result; excluded from the digest in a run's ID.
 IGNORED_OPTIONS = {
     "model": ("feature_budget_mb", "compile"),
-    "data": ("root", "num_workers", "eval_batch_size", "cache"),
+    "data": ("root", "num_workers", "eval_batch_size", "cache", "validate"),
     "trainer": (
         *("accelerator", "strategy", "devices", "num_nodes", "logger", "callbacks", "default_root_dir", "profiler"),
         *("enable_checkpointing", "enable_progress_bar", "enable_model_summary", "enable_autolog_hparams"),
@@ -59,7 +60,9 @@ class GridRun:
     @property
     def needs_shots(self) -> bool:
         """Whether the detector depends on few-shot images."""
-        return self.train or bool(self.config.model.image_weight)
+        model = self.config.model
+        names = [model.score, *(model.scores or [])]
+        return self.train or bool(model.image_weight) or any(find_score(name).memory for name in names if name)
 
 
 @dataclass(frozen=True)

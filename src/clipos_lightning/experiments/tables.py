@@ -1,17 +1,14 @@
-"""Write a benchmark's outcome as Markdown, CSV, LaTeX and a single HTML page. Pure functions."""
+"""Write a benchmark's outcome as Markdown and CSV. Pure functions."""
 
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.resources import files
 from typing import Any
-
-import jinja2
 
 from ..evaluation.metrics import OOD_METRICS
 from ..evaluation.scores import in_order
+from .columns import AVERAGES, reference_name, rows_by_detector, signed
 
-AVERAGES = {"average": "average", "average_near": "near", "average_far": "far"}
 NOTE = "in percent, ID positive, mean ± std over seeds; Δ: paired bootstrap over test images, 95 % interval."
 
 
@@ -58,22 +55,18 @@ def difference(row: Mapping[str, Any]) -> str:
     return f"{signed(d['auroc'])} [{signed(d['low'])}, {signed(d['high'])}]"
 
 
-def signed(value: float) -> str:
-    """One decimal with the sign, except for zero."""
-    text = f"{value:+.1f}"
-    return "0.0" if text in ("+0.0", "-0.0") else text
-
-
 def header(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Column names of the main table; :func:`body` yields its rows."""
     sets = [f"{name} (n {metrics['n']:,})" for name, metrics in rows[0]["seeds"][0]["ood"].items()]
     averages = [AVERAGES[kind] for kind in AVERAGES if kind in rows[0]["mean"]]
-    return ["method", "score", "ID accuracy", *averages, f"Δ AUROC to {reference_of(rows)} [95 %]", *sets]
-
-
-def reference_of(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Name of the row that the others are compared with."""
-    return next((row["difference"]["to"] for row in rows if "difference" in row), "the best baseline")
+    return [
+        "method",
+        "score",
+        "ID accuracy",
+        *averages,
+        f"Δ AUROC to {reference_name(rows) or 'the best baseline'} [95 %]",
+        *sets,
+    ]
 
 
 def body(rows: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
@@ -107,13 +100,6 @@ def grid_markdown(outcome: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def short_table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Column names and rows of the main table without the individual OOD sets, for a terminal."""
-    head = header(rows)
-    count = len(head) - len(rows[0]["mean"]["ood"])
-    return head[:count], [row[:count] for row in body(rows)]
-
-
 def markdown_table(head: Sequence[str], rows: Any) -> list[str]:
     """Lines of a Markdown table."""
     return [f"| {' | '.join(head)} |", "|---|" + "---:|" * (len(head) - 1), *(f"| {' | '.join(r)} |" for r in rows)]
@@ -121,7 +107,7 @@ def markdown_table(head: Sequence[str], rows: Any) -> list[str]:
 
 def score_table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Column names and rows: one row per score, one column per row of the grid, average AUROC / FPR95."""
-    chosen = list({row["row"]: row for row in reversed(rows)}.values())[::-1]
+    chosen = rows_by_detector(rows)
     names = in_order(dict.fromkeys(score for row in chosen for score in row["mean"]["scores"]))
     found = []
     for name in names:
@@ -157,62 +143,3 @@ def to_csv(outcome: Mapping[str, Any]) -> str:
                 counts = [n_id, metrics.get("n", "")]
                 writer.writerow([*labels, *counts, *(f"{v:.6g}" for v in values), seed["run"]])
     return buffer.getvalue()
-
-
-def to_latex(outcome: Mapping[str, Any]) -> str:
-    """The main table of each grid point as LaTeX (booktabs): AUROC and FPR95 for each OOD set and average."""
-    parts = ["% \\usepackage{booktabs}"]
-    for grid_point, rows in by_grid_point(outcome).items():
-        names = [*rows[0]["mean"]["ood"], *(AVERAGES[kind] for kind in AVERAGES if kind in rows[0]["mean"])]
-        spans = " & ".join(f"\\multicolumn{{2}}{{c}}{{{escape_latex(n)}}}" for n in names)
-        rules = " ".join(f"\\cmidrule(lr){{{4 + 2 * i}-{5 + 2 * i}}}" for i in range(len(names)))
-        parts += ["", f"% {grid_title(outcome)}{': ' + grid_point if grid_point else ''}. {describe_tests(outcome)}"]
-        parts += [
-            f"\\begin{{tabular}}{{llr{'rr' * len(names)}}}",
-            "\\toprule",
-            f"Method & Score & ID acc. & {spans} \\\\",
-            rules,
-        ]
-        parts += [" & & & " + " & ".join(["AUROC & FPR95"] * len(names)) + " \\\\", "\\midrule"]
-        for row in rows:
-            columns = [*row["mean"]["ood"].values(), *(row["mean"][k] for k in AVERAGES if k in row["mean"])]
-            values = [row["mean"]["accuracy"], *(c[m] for c in columns for m in ("auroc", "fpr95"))]
-            cells = " & ".join(mean_and_std(v).replace("±", "$\\pm$") for v in values)
-            parts.append(f"{escape_latex(row['row'])} & {escape_latex(row['score'])} & {cells} \\\\")
-        parts += ["\\bottomrule", "\\end{tabular}"]
-    return "\n".join(parts) + "\n"
-
-
-def escape_latex(text: str) -> str:
-    """Text with LaTeX's special characters and the Greek letters of option names escaped."""
-    special = {"&": "\\&", "%": "\\%", "_": "\\_", "#": "\\#", "$": "\\$", "λ": "$\\lambda$", "β": "$\\beta$"}
-    special |= {"α": "$\\alpha$", "τ": "$\\tau$", "Δ": "$\\Delta$", "→": "$\\to$", "·": "$\\cdot$", ">": "$>$"}
-    return "".join(special.get(character, character) for character in text)
-
-
-def to_page(outcome: Mapping[str, Any], figures: Mapping[str, str]) -> str:
-    """One self-contained HTML page.
-
-    Args:
-        outcome: the contents of ``results.json``.
-        figures: caption to a data URI.
-    """
-    sections = [
-        (
-            grid_point,
-            [
-                ("AUROC ↑ / FPR95 ↓ by OOD set", header(rows), list(body(rows))),
-                ("Every score: average AUROC / FPR95", *score_table(rows)),
-                ("Every seed: ID accuracy, average AUROC / FPR95", *seed_table(rows)),
-            ],
-        )
-        for grid_point, rows in by_grid_point(outcome).items()
-    ]
-    return render_page(grid_title(outcome), f"{describe_tests(outcome)} Metrics {NOTE}", sections, figures)
-
-
-def render_page(title: str, note: str, sections: Sequence[Any], figures: Mapping[str, str]) -> str:
-    """Render the HTML template; a section is (heading, tables), a table is (caption, column names, rows)."""
-    source = (files("clipos_lightning.reporting") / "templates" / "grid.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(source).render(title=title, note=note, sections=sections, figures=figures)

@@ -19,6 +19,15 @@ from ..errors import InputError
 from ..types import Texts
 from .prototypes import class_means
 
+NEUTRAL = (  # what a single class is compared with: prompts that name no class
+    "a photo of something.",
+    "a photo of an object.",
+    "a photo of a thing.",
+    "a photo of a background.",
+    "a photo of a texture.",
+    "a photo.",
+)
+
 
 @dataclass(frozen=True)
 class ContextOptions:
@@ -109,6 +118,28 @@ def mean_rows(rows: Float[Tensor, "rows dim"], groups: Sequence[Sequence[str]]) 
 def encode_prompts(backbone: FrozenClip, groups: Sequence[Sequence[str]], more: Sequence[str] = ()) -> Texts:
     """Frozen text features: one mean row per group of prompts, then one row for each prompt in ``more``."""
     return mean_rows(backbone.encode_text([*(prompt for group in groups for prompt in group), *more]), groups)
+
+
+def neutral_prompts(given: str | Sequence[str] | None, classes: int) -> list[str]:
+    """The zero-shot detector's prompts for "none of the classes"; their features are averaged.
+
+    Args:
+        given: one prompt or several; None: the default, with a single class :data:`NEUTRAL`.
+        classes: C.
+
+    Raises:
+        InputError: no prompt is given.
+
+    Example:
+        >>> neutral_prompts(None, 10), neutral_prompts("a thing.", 1)
+        (['a photo of an unknown object.'], ['a thing.'])
+    """
+    if given is None:
+        return ["a photo of an unknown object."] if classes > 1 else list(NEUTRAL)
+    prompts = [given] if isinstance(given, str) else list(given)
+    if not prompts or not all(prompt.strip() for prompt in prompts):
+        raise InputError("--model.zero_shot_unknown has no prompt: give one, or leave the option out")
+    return prompts
 
 
 class PromptLearner(nn.Module):

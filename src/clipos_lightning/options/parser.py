@@ -66,14 +66,3 @@ class TrainerParser(LightningArgumentParser):
         for action in self._actions:
             if isinstance(action, argparse._SubParsersAction):
                 yield from action.choices.values()
-
-
-def check_precision(given: Any) -> None:
-    """Check that the precision is full or mixed, which keeps the scores in fp32.
-
-    Raises:
-        InputError: it is another one.
-    """
-    precision = str(given)
-    if (precision.endswith("-true") and precision != "32-true") or precision in ("64", "transformer-engine"):
-        raise InputError(f"--trainer.precision {precision}: scores are fp32; use 32-true, 16-mixed or bf16-mixed")

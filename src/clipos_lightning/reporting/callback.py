@@ -1,7 +1,6 @@
 """TestReport: the callback that writes the files of a test's report and prints its tables."""
 
 import platform
-import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,26 +9,18 @@ import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
-from rich.console import Console
-from rich.table import Table as RichTable
 
 from ..data.datamodule import FewShotOOD
+from ..errors import InputError
 from ..evaluation.heads import PART_PREFIXES, ZERO_SHOT
+from ..options.trainer_checks import check_whole_test
+from ..training.checkpoint import read_checkpoint
 from ..training.module import ClipOS
 from ..utils.files import atomic_write, write_json, write_text
 from .gallery import draw_pictures, labels_of
 from .html import report_html
-from .report import (
-    HEADERS,
-    ZERO_SHOT_METRICS,
-    build_report,
-    format_row,
-    is_trained,
-    report_markdown,
-    report_title,
-    set_tables,
-    summary_lines,
-)
+from .report import build_report, report_markdown
+from .terminal import print_report
 
 PACKAGES = ("clipos-lightning", "torch", "torchvision", "lightning", "open_clip_torch", "torchmetrics", "numpy")
 
@@ -44,6 +35,7 @@ class TestReport(Callback):
         folder: of the run; created if it does not exist.
         config: the run's configuration as plain data, stored in the report.
         command: the command line, stored in the report.
+        verbose: print the tables of every score, not only the headline score.
 
     Example:
         >>> import io, tempfile
@@ -60,8 +52,23 @@ class TestReport(Callback):
         ['report.html', 'report.json', 'report.md', 'scores.npz']
     """
 
-    def __init__(self, folder: Path, config: dict[str, Any] | None = None, command: str = "") -> None:
-        self.folder, self.config, self.command = folder, config or {}, command
+    __test__ = False  # for pytest, which takes classes called Test… for tests
+
+    def __init__(
+        self, folder: Path, config: dict[str, Any] | None = None, command: str = "", verbose: bool = False
+    ) -> None:
+        self.folder, self.config, self.command, self.verbose = folder, config or {}, command, verbose
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check that the test is one that a report can be about.
+
+        Raises:
+            InputError: the Trainer tests a part of the images, or the module is not a :class:`ClipOS`.
+        """
+        if stage == "test":
+            check_whole_test(trainer.fast_dev_run, trainer.limit_test_batches)  # type: ignore[attr-defined]
+            if not isinstance(pl_module, ClipOS):
+                raise InputError(f"TestReport reports a test of ClipOS, not of {type(pl_module).__name__}")
 
     @rank_zero_only
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -81,7 +88,7 @@ class TestReport(Callback):
         write_text(self.folder / "report.md", report_markdown(report))
         page = report_html(report, module.results, labels, data.class_names, pictures)
         write_text(self.folder / "report.html", page)
-        print_report(report)
+        print_report(report, self.verbose)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 from .wandb_log import log_report  # imports wandb, which is slow
@@ -95,6 +102,7 @@ class TestReport(Callback):
             "seed": module.seed,
             "command": self.command,
             "trained": module.trained,
+            "checkpoint": checkpoint_to_calibrate(module),
             "backbone": module.backbone.name,
             "fingerprints": {"backbone": module.backbone.fingerprint},
             "image_weight": module.image_weight,
@@ -103,6 +111,14 @@ class TestReport(Callback):
             "device": str(module.device),
             "config": self.config,
         }
+
+
+def checkpoint_to_calibrate(module: ClipOS) -> str | None:
+    """The tested checkpoint, if its own score is the tested one, so that a threshold of this test applies to it."""
+    path = module.trainer.ckpt_path
+    if path is None or read_checkpoint(str(path))["hyper_parameters"]["score"] != module.hparams["score"]:
+        return None
+    return str(path)
 
 
 def score_arrays(module: ClipOS, data: FewShotOOD) -> dict[str, Any]:
@@ -125,22 +141,3 @@ def score_arrays(module: ClipOS, data: FewShotOOD) -> dict[str, Any]:
             kind = np.int64 if column.endswith("predicted") else np.float32
             arrays[f"{prefix}{name}/{column.removeprefix(prefix)}"] = values.astype(kind)
     return arrays
-
-
-def print_report(report: dict[str, Any]) -> None:
-    """Print the tables and the summary."""
-    console = Console(soft_wrap=False, width=None if sys.stdout.isatty() else 124)
-    trained = is_trained(report)
-    for table in set_tables(report):
-        view = RichTable(title=table["heading"], title_justify="left", title_style="bold")
-        view.add_column("score", no_wrap=True)
-        zero_shot_headers = [f"zero-shot\n{HEADERS[m]}" for m in ZERO_SHOT_METRICS if trained]
-        for header in (*HEADERS.values(), *zero_shot_headers):
-            view.add_column(header, justify="right", vertical="bottom")
-        for score, metrics, zero_shot in table["rows"]:
-            cells = format_row(metrics, zero_shot, trained)
-            view.add_row(score, *cells, style="bold" if score == report["headline"] else None)
-        console.print(view)
-    console.print(report_title(report), style="bold")
-    for line in summary_lines(report):
-        console.print(f"  {line}", highlight=False, markup=False)

@@ -6,17 +6,18 @@ from pathlib import Path, PurePath
 
 import matplotlib
 import numpy as np
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
 from ..types import ClassMaps, FloatArray, Images, Pixels
 from ..utils.files import atomic_write
-from .plots import new_figure
+from .captions import DELTA, DISTANCE, DecisionText, caption_strip
+from .plots import HEAT_COLORS, new_figure
 
-MAP_COLORS = "magma"  # matplotlib's colour map of S and S_clip, in [0, 1]
-DELTA_COLORS = "RdBu_r"  # of Delta = S - S_clip, in [-1, 1]: red where Delta is positive
 MIN_PANEL_SIDE = 224  # least side of a panel in a file, in pixels
+MAX_DISTANCE = 0.5  # end of the colour scale of distances to the known images
 GAP = 4  # space between the panels of a file, in pixels
 
 
@@ -60,12 +61,17 @@ class Example:
 
 
 def map_panels(
-    image: Pixels, clip: FloatArray, surgery: FloatArray, mask: NDArray[np.bool_], truth: FloatArray | None = None
+    image: Pixels,
+    clip: FloatArray,
+    surgery: FloatArray,
+    mask: NDArray[np.bool_],
+    truth: FloatArray | None = None,
+    distance: FloatArray | None = None,
 ) -> dict[str, Pixels]:
     """Title to pixels of an image and its maps.
 
     The panels are the image, S_clip, S, Delta = S - S_clip, the image with all but the ID-relevant patches faded, and
-    the true object if it is known.
+    the true object if it is known. With a single class, the distance to the known images is in Delta's place.
 
     Args:
         image: uint8, (H, W, 3).
@@ -73,25 +79,30 @@ def map_panels(
         surgery: S, (g, g).
         mask: the ID-relevant patches, (g, g).
         truth: the true object mask in [0, 1], (H, W) or (g, g); None: not known.
+        distance: of each patch to the nearest one of the known images, (g, g); None: several classes.
     """
     panels = {
         "image": image,
         "plain CLIP": map_pixels(clip),
         "surgery S": map_pixels(surgery),
-        "difference Δ": delta_pixels(surgery - clip),
+        **(
+            {DELTA: delta_pixels(surgery - clip)}
+            if distance is None
+            else {DISTANCE: map_pixels(distance / MAX_DISTANCE)}
+        ),
         "ID-relevant": fade_outside(image, mask),
     }
     return panels if truth is None else {**panels, "true object": gray_pixels(truth)}
 
 
 def map_pixels(values: FloatArray) -> Pixels:
-    """A similarity map in [0, 1], (g, g), as colours, (g, g, 3)."""
-    return matplotlib.colormaps[MAP_COLORS](np.clip(values, 0, 1), bytes=True)[..., :3]
+    """A similarity map in [0, 1], (g, g), as colours, (g, g, 3): red above 0.5, blue below."""
+    return matplotlib.colormaps[HEAT_COLORS](np.clip(values, 0, 1), bytes=True)[..., :3]
 
 
 def delta_pixels(values: FloatArray) -> Pixels:
-    """A discrepancy map in [-1, 1], (g, g), as colours, (g, g, 3)."""
-    return matplotlib.colormaps[DELTA_COLORS](np.clip((values + 1) / 2, 0, 1), bytes=True)[..., :3]
+    """A discrepancy map in [-1, 1], (g, g), as colours, (g, g, 3): red above 0, blue below."""
+    return map_pixels((values + 1) / 2)
 
 
 def gray_pixels(values: FloatArray) -> Pixels:
@@ -120,19 +131,24 @@ def enlarge(pixels: Pixels, side: int = MIN_PANEL_SIDE) -> Pixels:
 
 
 def panel_figure(rows: Sequence[tuple[str, Mapping[str, Pixels]]]) -> Figure:
-    """A figure with a row of panels for each image, titles above the first row.
+    """A figure with a row of panels for each image, titles above the first row, and a colour bar below the last.
 
     Args:
         rows: (caption, title to pixels) of each image, at least one.
     """
     columns = len(rows[0][1])
-    figure = new_figure(1.45 * columns, 1.5 * len(rows) + 0.3)
+    figure = new_figure(1.45 * columns, 1.6 * len(rows) + 0.8)
+    grid = figure.add_gridspec(len(rows) + 1, columns, height_ratios=[1] * len(rows) + [0.06])
     for row, (caption, panels) in enumerate(rows):
         for column, (title, pixels) in enumerate(panels.items()):
-            axis = figure.add_subplot(len(rows), columns, row * columns + column + 1)
+            axis = figure.add_subplot(grid[row, column])
             axis.set_axis_off()
             axis.imshow(pixels, interpolation="nearest")
             axis.set_title(caption if column == 0 else title if row == 0 else "", fontsize=7)
+    bar = figure.add_subplot(grid[-1, columns // 4 : columns - columns // 4])
+    figure.colorbar(ScalarMappable(cmap=HEAT_COLORS), cax=bar, orientation="horizontal")
+    bar.set_xticks([0, 0.5, 1], labels=["0", "plain CLIP, S: 0.5", "1"], fontsize=7)
+    bar.secondary_xaxis("top").set_xticks([0, 0.5, 1], labels=["−1", "difference Δ: 0", "1"], fontsize=7)
     return figure
 
 
@@ -140,9 +156,14 @@ def panel_figure(rows: Sequence[tuple[str, Mapping[str, Pixels]]]) -> Figure:
 
 
 def write_heatmaps(
-    folder: Path, paths: Sequence[str], images: Images, maps: ClassMaps, grid: tuple[int, int], rows: Sequence[int]
+    folder: Path,
+    paths: Sequence[str],
+    images: Images,
+    maps: ClassMaps,
+    grid: tuple[int, int],
+    texts: Mapping[int, DecisionText],
 ) -> None:
-    """Write a PNG for each image: the image, Delta and the ID-relevant patches in a row.
+    """Write a PNG for each image: the image, Delta and the ID-relevant patches in a row, a caption strip below.
 
     Args:
         folder: created if it does not exist.
@@ -150,14 +171,18 @@ def write_heatmaps(
         images: uint8, of the model's size, (B, 3, S, S).
         maps: of the batch.
         grid: rows and columns of patches.
-        rows: positions in the batch of the images to write.
+        texts: position in the batch to the detector's output, for the images to write.
     """
     clip, surgery, mask = (t.reshape(-1, *grid).cpu().numpy() for t in (maps.clip, maps.surgery, maps.mask))
-    for i in rows:
+    distances = None if maps.difference is None else maps.difference.reshape(-1, *grid).cpu().numpy()
+    for i, text in texts.items():
         target = folder / heatmap_name(paths[i])
         target.parent.mkdir(parents=True, exist_ok=True)
-        panels = map_panels(images[i].permute(1, 2, 0).numpy(), clip[i], surgery[i], mask[i])
-        picture = Image.fromarray(panel_row([panels[title] for title in ("image", "difference Δ", "ID-relevant")]))
+        distance = None if distances is None else distances[i]
+        panels = map_panels(images[i].permute(1, 2, 0).numpy(), clip[i], surgery[i], mask[i], distance=distance)
+        shown = DELTA if distance is None else DISTANCE
+        row = panel_row([panels[title] for title in ("image", shown, "ID-relevant")])
+        picture = Image.fromarray(np.concatenate([row, caption_strip(text, row.shape[1], shown)]))
         with atomic_write(target) as partial:
             picture.save(partial, "png")
 

@@ -7,25 +7,30 @@ of images. Without JavaScript the page shows the threshold of 95 % ID recall.
 
 import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
 import jinja2
+import matplotlib
 import numpy as np
 from markupsafe import Markup, escape
+from matplotlib.colors import to_hex
 from numpy.typing import NDArray
 
 from ..evaluation.results import Results
 from ..evaluation.thresholds import Confusion, confusion
+from .alt_texts import describe_curves, describe_histogram, picture_texts
 from .charts import Axis, common_axis, histogram_path, roc_panels
 from .heatmaps import Example, fade_outside
-from .plots import image_uri
+from .plots import HEAT_COLORS, image_uri
 from .report import (
     HEADERS,
     ZERO_SHOT_METRICS,
     format_metric,
     is_trained,
+    overview,
     paired_scores,
     report_title,
     set_tables,
@@ -33,6 +38,8 @@ from .report import (
 )
 
 RECALLS = (0.8, 0.9, 0.95, 0.99)  # buttons next to the slider
+WORDS = re.compile(r"[^_/-]*[_/-]+|[^_/-]+")  # parts of a name; it may be broken between them, and at spaces
+MAX_LETTERS = 70  # of the longest words of the matrix's columns together, in a window of 1,000 pixels
 
 
 def report_html(
@@ -55,7 +62,8 @@ def report_html(
     table = confusion(results, labels, class_names, score)
     axis = common_axis([columns[score] for columns in results.values()])
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"code": mark_code, "percent": format_percent, "one_line": on_one_line}
+    environment.filters |= {"code": mark_code, "percent": format_percent}
+    environment.filters |= {"one_line": on_one_line, "breakable": break_between_words}
     return environment.from_string(read_template("report.html.j2")).render(
         css=Markup(read_template("report.css")),
         js=Markup(read_template("report.js")),
@@ -74,8 +82,11 @@ def report_html(
         slider_data=Markup(json.dumps(slider_data(table, axis), separators=(",", ":"))),
         presets=[(f"{recall:.0%}".replace("%", " %"), table.index_at_recall(recall)) for recall in RECALLS],
         axis=axis,
-        histograms=[(name, histogram_path(columns[score], axis)) for name, columns in results.items()],
-        rocs=roc_panels(paired_scores(results, score, is_trained(report))),
+        calibrate=calibrate_command(report),
+        histograms=[histogram(name, columns[score], axis) for name, columns in results.items()],
+        rocs=[roc_panel(panel) for panel in roc_panels(paired_scores(results, score, is_trained(report)))],
+        vertical=has_vertical_headers(table.columns),
+        gradient=color_gradient(),
         mistakes={name: [mistake(e) for e in shown] for name, shown in pictures.items() if name != "classes"},
         map_rows=[map_row(e) for e in pictures.get("classes", [])],
     )
@@ -94,6 +105,29 @@ def mark_code(text: str) -> Markup:
 def on_one_line(text: str) -> Markup:
     """A text as HTML that is not broken into several lines."""
     return Markup('<span class="line">{}</span>').format(text)
+
+
+def break_between_words(name: str) -> Markup:
+    """A name as HTML that may be broken after spaces, underscores, hyphens and slashes, and not inside words."""
+    return Markup("<wbr>").join(WORDS.findall(name))
+
+
+def has_vertical_headers(names: Sequence[str]) -> bool:
+    """Whether the confusion matrix would be too wide with its columns' names from left to right."""
+    letters = sum(max(map(len, re.split(r"\s", "\n".join(WORDS.findall(name))))) for name in [*names, "unknown"])
+    return letters > MAX_LETTERS
+
+
+def color_gradient() -> str:
+    """The heat maps' colours as a CSS gradient from the lowest value to the highest."""
+    colors = matplotlib.colormaps[HEAT_COLORS](np.linspace(0, 1, 11))  # the colour map has 11 colours
+    return f"linear-gradient(to right, {', '.join(map(to_hex, colors))})"
+
+
+def calibrate_command(report: Mapping[str, Any]) -> str | None:
+    """The start of the command that gives the checkpoint a threshold, which comes next; None without a checkpoint."""
+    checkpoint = report["run"].get("checkpoint")
+    return checkpoint and f"clipos calibrate {shlex.quote(checkpoint)} --threshold"
 
 
 def format_percent(count: float, total: float) -> str:
@@ -116,15 +150,6 @@ def tiles(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         mean = float(np.mean(list(point["ood_accepted"].values())))
         numbers.append(("OOD accepted", f"{mean:.1f} %", "at 95 % ID recall, mean over sets"))
     return numbers
-
-
-def overview(report: Mapping[str, Any]) -> dict[str, list[tuple[str, Any, Any]]]:
-    """The headline score's rows (name, metrics, zero-shot metrics) of each OOD set and of each average."""
-    score, zero_shot = report["headline"], report["zero_shot"]
-    sets = [(name, scores[score], zero_shot["ood"][name].get(score)) for name, scores in report["ood"].items()]
-    keys = [key for key in ("average", "average_near", "average_far") if report.get(key)]
-    averages = [(key.replace("_", ", "), report[key][score], zero_shot[key].get(score)) for key in keys]
-    return {"sets": sets, "averages": averages}
 
 
 def default_counts(table: Confusion) -> dict[str, Any]:
@@ -160,17 +185,26 @@ def slider_data(table: Confusion, axis: Axis) -> dict[str, Any]:
     }
 
 
+def histogram(name: str, scores: NDArray[np.floating], axis: Axis) -> dict[str, str]:
+    """A set's histogram: name, SVG path and alternative text."""
+    return {"name": name, "path": histogram_path(scores, axis), "alt": describe_histogram(name, scores)}
+
+
+def roc_panel(panel: Mapping[str, Any]) -> dict[str, Any]:
+    """A panel of :func:`~.charts.roc_panels` with its alternative text."""
+    return {**panel, "alt": describe_curves(panel["name"], {label: area for label, _, area in panel["curves"]})}
+
+
 def mistake(example: Example) -> dict[str, Any]:
-    """One mistake: the image, its ID-relevant patches, whether it needs sharp pixels, and its caption's data."""
-    return {
-        "image": image_uri(example.image),
-        "masked": image_uri(fade_outside(example.image, example.mask)),
-        "small": max(example.image.shape) <= 64,
-        "example": example,
-    }
+    """One mistake: the image, its ID-relevant patches, whether they need sharp pixels, and its caption's data."""
+    texts = picture_texts(example)
+    pictures = {"image": example.image, "ID-relevant": fade_outside(example.image, example.mask)}
+    shown = [(image_uri(pixels), texts[title]) for title, pixels in pictures.items()]
+    return {"pictures": shown, "small": max(example.image.shape) <= 64, "example": example}
 
 
 def map_row(example: Example) -> dict[str, Any]:
-    """One row of similarity maps: (title, data URI, whether it needs sharp pixels) of each panel."""
-    panels = example.panels.items()
-    return {"example": example, "maps": [(name, image_uri(p), max(p.shape) <= 64) for name, p in panels]}
+    """One row of maps: (title, data URI, alternative text, whether it needs sharp pixels) of each panel."""
+    texts, panels = picture_texts(example), example.panels.items()
+    maps = [(title, image_uri(pixels), texts[title], max(pixels.shape) <= 64) for title, pixels in panels]
+    return {"example": example, "maps": maps}

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ..types import FloatArray, Pixels
-from .heatmaps import DELTA_COLORS, MAP_COLORS, enlarge, map_panels
-from .plots import ID_COLOR, OOD_COLOR, new_figure
+from .captions import DISTANCE, TEXT_COLOR, DecisionText, format_probability
+from .heatmaps import MAX_DISTANCE, enlarge, map_panels
+from .plots import HEAT_COLORS, ID_COLOR, OOD_COLOR, new_figure
 
 
 @dataclass
@@ -31,6 +32,7 @@ class Explanation:
         score_name: name of the detector's score.
         score: score of this image.
         threshold: the image is accepted if its score is at least this; None: not calibrated.
+        distance: of each patch to the nearest one of the known images, (g, g); None: several classes.
     """
 
     name: str
@@ -43,19 +45,12 @@ class Explanation:
     score_name: str
     score: float
     threshold: float | None = None
+    distance: FloatArray | None = None
 
     @property
-    def accepted(self) -> bool:
-        """Whether the score is not below the threshold."""
-        return self.threshold is None or self.score >= self.threshold
-
-    @property
-    def decision(self) -> str:
-        """Score, threshold and decision as two lines of text."""
-        if self.threshold is None:
-            return f"{self.score_name} {self.score:.4g}\nno threshold: not calibrated"
-        sign, label = ("≥", self.classes[0][0]) if self.accepted else ("<", "unknown")
-        return f"{self.score_name} {self.score:.4g} {sign} {self.threshold:.4g}\n→ {label}"
+    def text(self) -> DecisionText:
+        """The detector's output in words."""
+        return DecisionText(*self.classes[0], self.score_name, self.score, self.threshold)
 
 
 PAPER: Any = {  # matplotlib's settings
@@ -75,7 +70,12 @@ HEADER, ROW, FOOTER = 0.22, PANEL + 0.3, 0.3
 
 
 def paper_figure(explanations: Sequence[Explanation]) -> Figure:
-    """A figure with a row for each image: image, S_clip, S, Delta, ID-relevant patches, class probabilities."""
+    """A figure with a row for each image: image, S_clip, S, Delta, ID-relevant patches, class probabilities.
+
+    With a single class, the distance of each patch to the known images is in Delta's place.
+    """
+    single = explanations[0].distance is not None
+    titles = [DISTANCE if single and title.startswith("$\\Delta") else title for title in TITLES]
     with matplotlib.rc_context(PAPER):
         figure = new_figure(WIDTH, HEADER + ROW * len(explanations) + FOOTER)
         figure.set_layout_engine("none")
@@ -85,10 +85,11 @@ def paper_figure(explanations: Sequence[Explanation]) -> Figure:
             axes.append(add_axes(figure, 5 + NAMES / (PANEL + SPACE), top, BARS, PANEL))
             draw_row(axes, explanation)
             if row == 0:
-                for axis, title in zip(axes, TITLES, strict=True):
+                for axis, title in zip(axes, titles, strict=True):
                     axis.set_title(title, fontsize=7, pad=4, x=0.15 if axis is axes[5] else 0.5)
-        draw_color_bar(figure, ScalarMappable(Normalize(0, 1), MAP_COLORS), 1, 2, [0, 0.5, 1])
-        draw_color_bar(figure, ScalarMappable(Normalize(-1, 1), DELTA_COLORS), 3, 1, [-1, 0, 1])
+        draw_color_bar(figure, ScalarMappable(Normalize(0, 1), HEAT_COLORS), 1, 2, [0, 0.5, 1])
+        low, high = (0, MAX_DISTANCE) if single else (-1, 1)
+        draw_color_bar(figure, ScalarMappable(Normalize(low, high), HEAT_COLORS), 3, 1, [low, (low + high) / 2, high])
     return figure
 
 
@@ -111,7 +112,8 @@ def draw_color_bar(figure: Figure, colors: ScalarMappable, column: int, columns:
 
 def draw_row(axes: Sequence[Any], explanation: Explanation) -> None:
     """Draw one image's row on its six axes."""
-    panels = map_panels(explanation.image, explanation.clip, explanation.surgery, explanation.mask)
+    maps = (explanation.image, explanation.clip, explanation.surgery, explanation.mask)
+    panels = map_panels(*maps, distance=explanation.distance)
     for axis, pixels in zip(axes, panels.values(), strict=False):
         axis.imshow(enlarge(pixels), interpolation="nearest")
         axis.set(xticks=[], yticks=[])
@@ -133,17 +135,10 @@ def draw_bars(axis: Any, explanation: Explanation) -> None:
     axis.set_yticks(positions, [shorten(name, 16) for name in names], fontsize=6)
     axis.tick_params(axis="y", length=0, pad=2)
     axis.spines[["top", "right", "bottom"]].set_visible(False)
-    color = "#222222" if explanation.accepted else OOD_COLOR
-    text = "\n".join(shorten(line, 30) for line in explanation.decision.split("\n"))
+    color = TEXT_COLOR if explanation.text.accepted else OOD_COLOR
+    text = "\n".join(shorten(line, 30) for line in explanation.text.decision)
     axis.annotate(text, (-NAMES / BARS + 0.06, 0), (0, -3), "axes fraction", "offset points",
                   va="top", fontsize=6, color=color, linespacing=1.25)  # fmt: skip
-
-
-def format_probability(probability: float) -> str:
-    """A probability in whole percent; not 0 % or 100 % but "< 1 %" or "> 99 %"."""
-    if probability < 0.005:
-        return "< 1 %"
-    return "> 99 %" if probability > 0.995 else f"{100 * probability:.0f} %"
 
 
 def shorten(text: str, length: int) -> str:

@@ -2,16 +2,21 @@
 
 import base64
 import io
-from typing import Any
+import re
 
 import matplotlib
+from markupsafe import Markup
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
 from ..types import Pixels
 
-ID_COLOR, OOD_COLOR = "#0b6e8f", "#d1603d"
+ID_COLOR, OOD_COLOR = "#0b6e8f", "#b8481f"  # also in report.css; contrast with white at least 4.5
+HEAT_COLORS = "RdBu_r"  # matplotlib's colour map of all heat maps: blue is low, white the middle, red high
+GRID_COLOR = "#dde3ea"
+PAGE_COLORS = {"#000000": "var(--ink)", "#ffffff": "none", ID_COLOR: "var(--id)", OOD_COLOR: "var(--ood)"}
+PAGE_COLORS |= {GRID_COLOR: "var(--line)"}  # a figure's colours to those of the page around it
 MAX_EMBEDDED_SIDE = 160  # largest side of an embedded image, in pixels
 
 
@@ -22,21 +27,21 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def axes_grid(count: int, height: float = 2.6) -> tuple[Figure, list[Any]]:
-    """A figure with ``count`` panels, four per row, and their axes; ``height`` of a row in inches."""
-    columns = max(1, min(4, count))
-    rows = -(-count // columns)
-    figure = new_figure(2.7 * columns, height * rows)
-    axes = [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
-    return figure, axes
+def svg_element(figure: Figure) -> Markup:
+    """A figure as an SVG element in the colours of the HTML page around it; equal figures give equal bytes.
 
-
-def svg_uri(figure: Figure) -> str:
-    """A figure as an SVG data URI; equal figures give equal bytes."""
-    buffer = io.BytesIO()
+    The page must define the CSS variables of PAGE_COLORS, so that figures follow its light and dark colours, and
+    ``fill`` for text.
+    """
+    buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "clipos", "svg.fonttype": "none"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+    text = buffer.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r' id="[A-Za-z.]+(?:2d)?_\d+"', "", text)  # the same in every figure, and nothing refers to them
+    for color, variable in PAGE_COLORS.items():
+        text = text.replace(color, variable)
+    return Markup(text)
 
 
 def image_uri(pixels: Pixels) -> str:

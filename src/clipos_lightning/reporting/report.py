@@ -161,12 +161,29 @@ def report_title(report: Mapping[str, Any]) -> str:
     return f"{what}: {report['id']['name']}" + (f" — at most {limit} images per set, not a full run" if limit else "")
 
 
+def shown_averages(report: Mapping[str, Any]) -> list[str]:
+    """Keys of the averages worth a row or table: none over a single set, near or far only if they are not all sets."""
+    if len(report["ood"]) < 2:
+        return []
+    keys = [key for key in ("average", "average_near", "average_far") if report.get(key)]
+    return [key for key in keys if key == "average" or report[key] != report["average"]]
+
+
+def overview(report: Mapping[str, Any]) -> dict[str, list[tuple[str, Any, Any]]]:
+    """The headline score's rows (name, metrics, zero-shot metrics) of each OOD set and of each average."""
+    score, zero_shot = report["headline"], report["zero_shot"]
+    sets = [(name, scores[score], zero_shot["ood"][name].get(score)) for name, scores in report["ood"].items()]
+    averages = [
+        (key.replace("_", ", "), report[key][score], zero_shot[key].get(score)) for key in shown_averages(report)
+    ]
+    return {"sets": sets, "averages": averages}
+
+
 def set_tables(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A table for each OOD set and for each average: ``heading``, and ``rows`` (score, metrics, zero-shot metrics)."""
     sections = [("ood", name) for name in report["ood"]]
-    averages = [key for key in ("average", "average_near", "average_far") if report.get(key)]
     tables = []
-    for section, name in sections + [(key, "") for key in averages]:
+    for section, name in sections + [(key, "") for key in shown_averages(report)]:
         metrics = report[section][name] if name else report[section]
         zero_shot = report["zero_shot"][section][name] if name else report["zero_shot"][section]
         first = next(iter(metrics.values()))
@@ -213,8 +230,9 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
     if score in report["average"]:
         averages = [("", report["average"])] + ([("zero-shot ", zero_shot["average"])] if trained else [])
         texts = [f"{t}AUROC {a[score]['auroc']:.1f}, FPR95 {a[score]['fpr95']:.1f}" for t, a in averages if score in a]
-        sets = f"{len(report['ood'])} OOD set{'' if len(report['ood']) == 1 else 's'}"
-        lines.append(f"headline score `{score}`, average over {sets}: {'; '.join(texts)}")
+        sets = list(report["ood"])
+        where = f"average over {len(sets)} OOD sets" if len(sets) > 1 else f"OOD set {sets[0]}"
+        lines.append(f"headline score `{score}`, {where}: {'; '.join(texts)}")
     else:
         lines.append("no OOD set was tested: give some with --data.ood_sets '[folder:PATH]' for AUROC and FPR95")
     if "images" in report:

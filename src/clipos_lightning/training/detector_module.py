@@ -1,120 +1,85 @@
 """DetectorModule: the base class of ClipOS, with its class features, heads, test loop and checkpoints."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..clip.backbone import FrozenClip
+from ..data.datamodule import FewShotOOD
 from ..errors import InputError
 from ..evaluation.heads import PART_PREFIXES, ZERO_SHOT, Head
 from ..evaluation.results import TestTables, headline_metrics
-from ..evaluation.scores import ScoreOptions, reported_scores
-from ..method.mask import MaskOptions
+from ..evaluation.scores import reported_scores, without_memory
+from ..evaluation.validation import Validation
 from ..method.prompts import PromptLearner
-from ..method.prototypes import VIEWS, blend
-from ..types import ClassTexts, Texts
+from ..options.trainer_checks import check_monitors, check_precision
+from ..types import ClassTexts, Features, Texts
+from ..utils.quiet import ignore_expected_warnings, restore_expected_warnings
 from .checkpoint import check_state
+from .class_features import ClassFeatures
 from .record import DetectorRecord, check_identity
-from .shots import Shots
 
 
-class DetectorModule(LightningModule):
+class DetectorModule(ClassFeatures):
     """What a detector needs to be tested and stored, independent of training; :class:`ClipOS` sets the attributes.
 
     Attributes:
-        backbone: the frozen CLIP.
         prompts: the learnable prompts.
-        class_names: C names.
-        score: name of the detector's score.
-        scores: names of the scores in the report.
-        mask: which patches are ID-relevant.
-        scoring: constants of the scores.
-        scale: s of the model.
-        plain_text: features of the zero-shot prompts, "unknown" last, (C + 1, D).
-        image_text: mean feature of each class's few-shot images, (C, D); zeros if the images have no weight.
-        image_weight: weight of ``image_text`` in the class features, in [0, 1].
         trained: the learned prompts are used, not the zero-shot ones: set when a fit starts, or by a checkpoint.
-        notes: messages to print after training.
         recipe: optimizer and scheduler as plain data for the checkpoint; set by the command line.
         results: test set to column to values; set by a test.
         failure: the error for non-finite scores in the last test.
+        outliers: outliers of validation, (M, D); in a fit the same ones each time.
     """
 
-    backbone: FrozenClip
     prompts: PromptLearner
-    class_names: list[str]
-    score: str
-    scores: list[str]
-    mask: MaskOptions
-    scoring: ScoreOptions
-    scale: float
-    plain_text: Tensor
-    image_text: Tensor
-    image_weight: float
     trained: bool
-    notes: list[str]
     recipe: dict[str, Any]
     results: dict[str, dict[str, NDArray[np.float64]]]
     failure: InputError | None = None
+    outliers: Features
+    validation_outliers: Callable[[], Features]
 
-    def fp32(self) -> torch.autocast:
-        """A context that disables mixed precision: only the two encoders run in the precision of the Trainer."""
-        return torch.autocast(self.device.type, enabled=False)
-
-    # ---- class features
-
-    @property
-    def class_text(self) -> ClassTexts:
-        """The frozen class features of the mask, (C, D)."""
-        return self.blend(self.plain_text[:-1])
-
-    @property
-    def zero_shot_text(self) -> Texts:
-        """The zero-shot detector's class features, "unknown" last, (C + 1, D)."""
-        return self.blend(self.plain_text)
-
-    def blend(self, text: Texts, weight: float | None = None) -> Texts:
-        """Blend text features with the mean image features of the classes; None: with ``image_weight``."""
-        return blend(text, self.image_text, self.image_weight if weight is None else weight)
-
-    def encode_class_images(self, data: Any) -> None:
-        """Set ``image_text`` from the few-shot images if they have a weight; ``auto`` chooses the weight, too.
-
-        Args:
-            data: the DataModule.
+    def setup(self, stage: str) -> None:
+        """Check the data and the Trainer before anything is encoded.
 
         Raises:
-            InputError: the few-shot images are missing.
+            InputError: the data are not a :class:`FewShotOOD`, or a Trainer option does not work with this module.
         """
-        if self.hparams["image_weight"]:
-            data.setup("fit")  # unlike the set-up of a test, it raises if few-shot images are missing
-            shots = Shots(self.backbone, data)
-            self.image_text.copy_(shots.means(len(self.class_names)))
-            if self.hparams["image_weight"] == "auto":
-                chosen = shots.image_weight(self.plain_text[:-1], self.scale)
-                weight = chosen.weight
-                self.image_weight = weight if self._trainer is None else self.trainer.strategy.broadcast(weight)
-                self.notes.append(
-                    f"image weight {weight}, chosen on {VIEWS} views of {len(data.shot_positions)} few-shot images "
-                    f"(quality: text alone {chosen.text_quality:.2f}, images alone {chosen.image_quality:.2f})"
-                )
+        ignore_expected_warnings()
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if stage != "predict" and not isinstance(data, FewShotOOD):
+            raise InputError("ClipOS takes its images from a FewShotOOD, as in trainer.fit(model, FewShotOOD(...))")
+        check_precision(self.trainer.precision)
+        if stage == "fit":
+            check_monitors(self.trainer.callbacks, data.validate)  # type: ignore[attr-defined]
+
+    def teardown(self, stage: str) -> None:
+        """Restore the filters of warnings."""
+        restore_expected_warnings()
 
     # ---- heads
+
+    @property
+    def learned(self) -> bool:
+        """Whether the detector uses the learned prompts."""
+        return self.trained and not self.single_class
 
     @property
     def text(self) -> Texts:
         """The detector's class features: of the learned prompts, or of the zero-shot prompts before training."""
         with torch.no_grad(), self.fp32():
-            return self.blend(self.prompts()) if self.trained else self.zero_shot_text
+            return self.blend(self.prompts()) if self.learned else self.zero_shot_text
 
     def head(self, prefix: str, text: Texts, class_text: ClassTexts, scores: list[str]) -> Head:
         """A head with these class features, and with this detector's settings of mask and scores."""
-        return Head(prefix, text, class_text, self.scale, scores, self.backbone.surgery, self.mask, self.scoring)
+        options = (self.backbone.surgery, self.mask, self.scoring)
+        return Head(prefix, text, class_text, self.scale, scores, *options, self.memory)
 
     @property
     def detector_head(self) -> Head:
@@ -124,8 +89,8 @@ class DetectorModule(LightningModule):
 
     @property
     def zero_shot_scores(self) -> list[str]:
-        """Scores that a test of the zero-shot detector reports: by default all, since it always has "unknown"."""
-        return reported_scores(self.hparams["scores"], self.score, has_unknown=True)
+        """Scores that a test of the detector before training reports: by default all, since it has "unknown"."""
+        return reported_scores(self.hparams["scores"], self.score, True, self.keeps_memory)
 
     @property
     def tested_scores(self) -> list[str]:
@@ -139,18 +104,43 @@ class DetectorModule(LightningModule):
         - this detector;
         - the zero-shot detector, if this one was trained;
         - with an image weight: text features alone, and image features alone.
+
+        Those without images have no scores that compare with images.
         """
         zero_shot, scores = self.plain_text, self.tested_scores
         heads = [self.head("", self.text, self.class_text, scores)]
         if self.trained:
-            heads.append(self.head(ZERO_SHOT, zero_shot, zero_shot[:-1], self.zero_shot_scores))
+            heads.append(self.head(ZERO_SHOT, zero_shot, zero_shot[:-1], without_memory(self.zero_shot_scores)))
         if self.hparams["image_weight"]:
             with self.fp32():
-                text = self.prompts() if self.trained else zero_shot
-            heads.append(self.head(PART_PREFIXES["text"], text, zero_shot[:-1], scores))
+                text = self.prompts() if self.learned else zero_shot
+            heads.append(self.head(PART_PREFIXES["text"], text, zero_shot[:-1], without_memory(scores)))
             images = self.blend(text, 1.0)
             heads.append(self.head(PART_PREFIXES["images"], images, images[: len(self.class_names)], scores))
         return heads
+
+    # ---- validation
+
+    def on_validation_start(self) -> None:
+        """Start with the synthesised outliers; each process scores its shard."""
+        if self.trainer.state.fn == TrainerFn.VALIDATING:  # a fit has done this when it started
+            if not self.trained:
+                self.encode_shots(self.trainer.datamodule)  # type: ignore[attr-defined]
+            self.outliers = self.validation_outliers()
+        constants = (len(self.class_names), self.score, self.scale, self.scoring.temperature)
+        references = self.detector_head.references
+        self.validation = Validation(self.text, *constants, references and references[0])
+        self.validation.add_outliers(self.outliers[self.global_rank :: self.trainer.world_size])
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Score held-out ID images."""
+        features = self.backbone.encode_image(batch["image"])
+        with self.fp32():
+            self.validation.add_images(features.cls, batch["label"])
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics of held-out ID images against synthesised outliers; no test OOD set is used."""
+        self.log_dict(self.validation.compute())
 
     # ---- test
 
@@ -158,7 +148,7 @@ class DetectorModule(LightningModule):
         """Encode the prompts once, and create an empty table for each test set."""
         self.failure = None
         if not self.trained:
-            self.encode_class_images(self.trainer.datamodule)  # type: ignore[attr-defined]
+            self.encode_shots(self.trainer.datamodule)  # type: ignore[attr-defined]
         tests = self.trainer.datamodule.test_sets  # type: ignore[attr-defined]
         masked = {name: images.has_masks for name, (images, _) in tests.items()}
         self.tables = TestTables(self.heads(), masked, self.backbone.grid, self.device)
@@ -215,6 +205,7 @@ class DetectorModule(LightningModule):
         if "clipos" not in checkpoint:
             raise InputError("the checkpoint was not written by clipos: give the last.ckpt of a `clipos fit` run")
         check_identity("the checkpoint", checkpoint["clipos"], asdict(self.record))
+        self.shape_memory(checkpoint["state_dict"])
         state = {k: v for k, v in self.state_dict().items() if not k.startswith("backbone.")}
         check_state(checkpoint["state_dict"], state)
         self.image_weight = checkpoint["clipos"].get("image_weight", self.image_weight)

@@ -8,19 +8,19 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float, Int
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from ..clip.loading import load_backbone
 from ..clip.surgery import SurgeryOptions
 from ..errors import InputError
-from ..evaluation.scores import ScoreOptions, check_scores, default_score, reported_scores
-from ..evaluation.validation import Validation
+from ..evaluation.scores import ScoreOptions, check_scores, default_score, find_score, reported_scores
 from ..method.feature_store import FeatureStore, ShotFeatures
 from ..method.losses import ItemLosses, irrelevant_locals
 from ..method.mask import MaskOptions
 from ..method.objectives import Objective, make_objective
-from ..method.prompts import ContextOptions, PromptLearner, Wordings, check_names, encode_prompts
+from ..method.prompts import ContextOptions, PromptLearner, Wordings, check_names
 from ..method.synthesis import Draw, SynthesisOptions, as_tensors, draw_step, mix_shots
 from ..types import Features, Labels, OutlierSource, Texts, as_options
 from ..utils.chunks import by_chunks
@@ -54,17 +54,16 @@ class ClipOS(DetectorModule):
             (images alone); auto: chosen on augmented views of these images (docs/names.md).
         unknown_word: the word for "none of the classes" in the learned prompts.
         template: frozen prompt of a class, with {} for its name: for the mask, the zero-shot detector and unknown_only.
-        zero_shot_unknown: the zero-shot detector's prompt for "none of the classes".
+        zero_shot_unknown: the zero-shot detector's prompt for "none of the classes", or several, whose features are
+            averaged; null: "a photo of an unknown object.", and with a single class neutral prompts (docs/scores.md).
         class_wordings: names and templates of each class; taken from the data, not set by hand; null: one name each.
         surgery: the second path through the image tower.
         mask: which patches are ID-relevant.
         synthesis: how outliers are made.
         context: the learnable part of the prompts.
         scoring: constants of the scores.
-        energy_margins: m_in and m_out of objective energy; null: the median energies of the few-shot images and of
-            their synthesised outliers under the zero-shot prompts.
-        feature_budget_mb: memory in MiB for frozen features of the few-shot images; if they need more, they are encoded
-            again in each step.
+        energy_margins: m_in, m_out of objective energy; null: median zero-shot energies of few-shot images, outliers.
+        feature_budget_mb: MiB for frozen features of the few-shot images; beyond it they are encoded in each step.
         compile: run the image tower with torch.compile at fixed shapes, for long runs on a GPU (docs/performance.md).
         seed: seed of the initial context and of all draws in training; null: that of --seed_everything (Python: 1).
         optimizer: the optimizer, which gets the prompt parameters only.
@@ -97,7 +96,7 @@ class ClipOS(DetectorModule):
         image_weight: float | Literal["auto"] = 0.0,
         unknown_word: str = "unknown",
         template: str = "a photo of a {}.",
-        zero_shot_unknown: str = "a photo of an unknown object.",
+        zero_shot_unknown: str | list[str] | None = None,
         class_wordings: list[dict[str, list[str]]] | None = None,
         surgery: SurgeryOptions = SurgeryOptions(),
         mask: MaskOptions = MaskOptions(),
@@ -118,13 +117,14 @@ class ClipOS(DetectorModule):
         scoring = as_options(ScoreOptions, scoring)
         self.objective = make_objective(objective, energy_margins)
         self.score = score or default_score(self.objective.unknown)
-        self.scores = reported_scores(scores, self.score, self.objective.unknown)
         check_scores([self.score], self.objective.unknown, "--model.score")
+        images = bool(image_weight) or find_score(self.score).memory
+        self.scores = reported_scores(scores, self.score, self.objective.unknown, images)
         check_scores(self.scores, self.objective.unknown, "--model.scores")
         wordings = Wordings.of(class_names, class_wordings, template)
         check_names([name for names in wordings.names for name in names], unknown_word, template)
-        self.class_names, self.outlier_weight = list(class_names), outlier_weight
-        self.image_weight = 0.0 if image_weight == "auto" else image_weight  # auto: set by encode_class_images
+        self.class_names, self.outlier_weight, self.wordings = list(class_names), outlier_weight, wordings
+        self.image_weight = 0.0 if image_weight == "auto" else image_weight  # auto: set by encode_shots
         self.mask, self.synthesis, self.scoring = mask, synthesis, scoring
         self.seed = 1 if seed is None else seed
         for name, value in (("seed", self.seed), ("outlier_weight", outlier_weight)):
@@ -151,9 +151,7 @@ class ClipOS(DetectorModule):
         self.scale = float(self.backbone.scale)
         unknown = unknown_word if self.objective.unknown else None
         self.prompts = PromptLearner(self.backbone, class_names, unknown, context, template, self.seed, class_wordings)
-        zero_shot_text = encode_prompts(self.backbone, wordings.prompts, [zero_shot_unknown])
-        self.register_buffer("plain_text", zero_shot_text, persistent=False)
-        self.register_buffer("image_text", torch.zeros_like(zero_shot_text[:-1]), persistent=bool(image_weight))
+        self.register_class_features(zero_shot_unknown, with_images=bool(image_weight))
         frozen = [f"backbone.{name}" for name, _ in self.backbone.named_parameters()]
         frozen += [name for name, _ in self.named_buffers()]
         self._ddp_params_and_buffers_to_ignore = frozen  # constants, which DDP need not synchronise
@@ -163,10 +161,16 @@ class ClipOS(DetectorModule):
     def on_fit_start(self) -> None:
         """Encode the few-shot images once; an objective with a ``prepare`` gets their zero-shot logits."""
         self.trained = True
+        self.notes = []
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
         with self.trainer.precision_plugin.forward_context():
-            self.encode_class_images(self.trainer.datamodule)  # type: ignore[attr-defined]
+            self.encode_shots(data)
             self.store = self.build_store(self.objective.outliers)
-        if type(self.objective).prepare is not Objective.prepare:
+            if data.validate:
+                self.outliers = self.validation_outliers()
+        kept = self.store.kept
+        self.note_shots(data, None if kept is None else kept.cls[: len(data.shot_positions)])
+        if type(self.objective).prepare is not Objective.prepare and not self.single_class:
             self.objective.prepare(*self.zero_shot_logits())
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Float[Tensor, ""]:
@@ -186,7 +190,7 @@ class ClipOS(DetectorModule):
             id_term = self.scale_for_ddp(self.objective.id_loss(logits, labels), size)
             outlier_term = torch.zeros_like(id_term)
             if self.outlier_source == "synthesis":
-                outliers = self.mix_pairs(batch["index"], shard)  # (M, D)
+                outliers = self.mix_pairs(self.store, batch["index"], shard)  # (M, D)
                 outlier_logits = self.scale * outliers @ text.T  # (M, C + 1)
                 outlier_term = self.scale_for_ddp(self.objective.outlier_loss(outlier_logits), len(draw.pairs))
             elif self.outlier_source == "local_patches":
@@ -218,16 +222,19 @@ class ClipOS(DetectorModule):
             warn_single_class()
         return draw
 
-    def mix_pairs(self, images: Int[Tensor, " images"], draw: Draw) -> Float[Tensor, "outliers dim"]:
+    def mix_pairs(
+        self, store: FeatureStore, images: Int[Tensor, " images"], draw: Draw
+    ) -> Float[Tensor, "outliers dim"]:
         """Synthesised outliers (M, D): the features of two images of each pair, mixed (CLIP-OS, section 3).
 
         Args:
+            store: features of the few-shot images.
             images: rows of the few-shot images that the pairs refer to, (B,).
             draw: M pairs of positions in ``images``, with lambda.
         """
         pairs, mix, patch = as_tensors(draw, self.class_text)
         first, second = images.to(pairs.device)[pairs].unbind(1)
-        return mix_shots(self.store[first], self.store[second], mix, patch)
+        return mix_shots(store[first], store[second], mix, patch)
 
     def local_patch_term(
         self, features: ShotFeatures, logits: Float[Tensor, "batch prompts"], labels: Labels, text: Texts
@@ -251,7 +258,8 @@ class ClipOS(DetectorModule):
         scheduler = self.lr_scheduler(optimizer)
         if isinstance(scheduler, WarmupCosine) and scheduler.epochs is None:
             scheduler.epochs = planned_epochs(self.trainer)
-        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+        monitor = getattr(scheduler, "monitor", None)  # of Lightning's ReduceLROnPlateau
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": monitor}}
 
     # ---- frozen features of the few-shot images
 
@@ -260,39 +268,29 @@ class ClipOS(DetectorModule):
         few_shot = Shots(self.backbone, self.trainer.datamodule)  # type: ignore[attr-defined]
         return few_shot.store(self.class_text, outliers, self.mask, self.synthesis, self.feature_budget)
 
-    def synthesise(self, count: int) -> Features:
-        """``count`` outliers synthesised from all few-shot images by step 0's random stream, (count, D)."""
+    def synthesise(self, store: FeatureStore) -> Features:
+        """:data:`SYNTHESISED` outliers from all few-shot images by step 0's random stream, (SYNTHESISED, D).
+
+        Raises:
+            InputError: there is one class, and outliers are mixed from two.
+        """
+        if self.single_class:
+            raise InputError("validation mixes outliers from the few-shot images, which takes at least two classes")
         labels = self.trainer.datamodule.shot_labels  # type: ignore[attr-defined]
-        options = replace(self.synthesis, count=count)
-        return self.mix_pairs(torch.arange(len(labels)), draw_step(self.seed, 0, labels.numpy(), options))
+        options = replace(self.synthesis, count=SYNTHESISED)
+        return self.mix_pairs(store, torch.arange(len(labels)), draw_step(self.seed, 0, labels.numpy(), options))
+
+    def validation_outliers(self) -> Features:
+        """The outliers of validation; a fit whose objective synthesises outliers has their features already."""
+        in_store = self.trainer.state.fn == TrainerFn.FITTING and self.objective.outliers == "synthesis"
+        return self.synthesise(self.store if in_store else self.build_store("synthesis"))
 
     def zero_shot_logits(self) -> tuple[Float[Tensor, "images classes"], Float[Tensor, "outliers classes"]]:
         """Logits under the C zero-shot class prompts, of the few-shot images and of synthesised outliers."""
         count = len(self.trainer.datamodule.shot_labels)  # type: ignore[attr-defined]
         images = self.store[torch.arange(count)].cls
-        outliers = self.synthesise(SYNTHESISED) if self.objective.outliers == "synthesis" else images[:0]
+        outliers = self.synthesise(self.store) if self.objective.outliers == "synthesis" else images[:0]
         return self.scale * images @ self.class_text.T, self.scale * outliers @ self.class_text.T
-
-    # ---- validation
-
-    def on_validation_start(self) -> None:
-        """Synthesise outliers from the few-shot images; each process scores its shard."""
-        if not self.trained:
-            self.encode_class_images(self.trainer.datamodule)  # type: ignore[attr-defined]
-        constants = (len(self.class_names), self.score, self.scale, self.scoring.temperature)
-        self.validation = Validation(self.text, *constants)
-        self.store = self.build_store("synthesis")
-        self.validation.add_outliers(self.synthesise(SYNTHESISED)[self.global_rank :: self.trainer.world_size])
-
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Score held-out ID images."""
-        features = self.backbone.encode_image(batch["image"])
-        with self.fp32():
-            self.validation.add_images(features.cls, batch["label"])
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the metrics of held-out ID images against synthesised outliers; no test OOD set is used."""
-        self.log_dict(self.validation.compute())
 
 
 @cache

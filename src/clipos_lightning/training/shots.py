@@ -1,6 +1,7 @@
 """Features of the few-shot images from the frozen backbone."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Int
@@ -8,11 +9,14 @@ from torch import Tensor
 
 from ..clip.backbone import FrozenClip
 from ..data.datamodule import FewShotOOD
+from ..evaluation.heads import Head
+from ..evaluation.memory import Memory
 from ..method.feature_store import ENCODE_BATCH, FeatureStore, ShotFeatures
+from ..method.image_weight import VIEWS, WeightChoice, choose_weight
 from ..method.mask import MaskOptions
-from ..method.prototypes import VIEWS, WeightChoice, choose_weight, class_means
+from ..method.prototypes import class_means
 from ..method.synthesis import SynthesisOptions, shot_features
-from ..types import Features, Images, Labels, OutlierSource, Texts
+from ..types import Features, Images, Labels, OutlierSource, Texts, concatenate
 from ..utils.progress import track
 
 
@@ -35,13 +39,24 @@ class Shots:
         """Class index of each row, (V N,)."""
         return self.data.shot_labels.to(self.backbone.device)
 
+    @property
+    def image_labels(self) -> Labels:
+        """Class index of each of the N images, (N,)."""
+        return self.labels[: len(self.data.shot_positions)]
+
+    @property
+    def shown(self) -> bool:
+        """Whether to show the progress: not with ``--trainer.enable_progress_bar false``."""
+        trainer = self.data.trainer
+        return trainer is None or trainer.progress_bar_callback is not None
+
     def images(self, rows: Int[Tensor, " batch"]) -> Images:
         """The images of these rows, uint8, (n, 3, H, W)."""
         return self.data.shot_images(rows).to(self.backbone.device)
 
     def encode(self, count: int) -> Features:
         """Global features of the first ``count`` rows, (count, D)."""
-        batches = torch.arange(count).split(ENCODE_BATCH)
+        batches = track(torch.arange(count).split(ENCODE_BATCH), "encoding few-shot images", shown=self.shown)
         return torch.cat([self.backbone.encode_image(self.images(batch)).cls for batch in batches])
 
     def means(self, classes: int) -> Texts:
@@ -51,7 +66,7 @@ class Shots:
 
     @torch.no_grad()
     def image_weight(self, text: Texts, scale: float) -> WeightChoice:
-        """Choose the weight of image features in the class features by :func:`~.prototypes.choose_weight`.
+        """Choose the weight of image features in the class features by :func:`~.image_weight.choose_weight`.
 
         Args:
             text: features of the frozen class prompts, (C, D).
@@ -60,7 +75,18 @@ class Shots:
         count = len(self.data.shot_positions)
         views = self.encode(VIEWS * count).view(VIEWS, count, -1).transpose(0, 1)
         with torch.autocast(text.device.type, enabled=False):  # fp32, also if the encoder ran in mixed precision
-            return choose_weight(views, self.labels[:count], text, scale)
+            return choose_weight(views, self.image_labels, text, scale)
+
+    @torch.no_grad()
+    def memory(self, head: Head) -> Memory:
+        """The unchanged images as the memory of a head, with their true classes."""
+        rows = torch.arange(len(self.data.shot_positions)).split(ENCODE_BATCH)
+        parts = []
+        for batch in track(rows, "encoding few-shot images", shown=self.shown):
+            features = self.backbone.encode_image(self.images(batch), head.memory_paths)
+            with torch.autocast(head.text.device.type, enabled=False):
+                parts.append(head.remember(features, self.labels[batch]))
+        return concatenate(parts)
 
     def store(
         self, class_text: Texts, outliers: OutlierSource, mask: MaskOptions, synthesis: SynthesisOptions, budget: int
@@ -80,4 +106,5 @@ class Shots:
             classes = labels[rows].to(self.backbone.device)
             return shot_features(self.backbone, self.images(rows), classes, class_text, outliers, mask, synthesis)
 
-        return FeatureStore(encode, len(labels), budget, lambda chunks: track(chunks, "encoding few-shot images"))
+        progress = partial(track, description="encoding few-shot images", shown=self.shown)
+        return FeatureStore(encode, len(labels), budget, progress)

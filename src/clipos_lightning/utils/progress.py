@@ -1,149 +1,243 @@
-"""Progress bars on stderr, and filters for the log lines and warnings of other libraries."""
+"""Progress of long work on stderr: a bar on a terminal, otherwise a line every 30 s; messages of other libraries.
+
+Nothing heavy is imported before it is needed, so that commands without torch can use it.
+"""
 
 import logging
-import math
 import sys
+import threading
+import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager, suppress
 from io import TextIOBase
-from typing import Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ProgressBar
-from lightning.pytorch.utilities import rank_zero_only
-from tqdm.auto import tqdm
+from .quiet import ignore_expected_warnings
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 ItemT = TypeVar("ItemT")
+Total = float | Callable[[], int | None] | None  # number of items, a function that counts them, or unknown
+LINE_SECONDS = 30.0  # from one line of progress to the next
+BYTES = "B"  # unit of downloads; lines show MB
+PERIODS = ((1, "s"), (60, "min"), (3600, "h"), (86400, "days"))  # seconds and name
 
 
 def process_rank() -> int:
     """The global rank of this process; 0 outside of distributed runs."""
+    from lightning.pytorch.utilities import rank_zero_only  # slow to import
+
     return int(getattr(rank_zero_only, "rank", 0))
 
 
-def track(items: Iterable[ItemT], description: str) -> Iterator[ItemT]:
-    """Iterate with a progress bar on stderr, removed when done; shown only by rank 0 and only on a terminal."""
-    yield from tqdm(items, description, leave=False, disable=process_rank() != 0 or not sys.stderr.isatty())
+def print_once(line: str, file: TextIO | TextIOBase | None = None) -> None:
+    """Print a line on rank 0, to stdout or another file, and flush it."""
+    if process_rank() == 0:
+        print(line, file=file, flush=True)
 
 
-class Progress(ProgressBar):
-    """Lightning progress bars: one over all training steps, one per test set; hidden if stderr is not a terminal."""
+# ---- bars and lines
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.bar: tqdm[Any] | None = None
-        self.enabled = True
 
-    def disable(self) -> None:
-        """Hide the bars; Lightning calls this on every rank but 0."""
-        self.enabled = False
+class ProgressLines:
+    """Progress as a plain line on stderr every 30 s; work that is shorter prints nothing. It is used like a tqdm bar.
 
-    def open(self, total: int | float | None, description: str) -> None:
-        """Close the current bar and start a new one; a total of None or infinity only counts."""
-        self.close()
-        count = None if total in (None, float("inf")) else int(total or 0)
-        hidden = not self.enabled or not sys.stderr.isatty()
-        self.bar = tqdm(total=count, desc=description, leave=True, disable=hidden, dynamic_ncols=True)
+    Args:
+        description: what is being done.
+        total: number of items; a function that counts them is called for the first line only.
+        unit: plural name of the items, or ``B`` for bytes.
+        done: items that were done before.
+    """
+
+    def __init__(self, description: str, total: Total = None, unit: str = "batches", done: float = 0) -> None:
+        self.description, self.total, self.unit = description, total, unit
+        self.n = self.first = done
+        self.postfix = ""
+        self.start, self.closed = time.monotonic(), threading.Event()
+        threading.Thread(target=self.print_lines, daemon=True).start()
+
+    def print_lines(self) -> None:
+        """Print a line every :data:`LINE_SECONDS` until :meth:`close`; runs in a thread of its own."""
+        while not self.closed.wait(LINE_SECONDS):
+            with suppress(OSError, ValueError):  # folders that vanished, stderr closed
+                sys.stderr.write(f"{self}\n")
+                sys.stderr.flush()
+
+    def __str__(self) -> str:
+        if callable(self.total):
+            self.total = self.total()
+        seconds = time.monotonic() - self.start
+        line = progress_line(self.description, self.n, self.total, self.unit, seconds, self.first)
+        return f"{line}, {self.postfix}" if self.postfix else line
+
+    def update(self, count: float = 1) -> None:
+        """Advance by a number of items."""
+        self.n += count
+
+    def set_postfix_str(self, text: str, refresh: bool = True) -> None:
+        """Text at the end of the following lines."""
+        self.postfix = text
 
     def close(self) -> None:
-        """Close the current bar, if there is one."""
-        if self.bar is not None:
-            self.bar.close()
-            self.bar = None
+        """Print no more lines."""
+        self.closed.set()
 
-    def step(self) -> None:
-        """Advance the bar by one batch."""
-        if self.bar is not None:
-            self.bar.update(1)
+    def __enter__(self) -> "ProgressLines":
+        return self
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start one bar over the batches of all epochs."""
-        in_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
-        batches = trainer.estimated_stepping_batches / in_epoch * trainer.num_training_batches
-        self.open(batches, "training prompts")
-        if self.bar is not None:
-            self.bar.update(trainer.fit_loop.total_batch_idx + 1)  # batches done before, in a resumed run
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Advance the bar and show the loss."""
-        self.step()
-        if self.bar is not None and "train/loss" in trainer.progress_bar_metrics:
-            self.bar.set_postfix_str(f"loss {float(trainer.progress_bar_metrics['train/loss']):.3f}", refresh=False)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Close the bar."""
+    def __exit__(self, *error: object) -> None:
         self.close()
 
-    def on_test_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Start a bar at the first batch of each test set."""
-        if batch_idx == 0:
-            names = list(trainer.test_dataloaders or {})
-            totals = trainer.num_test_batches
-            label = f"testing {names[dataloader_idx]} ({dataloader_idx + 1} of {len(names)})"
-            self.open(totals[dataloader_idx], label)
 
-    def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
-        """Advance the bar by one batch."""
-        self.step()
+def progress_line(description: str, n: float, total: float | None, unit: str, seconds: float, first: float = 0) -> str:
+    """How far some work is, how fast it is, and how long it still takes at this rate.
 
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Close the bar."""
-        self.close()
+    Args:
+        description: what is being done.
+        n: items that are done.
+        total: number of items; None: unknown.
+        unit: plural name of the items, or ``B`` for bytes, which are shown as MB.
+        seconds: since the start.
+        first: items that were done before the start.
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start a bar over the held-out training images."""
-        self.open(sum(trainer.num_val_batches), "validating on held-out training images")
+    Example:
+        >>> progress_line("predict", 12_000, 100_000, "images", seconds=300)
+        'predict: 12,000 of 100,000 images (12 %), 40 images/s, about 37 min left'
+        >>> progress_line("a.tar", 5e6, None, "B", seconds=10)
+        'a.tar: 5 MB, 0.5 MB/s'
+    """
+    scale, name = (1e6, "MB") if unit == BYTES else (1.0, unit)
+    rate = (n - first) / seconds if seconds else 0.0
+    if total:
+        parts = [f"{n / scale:,.0f} of {total / scale:,.0f} {name} ({int(100 * min(n / total, 1))} %)"]
+    else:
+        parts = [f"{n / scale:,.0f} {name}"]
+    if rate:
+        parts.append(format_rate(rate / scale, name))
+    if rate and total and total > n:
+        parts.append(f"about {format_duration((total - n) / rate)} left")
+    return f"{description}: {', '.join(parts)}"
 
-    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
-        """Advance the bar by one batch."""
-        self.step()
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Close the bar."""
-        self.close()
+def format_rate(rate: float, unit: str) -> str:
+    """A rate per second, or per minute or hour if it is slow.
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Close the bar, so that the error message starts on a new line."""
-        self.close()
+    Example:
+        >>> [format_rate(rate, "images") for rate in (1234.5, 2.34, 0.02)]
+        ['1,234 images/s', '2.3 images/s', '1.2 images/min']
+    """
+    size, name = next((size, name) for size, name in PERIODS if rate * size >= 0.5 or name == "h")
+    count = rate * size
+    return f"{count:,.0f} {unit}/{name}" if count >= 9.95 else f"{count:.2g} {unit}/{name}"
+
+
+def format_duration(seconds: float) -> str:
+    """A duration in seconds, minutes, hours or days, whichever gives a number of one or two digits.
+
+    Example:
+        >>> [format_duration(seconds) for seconds in (40, 2200, 8000, 400_000)]
+        ['40 s', '37 min', '2 h', '5 days']
+    """
+    size, name = next((size, name) for size, name in PERIODS if seconds < 99 * size or name == "days")
+    return f"{seconds / size:.0f} {name}"
+
+
+def open_bar(
+    description: str,
+    total: Total = None,
+    unit: str = "batches",
+    done: float = 0,
+    leave: bool = False,
+    shown: bool = True,
+) -> "tqdm[Any] | ProgressLines":
+    """A tqdm bar on stderr if that is a terminal, otherwise :class:`ProgressLines`.
+
+    Args:
+        description: what is being done.
+        total: number of items, or a function that counts them; None: unknown.
+        unit: plural name of the items, or ``B`` for bytes.
+        done: items that were done before.
+        leave: keep the bar on the terminal when it is closed.
+        shown: False: nothing is printed.
+    """
+    if shown and not sys.stderr.isatty():
+        return ProgressLines(description, total, unit, done)
+    from tqdm import tqdm  # takes 0.1 s
+
+    scaled: dict[str, Any] = {"unit_scale": True, "unit_divisor": 1024} if unit == BYTES else {}
+    name = unit if unit == BYTES else f" {unit}"
+    if callable(total):
+        total = total() if shown else None
+    return tqdm(
+        desc=description,
+        total=total,
+        unit=name,
+        initial=done,
+        leave=leave,
+        disable=not shown,
+        dynamic_ncols=True,
+        **scaled,
+    )
+
+
+def track(items: Iterable[ItemT], description: str, unit: str = "batches", shown: bool = True) -> Iterator[ItemT]:
+    """Iterate and show the progress, on rank 0 only.
+
+    Args:
+        items: what to iterate over.
+        description: what is being done.
+        unit: plural name of the items.
+        shown: False: only iterate.
+    """
+    total = len(items) if isinstance(items, Sized) else None
+    with open_bar(description, total, unit, shown=shown and process_rank() == 0) as bar:
+        for item in items:
+            yield item
+            bar.update(1)
+
+
+@contextmanager
+def notify_if_slow(what: str, seconds: float = 8.0, temporary: bool = False) -> Iterator[None]:
+    """Print a message on stderr if the body takes long.
+
+    Args:
+        what: the message.
+        seconds: how long the body may take without it.
+        temporary: print it on a terminal only, and erase it at the end of the body.
+    """
+    printed = threading.Event()
+
+    def show() -> None:
+        printed.set()
+        print(what, file=sys.stderr, end="" if temporary else "\n", flush=True)
+
+    timer = threading.Timer(seconds, show)
+    timer.daemon = True
+    if not temporary or sys.stderr.isatty():
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        if timer.is_alive():
+            timer.join()  # the message may be half printed
+        if temporary and printed.is_set():
+            print("\r\x1b[K", file=sys.stderr, end="", flush=True)
+
+
+# ---- other libraries
 
 
 def silence_libraries() -> None:
     """Silence Lightning's log lines and the warnings that need no action; stderr is for errors."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    ignore_expected_warnings()
     for message in (
-        r".*does not have many workers.*",
         r".*exists and is not empty.*",
         r".*LightningCLI's args parameter.*",
-        r".*resuming from a checkpoint that ended before the epoch.*",
-        r".*Found \d+ module\(s\) in eval mode.*",
-        r".*smaller than the logging interval.*",
         r".*GPU available but not used.*",
-        r"It is recommended to use .self\.log.*sync_dist=True.*",
-        r"Total length of .* across ranks is zero.*",
-        r".*isinstance\(treespec, LeafSpec\).*",
     ):
         warnings.filterwarnings("ignore", message)
-
-
-@contextmanager
-def counter(total: int | None, done: int, description: str, shown: bool) -> Iterator[Callable[[int], Any]]:
-    """A bar over images on stderr; yields a function that advances it.
-
-    Args:
-        total: number of images; None if it is unknown: the bar only counts.
-        done: images that were processed before.
-        description: text in front of the bar.
-        shown: False: no bar.
-    """
-    with tqdm(total=total, initial=done, desc=description, unit=" images", disable=not shown) as bar:
-        yield lambda count: bool(bar.update(count))
-
-
-@rank_zero_only
-def print_once(line: str, file: TextIO | TextIOBase | None = None) -> None:
-    """Print a line on rank 0, to stdout or another file, and flush it."""
-    print(line, file=file, flush=True)

@@ -58,6 +58,23 @@
   const cuts = all(".cut"), veils = all(".veil"), dots = all(".rocs .dot");
   const [low, high] = data.axis, toPosition = score => Math.min(1, Math.max(0, (score - low) / (high - low)));
 
+  // The command that gives the detector the threshold shown; the clipboard may be missing or refused in a local file.
+  const command = document.getElementById("command"), copied = document.getElementById("copied");
+  const showCommand = threshold => {
+    if (!command) return;
+    command.textContent = command.dataset.start + (threshold.startsWith("-") ? "=" : " ") + threshold;
+    copied.textContent = "";
+  };
+  document.getElementById("copy")?.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(command.textContent);
+      copied.textContent = "copied";
+    } catch {
+      getSelection().selectAllChildren(command);
+      copied.textContent = "selected: press Ctrl+C or ⌘C to copy";
+    }
+  });
+
   const show = k => {
     const { live, cells, rows, recall, shares } = numbersAt(k);
     numbers.forEach(node => { node.textContent = live[node.dataset.live]; });
@@ -72,6 +89,7 @@
     veils.forEach(rect => rect.setAttribute("width", x));
     dots.forEach((dot, i) => { dot.setAttribute("cx", 100 * shares[i]); dot.setAttribute("cy", 100 - 100 * recall); });
     presets.forEach(button => button.setAttribute("aria-pressed", Number(button.dataset.index) === k));
+    showCommand(live.cut);
     slider.value = k;
     slider.setAttribute("aria-valuetext", `${live.cut}: ${live.recall} % of ID images accepted`);
   };
@@ -90,6 +108,15 @@
     svg.addEventListener("pointermove", event => { if (event.buttons) pick(event); });
   });
   show(data.start);
+
+  // Boxes that scroll are reached with the Tab key.
+  const setTabStops = () => all(".scroll").forEach(box => {
+    const scrolls = box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight;
+    if (scrolls) box.tabIndex = 0; else box.removeAttribute("tabindex");
+  });
+  addEventListener("resize", setTabStops);
+  all("details").forEach(d => d.addEventListener("toggle", setTabStops));
+  setTabStops();
 
   addEventListener("beforeprint", () => all("details.scores").forEach(d => { d.open = true; }));
 })();

@@ -1,0 +1,98 @@
+"""``clipos add``: add classes to a finished detector, from their images alone."""
+
+import argparse
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..data.class_prompts import Wording, read_wordings
+from ..data.image_files import no_images_error, walk_images
+from ..data.image_sets import class_folders
+from ..detector.detector import Detector
+from ..errors import InputError
+from ..options.messages import DETECTOR_HELP, DEVICE_HELP, PRETRAINED_HELP, TRUST_HELP, CommandParser
+from ..utils.files import check_parent
+from ..utils.progress import silence_libraries, track
+
+
+def add_parser() -> CommandParser:
+    """The parser of ``clipos add``."""
+    text = "Add classes to a detector; the images of its other classes are not needed. Calibrate the result again."
+    parser = CommandParser(prog="clipos add", description=text)
+    parser.add_argument("file", metavar="FILE", help=DETECTOR_HELP)
+    text = "images of the new class, named like the folder; or a folder of each new class"
+    parser.add_argument("folder", metavar="FOLDER", help=text)
+    text = "YAML file: class folder to its name, names, or names and templates (docs/own_classes.md)"
+    parser.add_argument("--class_names", metavar="YAML", help=text)
+    text = "detector to write; must not exist (default: extended.safetensors)"
+    parser.add_argument("--out", default="extended.safetensors", metavar="DETECTOR", help=text)
+    parser.add_argument("--pretrained", metavar="WEIGHTS", help=PRETRAINED_HELP)
+    parser.add_argument("--device", default="auto", help=DEVICE_HELP)
+    parser.add_argument("--trust", action="store_true", help=TRUST_HELP)
+    return parser
+
+
+def check_files(given: argparse.Namespace) -> None:
+    """Check the options before anything is loaded.
+
+    Raises:
+        InputError: an option is wrong.
+    """
+    if Path(given.out).suffix != ".safetensors":
+        raise InputError(f"add: --out {given.out}: the name must end in .safetensors")
+    if not Path(given.file).is_file():
+        raise InputError(
+            f"add: no file {given.file}: give the last.ckpt of a `clipos fit` run, or a detector.safetensors"
+        )
+    if Path(given.out).exists():
+        raise InputError(f"add: {given.out} exists: give another --out, or remove it")
+    check_parent(Path(given.out))
+
+
+def new_classes(folder: Path, class_names: str | None) -> list[tuple[Wording, list[str]]]:
+    """The wording and the image files of each new class.
+
+    Args:
+        folder: of images, or of class folders.
+        class_names: YAML file of names; None: the folders' names with ``_`` as space.
+
+    Raises:
+        InputError: no such folder, a folder without images, or a wrong file of names.
+    """
+    if not folder.is_dir():
+        raise InputError(f"add: no folder {folder}: give one with the images of the new class")
+    keys = class_folders(folder)
+    folders = [folder / key for key in keys] or [folder]
+    keys = keys or [folder.resolve().name]
+    names = [key.replace("_", " ") for key in keys]
+    wordings = read_wordings(class_names, keys, names) if class_names else [{"names": [name]} for name in names]
+    images = [sorted(walk_images(str(place))) for place in folders]
+    for place, files in zip(folders, images, strict=True):
+        if not files:
+            raise no_images_error("add", str(place))
+    return list(zip(wordings, images, strict=True))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run ``clipos add``; returns the exit code."""
+    silence_libraries()
+    given = add_parser().parse_args(list(arguments))
+    check_files(given)
+    classes = new_classes(Path(given.folder.removeprefix("folder:")), given.class_names)
+    detector = Detector.load(given.file, given.device, given.pretrained, given.trust)
+    calibrated = detector.threshold is not None
+    try:
+        for wording, files in track(classes, "adding classes"):
+            detector = detector.add_class(wording, files)
+    except InputError as error:
+        raise InputError(f"add: {str(error).replace('--data.class_names', '--class_names')}") from error
+    detector.save(given.out)
+    for wording, files in classes:
+        print(f"added: {wording['names'][0]} ({len(files)} image{'s' if len(files) > 1 else ''})")
+    count = len(detector.class_names)
+    print(f"classes: {count}")
+    if calibrated:
+        print("threshold: none (the former one does not hold for new classes: calibrate with images of all classes)")
+    print(f"detector: {given.out}")
+    print(f"next: clipos calibrate {shlex.quote(given.out)} IMAGES --out detector-{count}.safetensors")
+    return 0

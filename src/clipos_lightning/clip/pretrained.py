@@ -1,0 +1,114 @@
+"""The file of a pretrained tag of open_clip: in a cache of this machine, or downloaded from the Hugging Face hub."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import open_clip
+from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import EntryNotFoundError
+from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
+
+from ..errors import InputError
+
+CLIP_CACHE = Path("~/.cache/clip")  # of OpenAI's package ``clip``, and of open_clip for files with a URL
+SECONDS = 3  # to wait for a connection to the hub, for each of its addresses
+
+
+def find_weights(name: str, tag: str) -> Path:
+    """Return the file of a pretrained tag: from the hub's cache, from ``~/.cache/clip``, or downloaded.
+
+    A file in a cache is used without any network access.
+
+    Args:
+        name: a model of open_clip.
+        tag: one of its tags.
+
+    Raises:
+        InputError: the file is in no cache and cannot be downloaded; the message says which file, where it was looked
+            for, and how to get it.
+    """
+    config = open_clip.get_pretrained_cfg(name, tag)
+    found = cached_file(config)
+    if found is not None:
+        return found
+    repo, files = hub_files(config)
+    try:
+        return download_from_hub(repo, files) if files else Path(open_clip.download_pretrained_from_url(config["url"]))
+    except Exception as error:  # the type depends on the hub's client and the network
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise InputError(
+            f"weights {tag!r} of {name} are not on this machine and cannot be downloaded ({reason}): "
+            f"{how_to_get(config)}, or give the file with --model.pretrained FILE"
+        ) from error
+
+
+def hub_files(config: dict[str, Any]) -> tuple[str, list[str]]:
+    """The repository of a tag on the hub, and the names that its file of weights may have; none if it is not there."""
+    repo, _, file = str(config.get("hf_hub") or "").rpartition("/")
+    return repo, [] if not repo else [file] if file else [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]
+
+
+def url_file(config: dict[str, Any]) -> Path | None:
+    """Where OpenAI's ``clip`` and open_clip keep the file behind a tag's URL; None: it has no URL."""
+    url = config.get("url")
+    return CLIP_CACHE.expanduser() / Path(url).name if url else None
+
+
+def cached_file(config: dict[str, Any]) -> Path | None:
+    """The file of a tag in one of the caches; None: in neither."""
+    repo, files = hub_files(config)
+    hub = [Path(found) for found in (try_to_load_from_cache(repo, file) for file in files) if isinstance(found, str)]
+    local = url_file(config)
+    return hub[0] if hub else local if local is not None and local.is_file() else None
+
+
+def how_to_get(config: dict[str, Any]) -> str:
+    """The commands that fetch the file of a tag on another machine, and where to put it on this one."""
+    repo, files = hub_files(config)
+    local = url_file(config)
+    ways = []
+    if files:
+        folder = Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
+        ways.append(f"`hf download {repo} {files[0]}` and copy its cache folder to {folder}")
+    if local is not None:
+        ways.append(f"`curl -LO {config['url']}` and copy {local.name} to {local.parent}")
+    return f"on a machine with a network run {', or '.join(ways)}"
+
+
+def download_from_hub(repo: str, files: list[str]) -> Path:
+    """Download the first of these files that a repository of the hub has, into the hub's cache.
+
+    The hub is asked for the file once, without retries, so that a machine without a network gets its error in seconds.
+
+    Raises:
+        Exception: the hub is not reachable, or does not give the file.
+    """
+    first, *others = files
+    try:
+        get_hf_file_metadata(hf_hub_url(repo, first), timeout=SECONDS)
+    except EntryNotFoundError:
+        if not others:
+            raise
+        return download_from_hub(repo, others)
+    return Path(hf_hub_download(repo, first))
+
+
+def known_config(path: Path) -> dict[str, Any]:
+    """What is known about the weights in a local file: ``quick_gelu``, and perhaps ``mean`` and ``std`` of the pixels.
+
+    It is the entry of a pretrained tag, if the file is in the hub's cache or is named as open_clip names it, else the
+    ``open_clip_config.json`` beside the file; empty if there is neither. Files named as OpenAI's are left out: those
+    are recognised by their content.
+    """
+    for name, tag in open_clip.list_pretrained():
+        config = open_clip.get_pretrained_cfg(name, tag)
+        repo, _ = hub_files(config)
+        cached = bool(repo) and f"models--{repo.replace('/', '--')}" in path.absolute().parts
+        if cached or (tag != "openai" and Path(config.get("url") or "").name == path.name):
+            return {"quick_gelu": False, **config}
+    try:
+        config = json.loads(path.with_name("open_clip_config.json").read_text(encoding="utf-8"))
+        return {"quick_gelu": False, **config.get("preprocess_cfg", {}), **config["model_cfg"]}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return {}

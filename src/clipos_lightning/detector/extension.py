@@ -1,0 +1,103 @@
+"""A class that is added to a finished detector: its prompts, and its images in the memory."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..clip.backbone import FrozenClip
+from ..data.class_prompts import Wording, one_name_each
+from ..errors import InputError
+from ..evaluation.heads import Head
+from ..method.prompts import ContextOptions, PromptLearner, Wordings, check_names, encode_prompts
+from ..method.prototypes import blend, class_means
+from ..types import Features, ImageFeatures, Texts, concatenate
+
+
+@dataclass(frozen=True)
+class Prompting:
+    """How the detector makes the features of a class.
+
+    Attributes:
+        image_weight: weight of the class's mean image feature, in [0, 1].
+        template: frozen prompt, with {} for the name.
+        context: the learned context of the class prompts, (n, W); None: the class prompts are not learned.
+    """
+
+    image_weight: float
+    template: str
+    context: Float[Tensor, "tokens width"] | None = None
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any] | None, context: Tensor | None) -> "Prompting | None":
+        """From the data of a detector's file; None if it has none."""
+        return None if plain is None else cls(plain["image_weight"], plain["template"], context)
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """Plain data for a detector's file, without the context."""
+        return {"image_weight": self.image_weight, "template": self.template}
+
+
+def new_rows(
+    backbone: FrozenClip, prompting: Prompting | None, names: Sequence[str], wording: Wording, images: Features
+) -> tuple[Texts, Texts]:
+    """The class feature of a new class, and its frozen one for the mask, each (1, D).
+
+    Args:
+        backbone: the detector's.
+        prompting: the detector's.
+        names: of the classes that the detector has.
+        wording: names and templates of the new class.
+        images: features of its images, (N, D).
+
+    Raises:
+        InputError: the detector cannot be extended, or the name is one of its classes.
+    """
+    if prompting is None:
+        raise InputError("this detector was written by version 0.1.0, which kept too little to add a class: fit again")
+    check_names([*names, *wording["names"]], "unknown", prompting.template)
+    frozen = encode_prompts(backbone, Wordings.of([""], [wording], prompting.template).prompts)
+    text = frozen
+    if prompting.context is not None:
+        options = ContextOptions(length=len(prompting.context))
+        learner = PromptLearner(backbone, [""], None, options, prompting.template, wordings=[wording])
+        assert learner.context is not None
+        learner.context.data = prompting.context.to(frozen.device)
+        text = learner.to(frozen.device)()
+    mean = class_means(images, torch.zeros(len(images), dtype=torch.long, device=images.device), 1)
+    return blend(text, mean, prompting.image_weight), blend(frozen, mean, prompting.image_weight)
+
+
+def extend_head(head: Head, text: Texts, class_text: Texts, features: ImageFeatures) -> Head:
+    """A head with one more class: its class features (1, D), and its images in the memory if there is one.
+
+    Args:
+        head: the detector's.
+        text: the class feature.
+        class_text: the frozen one, for the mask.
+        features: of the images of the class, with the paths of ``memory_paths`` if the head has a memory.
+    """
+    count = len(head.class_text)
+    texts = torch.cat([head.text[:count], text, head.text[count:]])
+    extended = replace(head, text=texts, class_text=torch.cat([head.class_text, class_text]))
+    if head.memory is not None:
+        labels = torch.full((len(features.cls),), count, device=features.cls.device)
+        known = replace(head.memory, patches=head.memory.patches[:0])  # kept for a single class only
+        extended = replace(extended, memory=concatenate([known, extended.remember(features, labels)]))
+    return extended
+
+
+def extend_wordings(names: Sequence[str], given: Sequence[Wording] | None, new: Wording) -> list[Wording] | None:
+    """The wordings of a detector with one more class; None if each class has one name in the detector's template.
+
+    Example:
+        >>> extend_wordings(["cat"], None, {"names": ["dog"]})
+        >>> extend_wordings(["cat"], None, {"names": ["dog", "hound"]})
+        [{'names': ['cat']}, {'names': ['dog', 'hound']}]
+    """
+    wordings = [*([{"names": [name]} for name in names] if given is None else given), new]
+    return None if given is None and one_name_each(wordings) else wordings

@@ -1,0 +1,53 @@
+"""Checks of Trainer options, for the command line and for a user's own Trainer. No torch."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from ..errors import InputError
+
+
+def check_precision(given: Any) -> None:
+    """Check that the precision is full or mixed, which keeps the scores in fp32.
+
+    Args:
+        given: ``precision`` of the Trainer.
+
+    Raises:
+        InputError: it is another one.
+    """
+    precision = str(given)
+    if (precision.endswith("-true") and precision != "32-true") or precision in ("64", "transformer-engine"):
+        raise InputError(f"--trainer.precision {precision}: scores are fp32; use 32-true, 16-mixed or bf16-mixed")
+
+
+def check_whole_test(fast_dev_run: int | bool, limit_test_batches: int | float | None) -> None:
+    """Check that a test covers every image: a report on the first batches would be of the first classes only.
+
+    Args:
+        fast_dev_run: of the Trainer.
+        limit_test_batches: of the Trainer; None and 1.0: all batches (1: one batch).
+
+    Raises:
+        InputError: it does not.
+    """
+    everything = limit_test_batches is None or (isinstance(limit_test_batches, float) and limit_test_batches == 1)
+    if fast_dev_run or not everything:
+        raise InputError("test takes neither limit_test_batches nor fast_dev_run: use --data.limit_per_set N")
+
+
+def check_monitors(callbacks: Iterable[Any], validates: bool) -> None:
+    """Check that no callback waits for a figure of validation in a fit that does not validate.
+
+    Args:
+        callbacks: of the Trainer; EarlyStopping and ModelCheckpoint have a ``monitor``.
+        validates: ``validate`` of the FewShotOOD.
+
+    Raises:
+        InputError: one does.
+    """
+    for callback in callbacks:
+        monitor = getattr(callback, "monitor", None)
+        if not validates and isinstance(monitor, str) and monitor.startswith("val/"):
+            raise InputError(
+                f"{type(callback).__name__} monitors {monitor}, but fit does not validate: set --data.validate true"
+            )

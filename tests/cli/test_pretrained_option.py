@@ -1,0 +1,59 @@
+"""``--pretrained`` of the commands on a detector: named where the weights that it was made with cannot be found."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from running import clipos, refused
+from safetensors.torch import load_file, save_file
+
+import clipos_lightning
+from clipos_lightning import ClipOS, ContextOptions, Detector
+
+ASSET = Path(clipos_lightning.__file__).parent / "assets/MicroCLIP.safetensors"
+COMMANDS = ("predict", "calibrate", "explain", "export")
+
+
+@pytest.fixture
+def moved(tmp_path):
+    """A detector whose file of weights was moved to moved.safetensors, and an image."""
+    shutil.copy(ASSET, tmp_path / "weights.safetensors")
+    words = ContextOptions(words="a photo of a")
+    weights = str(tmp_path / "weights.safetensors")
+    model = ClipOS(["red", "green"], backbone="MicroCLIP", pretrained=weights, score="energy", context=words)
+    Detector.of(model).save(tmp_path / "detector.safetensors")
+    (tmp_path / "weights.safetensors").rename(tmp_path / "moved.safetensors")
+    Image.new("RGB", (32, 32), "green").save(tmp_path / "green.png")
+    return tmp_path
+
+
+def command(name, folder, *options):
+    paths = [] if name == "export" else [folder / "green.png"]
+    return clipos(name, folder / "detector.safetensors", *paths, *options)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_weights_that_were_moved(name, moved):
+    run = command(name, moved)
+    refused(run, f"{moved}/detector.safetensors: no file of weights {moved}/weights.safetensors", "--pretrained FILE")
+    assert "--model.pretrained" not in run.err
+
+
+def test_the_option_takes_the_moved_file(moved):
+    run = command("predict", moved, "--pretrained", moved / "moved.safetensors", "--num_workers", 0)
+    assert run.code == 0, run.err
+    assert "green.png,green" in run.out
+
+
+def test_a_given_file_that_is_no_weights(moved):
+    run = command("predict", moved, "--pretrained", moved / "green.png")
+    refused(run, "cannot read the weights in", "green.png", "give another with --pretrained FILE")
+
+
+def test_other_weights_name_the_option_once(moved):
+    state = load_file(ASSET)
+    save_file({name: tensor * 1.5 for name, tensor in state.items()}, moved / "other.safetensors")
+    run = command("predict", moved, "--pretrained", moved / "other.safetensors")
+    refused(run, "was trained with other weights of MicroCLIP", "--pretrained, or pretrained= in Python")
+    assert run.err.count("detector.safetensors") == 1 and "--model.pretrained" not in run.err
