@@ -26,7 +26,6 @@ from clipos_lightning.clip.loading import load_backbone
 from clipos_lightning.data.scenes import COLORS, ID_SHAPES, NEW_SHAPES, SEEN_SHAPES, STREAMS, render, render_scene
 from clipos_lightning.data.transforms import to_model_size, view, view_rng
 from clipos_lightning.evaluation.heads import Head
-from clipos_lightning.evaluation.memory import Memory
 from clipos_lightning.evaluation.metrics import auroc
 from clipos_lightning.evaluation.scores import SCORES, ScoreOptions, defined_scores
 from clipos_lightning.method.image_weight import VIEWS, WEIGHTS, best_weight, choose_weight, measure_weights
@@ -50,6 +49,7 @@ class Pool:
 
     @property
     def classes(self) -> list[str]:
+        """The classes, sorted."""
         return sorted(set(self.labels.tolist()))
 
 
@@ -241,7 +241,7 @@ def weight_tables(backbone: FrozenClip, pools: dict[str, Pool], seeds: Sequence[
         views = pools[draw.task.pool].views[draw.shot]
         quality = measure_weights(views, draw.shot_labels, draw.text, scale).mean(-1)
         found.append((draw, quality, true_worth(draw, pools, scale)))
-    yield f"{len(found)} draws. Loss: (accuracy + AUROC) / 2 of the better of text alone and images alone, minus the rule's."
+    yield f"{len(found)} draws. Loss: (accuracy + AUROC) / 2, that of the better of text and images minus the rule's."
     yield ""
     yield "| rule | accuracy | AUROC | loss | true names, 1 / 2 / 4 / 8 / 16 shots | codes | worst 5 % of draws |"
     yield "|---|---:|---:|---:|---|---|---:|"

@@ -26,8 +26,8 @@ from clipos_lightning.data.image_sets import ModelSizeImages
 from clipos_lightning.evaluation.heads import Head
 from clipos_lightning.evaluation.metrics import auroc
 from clipos_lightning.evaluation.scores import ScoreOptions
-from clipos_lightning.method.mask import MaskOptions
 from clipos_lightning.method.image_weight import VIEWS, WEIGHTS, choose_weight
+from clipos_lightning.method.mask import MaskOptions
 from clipos_lightning.method.prototypes import blend, class_means
 from clipos_lightning.types import ImageFeatures
 

@@ -139,7 +139,7 @@ def test_an_empty_config_changes_nothing(tmp_path: Path) -> None:
         ("--model.backbone hf-hub:timm/vit_base_patch16_clip_224.openai", ["by its name in open_clip"]),
         ("--model.backbone ViT-B-16 --model.pretrained openai", ["ViT-B-16-quickgelu"]),
         ("--model.backbone ViT-B-16-SigLIP", ["not supported"]),
-        ("--model.pretrained nowhere.pt", ["'nowhere.pt'"]),
+        ("--model.pretrained nowhere.pt", ["no file of weights nowhere.pt"]),
         ("--model.pretrained broken.pt", ["broken.pt"]),
         ("--model.surgery.kernel_size 2", ["--model.surgery.kernel_size is 2", "odd"]),
         ("--model.surgery.kernel_size 1 --model.surgery.kernel centre_excluded", ["--model.surgery.kernel"]),
@@ -203,10 +203,10 @@ def test_wrong_class_names(text: str, photos: Path) -> None:
     refused(clipos("fit", *DEMO, *words, *CPU), "--data.class_names", "names.yaml")
 
 
-def test_a_folder_of_one_class_or_without_classes(photos: Path) -> None:
+def test_a_folder_without_classes(photos: Path) -> None:
     words = ("fit", *DEMO, "--data.root", photos, *CPU)
-    refused(clipos(*words, "--data.id", "folder:other"), "other", "at least two")
-    refused(clipos(*words, "--data.id", "folder:photos/train/star"), "at least two")
+    refused(clipos(*words, "--data.id", "folder:other"), "other", "put the images of each class into a folder")
+    refused(clipos(*words, "--data.id", "folder:photos/train/star"), "star", "has no class folders")
 
 
 def test_a_class_that_only_the_test_folder_has(photos: Path) -> None:

@@ -17,6 +17,7 @@ from clipos_lightning.clip.surgery import SurgeryOptions
 from clipos_lightning.detector.detector import Detector
 from clipos_lightning.errors import InputError
 from clipos_lightning.evaluation.heads import Head
+from clipos_lightning.evaluation.memory import Memory
 from clipos_lightning.evaluation.scores import ScoreOptions
 from clipos_lightning.method.mask import MaskOptions
 
@@ -44,6 +45,18 @@ def detector(build_clip, tokenizer, unit):
         return Detector(backbone, Head("", unit(4, 20), unit(3, 20), 30.0, [score], *options), ["one", "two", "drei"])
 
     return make
+
+
+@pytest.mark.parametrize("score", ["knn", "mahalanobis_region"])
+def test_scores_that_compare_with_images(score, detector, unit, tmp_path):
+    """The memory and its covariance become constants of the file; so do thresholds by class, in the metadata."""
+    made = detector(score)
+    made.head.memory = Memory(unit(7, 20), unit(7, 20, seed=1), torch.tensor([0, 1, 2, 0, 1, 2, 2]), torch.empty(0, 20))
+    made.threshold, made.class_thresholds = -3.0, [-3.0, -2.5, -2.0]
+    found = export_onnx(made, tmp_path / "d.onnx")
+    assert found.score < 1e-4
+    about = onnxruntime.InferenceSession(tmp_path / "d.onnx").get_modelmeta().custom_metadata_map
+    assert json.loads(about["class_thresholds"]) == [-3.0, -2.5, -2.0] and json.loads(about["threshold"]) == -3.0
 
 
 def test_a_file_by_the_command_in_a_fresh_process(microclip, tmp_path, monkeypatch):

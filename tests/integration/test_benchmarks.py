@@ -18,6 +18,7 @@ from miniatures import PLACES, make_set, miniature
 from running import CPU, clipos, done, options_of, refused, save_noise
 
 from clipos_lightning.cli import data as datasets_command
+from clipos_lightning.clip import pretrained
 from clipos_lightning.data import download as fetch
 from clipos_lightning.data import ood_sets, sources
 from clipos_lightning.data.benchmarks import BENCHMARKS, ID_SETS, open_id, open_ood, parse_ood_specs
@@ -146,9 +147,11 @@ def test_data_without_weights_and_weights_without_data(
 
     words = ("--config", "cifar10_1shot.yaml", *CPU, "--data.root")
     refused(clipos("fit", *words, tmp_path), f"CIFAR-10 is not below {tmp_path}", "clipos data download cifar10")
-    monkeypatch.setattr(open_clip, "create_model", offline)
+    monkeypatch.setattr(pretrained.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(pretrained, "CLIP_CACHE", tmp_path / "clip")
+    monkeypatch.setattr(pretrained, "get_hf_file_metadata", offline)
     run = clipos("fit", *words, roots("cifar10"))
-    refused(run, "cannot load weights 'openai' of ViT-B-16-quickgelu", "--model.pretrained")
+    refused(run, "weights 'openai' of ViT-B-16-quickgelu are not on this machine", "--model.pretrained")
     assert len(run.err.strip().splitlines()) == 1
 
 

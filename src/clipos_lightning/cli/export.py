@@ -49,6 +49,8 @@ class Deployed(nn.Module):
     def __init__(self, detector: Detector) -> None:
         super().__init__()
         self.backbone, self.head = detector.backbone, detector.head
+        for reference in self.head.references or ():
+            _ = reference.gaussians  # computed here, not in the graph
         self.paths: frozenset[PathName] = self.head.paths | self.head.mask.paths
         if self.head.mask.kind == "none":
             self.paths |= {"vv"}  # the mask holds all patches and needs their features for its shape
@@ -98,6 +100,8 @@ def metadata(detector: Detector) -> dict[str, str]:
     """Metadata of the ONNX file: strings, and class names and numbers as JSON (null: not calibrated)."""
     backbone = detector.backbone
     found: dict[str, Any] = {"class_names": detector.class_names, "threshold": detector.threshold}
+    if detector.class_thresholds is not None:
+        found["class_thresholds"] = detector.class_thresholds
     found |= {"temperature": detector.temperature, "image_size": backbone.image_size, "grid": list(backbone.grid)}
     texts = {"score": detector.score, "backbone": backbone.name, "fingerprint": backbone.fingerprint}
     texts |= {"preprocessing": PREPROCESSING.format(size=backbone.image_size), "clipos_version": __version__}
