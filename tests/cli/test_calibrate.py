@@ -1,6 +1,8 @@
 """clipos calibrate: a threshold by other classes, by hand, or for each predicted class; a memory; its warnings."""
 
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +11,20 @@ import torch
 from running import PHOTOS, Run, clipos, done, inside, refused, save_noise, save_scene
 
 from clipos_lightning import Detector, InputError
-from clipos_lightning.cli.calibration_images import MAX_MEMORY, ScoredImages, split_for_memory
-from clipos_lightning.cli.calibration_lines import describe_classes, describe_temperature
-from clipos_lightning.evaluation.calibration import Temperature, conformal_point, conformal_rank, stranger_point
+from clipos_lightning.cli.calibrate import accepted, calibrate_parser, describe_others, set_class_thresholds
+from clipos_lightning.cli.calibration_images import ScoredImages, score_paths, split_for_memory
+from clipos_lightning.cli.calibration_lines import describe_classes, describe_stranger_point, describe_temperature
+from clipos_lightning.cli.inference import parse_arguments
+from clipos_lightning.evaluation.calibration import (
+    Temperature,
+    conformal_point,
+    conformal_rank,
+    smallest_n,
+    stranger_point,
+)
 from clipos_lightning.evaluation.memory import Memory
 
+QUIET = ("--num_workers", 0)
 pytestmark = pytest.mark.usefixtures("one_clip")
 
 
@@ -103,6 +114,27 @@ def test_the_strangers_guarantee_by_drawing() -> None:
     assert 0.08 < np.mean(accepted) < 0.115  # 4 / 40 = 0.1
 
 
+def test_a_detectors_file_calibrated_anew_by_strangers_keeps_no_former_threshold(at_home: Path) -> None:
+    calibrate("more", "--recall", 0.9, "--per_class", "--out", "a.safetensors")
+    words = ("--strangers", "strangers", "--num_workers", 0)
+    run = clipos("calibrate", "a.safetensors", *words, "--out", "b.safetensors")
+    assert run.code == 0, run.err
+    again = Detector.load("b.safetensors", "cpu")
+    assert again.class_thresholds is None and again.calibration["accept"] == 0.05  # the default
+    assert "accepted of 30 images of other classes: 0.0 %" in run.out
+    run = clipos("calibrate", "last.ckpt", "--root", "strangers", *words, "--out", "c.safetensors")
+    assert run.code == 0, run.err
+    assert "temperature: 1 (the few-shot images are not available" in run.out
+    assert Detector.load("c.safetensors", "cpu").threshold == again.threshold
+
+
+def test_the_fewest_strangers_that_guarantee_the_fraction() -> None:
+    enough, few = (
+        describe_stranger_point(stranger_point(np.arange(float(n)), 0.05), 0.05, "knn")[-1] for n in (19, 18)
+    )
+    assert "at most 5 % (1 / 20 = 5.0 %)" in enough and "18 images are too few to guarantee 5 %, which needs 19" in few
+
+
 # ---- by class
 
 
@@ -131,6 +163,21 @@ def test_a_class_with_few_images_keeps_the_overall_threshold(at_home: Path) -> N
     assert detector.class_thresholds is not None
     assert detector.class_thresholds[detector.class_names.index("star")] == detector.threshold
     assert "fewer than 19 images were predicted as star" in run.out
+
+
+def test_an_image_is_accepted_by_the_threshold_of_its_predicted_class(at_home: Path) -> None:
+    detector = Detector.load("last.ckpt", "cpu")
+    detector.threshold, detector.class_thresholds = 0.0, [3.0, 1.0, 2.0]
+    images = ScoredImages(np.array([2.0, 2.0, 2.0, 1.0]), np.array([0, 1, 2, 2]), ["a.png"] * 4, np.zeros(4, bool))
+    assert accepted(detector, images).tolist() == [False, True, True, False]
+
+
+def test_as_many_images_as_the_recall_needs_are_enough_for_a_class(at_home: Path) -> None:
+    detector = Detector.load("last.ckpt", "cpu")
+    detector.threshold = -1.0
+    images = ScoredImages(np.arange(17.0), np.repeat([0, 1], [smallest_n(0.9), 8]), ["a.png"] * 17, np.zeros(17, bool))
+    lines = set_class_thresholds(detector, images, 0.9)
+    assert detector.class_thresholds == [0.0, -1.0, -1.0] and "fewer than 9 images were predicted as" in lines[-1]
 
 
 def test_the_promise_of_a_threshold_by_class_by_drawing() -> None:
@@ -166,13 +213,45 @@ def test_a_class_far_below_the_promise_is_named() -> None:
     accepted[:20] = False
     lines = describe_classes(["breast", "chest"], labels, labels, accepted, 0.95)
     assert lines[1] == "  breast: 80.0 % of 100 accepted" and "breast is below 95 %: --per_class" in lines[-1]
+    accepted[:13] = True  # 93 %: within two standard errors
+    assert "--per_class" not in describe_classes(["breast", "chest"], labels, labels, accepted, 0.95)[-1]
     accepted[:15] = True
     assert "--per_class" not in describe_classes(["breast", "chest"], labels, labels, accepted, 0.95)[-1]
     assert describe_classes(["breast", "chest"], labels - 9, labels, accepted, 0.95) == []
+    one = describe_classes(["breast"], labels[:20], labels[:20], np.arange(20) < 5, 0.95)  # by class changes nothing
+    assert one[-1] == "  breast: 25.0 % of 20 accepted"
+
+
+def test_a_threshold_by_hand_promises_no_class_anything_and_any_name_of_a_class_counts(at_home: Path) -> None:
+    detector = Detector.load("last.ckpt", "cpu")
+    detector.threshold = 0.5
+    detector.class_wordings = [{"names": ["ring", "big circle"]}, {"names": ["heart"]}, {"names": ["star"]}]
+    paths = ["more/big_circle/0.png"] * 50 + ["more/heart/0.png"] * 50
+    images = ScoredImages(np.repeat([0.0, 1.0], 50), np.repeat([0, 1], 50), paths, np.zeros(100, bool))
+    by_hand, by_recall = (describe_others(detector, how, 0.9, images, None, None) for how in ("threshold", "recall"))
+    assert "by class (100 images in folders named like a class): 100.0 % in the right class" in by_hand
+    assert "--per_class" in by_recall[-1] and not any("--per_class" in line for line in by_hand)
+
+
+def test_an_image_counts_once(at_home: Path) -> None:
+    run = calibrate("more", "more", *sorted(Path("more/star").glob("*.png"))[:3])
+    assert "of 72 ID images" in run.out
+    words = ("calibrate", "last.ckpt", "more", "--strangers", "strangers", "more/star", "--out", "b.safetensors")
+    refused(clipos(*words, *QUIET), "24 images are among the ID images and --strangers")
+
+
+def test_many_unreadable_images_are_counted(at_home: Path, tmp_path: Path) -> None:
+    for i in range(8):
+        (tmp_path / f"{i}.png").write_bytes(b"broken")
+    run = calibrate("more", tmp_path)
+    lines = [line for line in run.err.splitlines() if line.startswith("left out: ")]
+    assert len(lines) == 6 and lines[-1] == "left out: 3 more images that cannot be read"
 
 
 def test_labels_from_folders() -> None:
-    images = ScoredImages(np.zeros(3), np.zeros(3, dtype=np.int64), ["m/Polar_Bear/1.png", "m/2.png", "m/lynx/3.png"])
+    images = ScoredImages(
+        np.zeros(3), np.zeros(3, dtype=np.int64), ["m/Polar_Bear/1.png", "m/2.png", "m/lynx/3.png"], np.zeros(3, bool)
+    )
     assert images.labels([["cat", "lynx"], ["polar bear"]]).tolist() == [1, -1, 0]
 
 
@@ -198,6 +277,20 @@ def test_half_of_the_images_are_remembered_and_the_other_half_sets_the_threshold
     assert detector.threshold == pytest.approx(scores[conformal_rank(36, 0.9) - 1], abs=1e-4)
 
 
+def test_remembered_images_set_no_threshold_without_a_warning(at_home: Path) -> None:
+    """A detector that remembers images is calibrated again with the same ones: they score higher than new ones."""
+    calibrate("more", "--memory", "--recall", 0.9)
+    run = clipos("calibrate", "detector.safetensors", "more", "--out", "b.safetensors", "--num_workers", 0)
+    assert run.code == 0, run.err
+    assert "warning: the detector was trained on, or remembers, 36 of these 72 images" in run.out
+    assert "guaranteed" not in Detector.load("b.safetensors", "cpu").calibration["point"]
+    again = clipos("calibrate", "detector.safetensors", "more", "--memory", "--out", "c.safetensors", *QUIET)
+    assert again.code == 0 and "memory: 0 ID images" in again.out and "warning" not in again.out
+    first, second = Detector.load("detector.safetensors", "cpu"), Detector.load("c.safetensors", "cpu")
+    assert first.head.memory is not None and second.head.memory is not None
+    assert len(first.head.memory.labels) == len(second.head.memory.labels) == 45
+
+
 def test_an_image_is_never_on_both_sides(at_home: Path) -> None:
     link = at_home / "again"
     if not link.exists():
@@ -206,9 +299,35 @@ def test_an_image_is_never_on_both_sides(at_home: Path) -> None:
     assert len(first) + len(second) == 72
     for part, plain in zip((first, second), split_for_memory(["more/star", "more/heart", "more/circle"]), strict=True):
         assert [Path(path).resolve() for path in part] == [Path(path).resolve() for path in plain]
-    assert MAX_MEMORY >= 1000
     with pytest.raises(InputError, match="--memory splits the images in two halves"):
         split_for_memory(["more/star/1.png"])
+
+
+def test_the_halves_depend_on_relative_paths_and_few_are_remembered(
+    at_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    halves = split_for_memory(["more"])
+    with monkeypatch.context() as smaller:
+        smaller.setattr("clipos_lightning.cli.calibration_images.MAX_MEMORY", 5)
+        assert [len(part) for part in split_for_memory(["more"])] == [5, 67]
+    shutil.copytree("more", tmp_path / "more")
+    monkeypatch.chdir(tmp_path)
+    assert split_for_memory(["more"]) == halves
+
+
+def test_broken_images_are_in_neither_half(at_home: Path, tmp_path: Path) -> None:
+    for i in range(2):
+        (tmp_path / f"{i}.png").write_text("no image")
+    run = clipos("calibrate", "last.ckpt", tmp_path, "--memory", "--num_workers", 0)
+    assert run.code == 2 and "none of the images for --memory can be read" in run.err and "Traceback" not in run.err
+    save_scene(tmp_path / "star/2.png", "star", 7)
+    given = parse_arguments(calibrate_parser(), ["last.ckpt", "--num_workers", "0"])
+    detector = Detector.load("last.ckpt", "cpu")
+    assert score_paths(detector, [str(tmp_path)], given, "images").paths == [str(tmp_path / "star/2.png")]
+    assert detector.head.memory is not None
+    detector.head = replace(detector.head, memory=replace(detector.head.memory, features=torch.full((9, 128), np.nan)))
+    with pytest.raises(InputError, match="mahalanobis is not finite for all images"):
+        score_paths(detector, [str(tmp_path)], given, "images")
 
 
 def test_the_promise_holds_with_a_memory() -> None:

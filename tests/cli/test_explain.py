@@ -1,6 +1,7 @@
 """`clipos explain`: the figure shows the detector's results, as pixels or vectors; errors are one line."""
 
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -120,6 +121,18 @@ def test_a_detector_of_one_class():
     bars = paper_figure([explanation]).axes[5]
     assert [label.get_text() for label in bars.get_yticklabels()] == ["cat"]
     assert bars.texts[-1].get_text() == "mcm 0.2 < 0.25\n→ unknown"
+
+
+def test_the_map_of_a_detector_of_one_class_is_the_distance_to_the_known_images():
+    square = np.zeros((4, 4))
+    one = Explanation("a.png", np.zeros((8, 8, 3), np.uint8), square, square, square > 0, "cat", [("cat", 1.0)], "knn",
+                      0.2, 0.25, square)  # fmt: skip
+    for explanation, title, ticks in (
+        (one, "distance to known", [0, 0.25, 0.5]),
+        (replace(one, distance=None), "$\\Delta = S - S_{clip}$", [-1, 0, 1]),
+    ):
+        axes = paper_figure([explanation]).axes
+        assert axes[3].get_title() == title and axes[7].get_xticks().tolist() == ticks
 
 
 def test_what_cannot_be_is_said_in_one_line(inside):

@@ -18,7 +18,7 @@ from clipos_lightning.detector.detector import Detector
 from clipos_lightning.errors import InputError
 from clipos_lightning.evaluation.heads import Head
 from clipos_lightning.evaluation.memory import Memory
-from clipos_lightning.evaluation.scores import ScoreOptions
+from clipos_lightning.evaluation.scores import SCORES, ScoreOptions
 from clipos_lightning.method.mask import MaskOptions
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -42,16 +42,18 @@ def detector(build_clip, tokenizer, unit):
         options = SurgeryOptions(**surgery), mask, ScoreOptions()
         clip = build_clip(kind, vision={"layers": 2})  # the exporter's time grows with the blocks
         backbone = FrozenClip(clip, tokenizer, "tiny", "gelu", options[0])
-        return Detector(backbone, Head("", unit(4, 20), unit(3, 20), 30.0, [score], *options), ["one", "two", "drei"])
+        labels = torch.tensor([0, 1, 2, 0, 1, 2, 2])
+        memory = Memory(unit(7, 20), unit(7, 20, seed=1), labels, torch.empty(0, 20)) if SCORES[score].memory else None
+        head = Head("", unit(4, 20), unit(3, 20), 30.0, [score], *options, memory)
+        return Detector(backbone, head, ["one", "two", "drei"])
 
     return make
 
 
 @pytest.mark.parametrize("score", ["knn", "mahalanobis_region"])
-def test_scores_that_compare_with_images(score, detector, unit, tmp_path):
+def test_scores_that_compare_with_images(score, detector, tmp_path):
     """The memory and its covariance become constants of the file; so do thresholds by class, in the metadata."""
     made = detector(score)
-    made.head.memory = Memory(unit(7, 20), unit(7, 20, seed=1), torch.tensor([0, 1, 2, 0, 1, 2, 2]), torch.empty(0, 20))
     made.threshold, made.class_thresholds = -3.0, [-3.0, -2.5, -2.0]
     found = export_onnx(made, tmp_path / "d.onnx")
     assert found.score < 1e-4

@@ -260,6 +260,35 @@ def test_progress_is_printed_line_by_line(monkeypatch: pytest.MonkeyPatch) -> No
     assert lines and all(re.match(r"predict: \d+ of 22 images \(\d+ %\)", line) for line in lines), lines
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("mine.jsonl", '{"mine": 1}'),
+        ("mine.jsonl", "some notes"),
+        ("mine.csv", "name,age"),
+        ("mine.csv", "path,class,probability,score,error,decision,threshold,more"),
+        ("mine.csv", '"quoted\nname'),
+    ],
+)
+def test_resuming_keeps_a_file_of_another_kind(name: str, text: str, home: Path, tmp_path: Path) -> None:
+    """Text without a line break could be taken for half a row, and dropped."""
+    mine = tmp_path / name
+    mine.write_text(text)
+    refused(
+        clipos("predict", "detector.safetensors", "images", "--out", mine, "--resume", *QUICK), "mine", "another --out"
+    )
+    assert mine.read_text() == text and not mine.with_name(f"{name}.partial").exists()
+
+
+@pytest.mark.parametrize(("name", "text"), [("a.csv", "path,class,prob"), ("a.jsonl", '{"path": "x'), ("b.csv", "")])
+def test_half_of_our_own_first_line_is_dropped(name: str, text: str, home: Path, tmp_path: Path) -> None:
+    half = tmp_path / name
+    half.write_text(text)
+    run = clipos("predict", "detector.safetensors", "images", "--out", half, "--resume", *QUICK)
+    assert run.code == 0, run.err
+    assert len(half.read_text().splitlines()) >= 6 and text not in half.read_text().splitlines()[-1:]
+
+
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
 def test_thresholds_of_classes_are_resumed(form: str, home: Path, tmp_path: Path) -> None:
     detector = Detector.load(home / "detector.safetensors", "cpu")

@@ -6,6 +6,7 @@ import math
 import shutil
 import subprocess
 import sys
+from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -117,6 +118,11 @@ def test_a_checkpoint_is_an_uncalibrated_detector(fitted: Run, at_home: Path, de
     assert torch.equal(plain.head.text, detector.head.text)
     found = plain("mixed/noise-0.png")
     assert (found.label, found.threshold) == (found.class_name, None)
+
+
+def test_a_detector_moves_its_head_too(detector: Detector) -> None:
+    moved = replace(detector, backbone=deepcopy(detector.backbone)).to("meta")
+    assert {moved.head.text.device.type, moved.head.class_text.device.type} == {"meta"}
 
 
 def change(tensors: dict[str, torch.Tensor], record: dict[str, object], path: Path) -> None:
@@ -333,7 +339,7 @@ def test_calibrating_on_the_images_of_training_promises_nothing(fitted: Run, at_
     words = ("calibrate", fitted.checkpoint, tmp_path / "links", "more", "--num_workers", 0)
     run = clipos(*words, "--out", tmp_path / "known.safetensors")
     assert run.code == 0, run.err
-    assert "warning: the detector was trained on 9 of these 54 images" in run.out
+    assert "warning: the detector was trained on, or remembers, 9 of these 54 images" in run.out
     assert "conformal" not in run.out and "in 9 of 10" not in run.out
 
 
@@ -404,7 +410,7 @@ def test_calibrating_with_few_images_says_what_is_missing(fitted: Run, at_home: 
     words = ("calibrate", fitted.checkpoint, "more/star-1*.png", "mixed/broken.png", "--num_workers", 0)
     run = clipos(*words, "--out", tmp_path / "few.safetensors")
     assert run.code == 0, run.err
-    assert "6 images are too few to guarantee 95 %, which needs 19" in run.out
+    assert "6 images cannot guarantee 95 %, which needs 19" in run.out
     assert "left out: cannot read image mixed/broken.png" in run.err
     (tmp_path / "few").mkdir()
     (tmp_path / "few/notes.txt").touch()

@@ -8,7 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from clipos_lightning.clip.surgery import SurgeryOptions
 from clipos_lightning.errors import InputError
+from clipos_lightning.evaluation.heads import Head
 from clipos_lightning.evaluation.memory import Memory
 from clipos_lightning.evaluation.scores import (
     SCORES,
@@ -228,6 +230,25 @@ def test_one_image_a_class_has_no_covariance(unit):
     features = unit(3, 8)
     reference, _ = Memory(features, features, torch.arange(3), features[:0]).references(5, 0.9)
     torch.testing.assert_close(reference.distances(unit(4, 8, seed=1)), torch.cdist(unit(4, 8, seed=1), features))
+
+
+def test_the_constants_of_a_head_reach_its_memory_scores(case, memory):
+    features, text, class_text = case
+    options = ScoreOptions(neighbors=2, shrinkage=0.4)
+    head = Head("", text, class_text, SCALE, MEMORY, SurgeryOptions(), MaskOptions(), options, memory)
+    arguments = (MEMORY, features, text, class_text, SCALE, MaskOptions(), options)
+    expected, _ = compute_scores(*arguments, memory.references(2, 0.4))
+    assert {name: scores.tolist() for name, scores in head.score(features)[0].items()} == {
+        name: scores.tolist() for name, scores in expected.items()
+    }
+
+
+def test_the_distance_of_a_class_mean_to_itself_is_a_number(unit):
+    """Rounding makes some of the squares negative."""
+    features = unit(40, 64)
+    reference, _ = Memory(features, features, torch.arange(40), features[:0]).references(5, 0.9)
+    distances = reference.distances(features)
+    assert distances.isfinite().all() and float(distances.diagonal().max()) < 1e-2
 
 
 def test_a_memory_in_chunks_is_the_whole(unit, memory, monkeypatch):

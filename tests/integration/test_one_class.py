@@ -1,4 +1,4 @@
-"""A single class: fit, test, calibrate, predict and explain, by images and by words; what it cannot do is said."""
+"""A single class: fit, test, calibrate, predict and explain, by images and by words; what is refused."""
 
 from pathlib import Path
 from typing import Any
@@ -80,9 +80,9 @@ def test_neutral_prompts_can_be_chosen() -> None:
 
 def test_nothing_can_be_validated_on_a_single_class(good: Path) -> None:
     words = ("--config", "own_micro.yaml", "--data.id", "folder:good", "--data.shots", 2)
-    refused(clipos("validate", *words, "--trainer.accelerator", "cpu", "--data.num_workers", 0), "at least two classes")
+    refused(clipos("validate", *words, "--trainer.accelerator", "cpu", "--data.num_workers", 0), "leave validation out")
     run = clipos("fit", *words, "--data.validate", "true", "--trainer.accelerator", "cpu", "--data.num_workers", 0)
-    refused(run, "at least two classes")
+    refused(run, "--data.validate true", "at least two classes")
 
 
 def test_images_without_a_class_folder_say_what_to_do(good: Path) -> None:

@@ -69,6 +69,15 @@ def by_loop(views, labels, text, scale, weight, image, members) -> tuple[float, 
     return float((logits.argmax(1) == own).float().mean()), area
 
 
+def test_what_text_images_and_the_choice_are_worth():
+    views, labels, centres = clusters(4, 3, 2, 0.2)
+    text = centres[[0, 1, 3, 2]]  # two names are those of other classes
+    choice, measured = choose_weight(views, labels, text, 30.0), measure_weights(views, labels, text, 30.0).mean(1)
+    for quality, place in ((choice.text, 0), (choice.images, 10), (choice.chosen, WEIGHTS.index(choice.weight))):
+        assert [quality.accuracy, quality.auroc] == pytest.approx(measured[place].tolist())
+    assert choice.images.accuracy > choice.text.accuracy
+
+
 def test_a_blend_must_earn_its_place():
     n = 20
     noise = 0.1 * torch.randn(n, generator=torch.Generator().manual_seed(0))

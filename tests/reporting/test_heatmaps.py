@@ -38,6 +38,26 @@ def test_every_panel_has_the_colours_of_its_map() -> None:
     assert "true object" not in map_panels(image, clip, surgery, mask)
 
 
+def test_with_a_single_class_the_distance_is_in_the_differences_place(tmp_path: Path) -> None:
+    """In panels, files and their captions; each image has its own map."""
+    images = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    surgery, distance = torch.rand(2, 16), 0.5 * torch.rand(2, 16)
+    maps = ClassMaps(surgery=surgery, clip=surgery.flip(1), mask=surgery > 0.5, difference=distance)
+    text = DecisionText("only class", 1.0, "knn", 0.5, 0.4)
+    write_heatmaps(tmp_path, ["0.png", "1.png"], images, maps, (4, 4), {0: text, 1: text})
+    for k in (0, 1):
+        parts = (m[k].reshape(4, 4).numpy() for m in (surgery.flip(1), surgery, surgery > 0.5))
+        far = distance[k].reshape(4, 4).numpy()
+        panels = map_panels(images[k].permute(1, 2, 0).numpy(), *parts, distance=far)
+        assert list(panels) == ["image", "plain CLIP", "surgery S", "distance to known", "ID-relevant"]
+        expected = matplotlib.colormaps["RdBu_r"](Normalize(0, 0.5)(far), bytes=True)[..., :3]
+        assert (panels["distance to known"] == expected).all()
+        picture = np.asarray(Image.open(tmp_path / f"{k}.png.png"))
+        shown = panel_row([panels[t] for t in ("image", "distance to known", "ID-relevant")])
+        assert (picture[:224] == shown).all()
+        assert (picture[224:] == caption_strip(text, picture.shape[1], "distance to known")).all()
+
+
 def test_large_panels_keep_the_patches_hard() -> None:
     small = RNG.integers(0, 256, (7, 7, 3), dtype=np.uint8)
     large = enlarge(small, 20)

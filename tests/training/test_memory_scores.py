@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,10 +11,14 @@ from running import CPU, Run, clipos, done, inside, refused, state_of
 
 from clipos_lightning import ClipOS, ContextOptions, Detector, FewShotOOD, InputError
 from clipos_lightning.clip.backbone import FrozenClip
+from clipos_lightning.clip.surgery import SurgeryOptions
 from clipos_lightning.evaluation.heads import MAX_PATCH_IMAGES, Head
-from clipos_lightning.evaluation.memory import Memory
+from clipos_lightning.evaluation.memory import Memory, join_memories
 from clipos_lightning.evaluation.scores import ScoreOptions
 from clipos_lightning.method.mask import MaskOptions, region_feature, relevant_patches
+from clipos_lightning.method.prototypes import class_means
+from clipos_lightning.training.shots import Shots
+from clipos_lightning.types import ImageFeatures
 
 pytestmark = pytest.mark.usefixtures("one_clip")
 DATA = ("--data.id", "folder:photos", "--data.ood_sets", "[folder:other]", "--data.shots", 2)
@@ -38,6 +43,19 @@ def test_the_checkpoint_keeps_the_features_of_the_shots(fitted: Run, tiny_folder
     assert torch.equal(state["memory_labels"], labels) and len(state["memory_patches"]) == 0
     mask = relevant_patches(features, text, labels, MaskOptions())
     torch.testing.assert_close(state["memory_regions"], region_feature(features.path("vv"), mask))
+
+
+def test_shots_keep_their_true_classes_and_the_mean_is_over_all_views(tiny_folder: Path, microclip: FrozenClip) -> None:
+    data = FewShotOOD(str(tiny_folder), "folder:photos", [], shots=2, views=3)
+    data.image_size = 32
+    data.setup("fit")
+    text = microclip.encode_text([f"a photo of a {name}." for name in reversed(data.class_names)])  # the wrong names
+    head = Head("", text, text, 26.0, [], microclip.surgery, MaskOptions(), ScoreOptions())
+    shots = Shots(microclip, data)
+    memory = shots.memory(head)
+    assert torch.equal(memory.labels, data.shot_labels[:6]) and len(memory.features) == 6
+    features = microclip.encode_image(data.shot_images(torch.arange(18))).cls
+    torch.testing.assert_close(shots.means(3), class_means(features, data.shot_labels, 3))
 
 
 def test_the_report_has_its_scores_but_not_for_the_zero_shot_detector(fitted: Run, tiny_folder: Path) -> None:
@@ -72,6 +90,17 @@ def test_validate_and_a_test_without_training(fitted: Run, tiny_folder: Path) ->
     assert "knn" not in report["text"]["average"] and "knn" in report["images"]["average"]
 
 
+def test_an_image_weight_needs_the_shots_whatever_is_reported() -> None:
+    words: dict[str, Any] = {"backbone": "MicroCLIP", "context": ContextOptions(words="a photo of a")}
+    energy: dict[str, Any] = {"score": "energy", "scores": ["energy"], **words}
+    assert ClipOS(["cat", "dog"], image_weight=0.5, **energy).keeps_memory
+    assert not ClipOS(["cat", "dog"], **energy).keeps_memory
+    model = ClipOS(["cat", "dog"], image_weight=0.5, score="energy", **words)
+    assert "knn" in model.scores
+    model.shape_memory({})  # a checkpoint without a memory: only scores that need none are left
+    assert "knn" not in model.scores and "energy" in model.scores and model.memory is None
+
+
 def test_a_user_defined_score_may_compare_with_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "near_parts.py").write_text(
         "from clipos_lightning import Score\n"
@@ -89,7 +118,7 @@ def test_a_user_defined_score_may_compare_with_images(tmp_path: Path, monkeypatc
 
 
 def test_where_a_single_class_differs(unit) -> None:
-    """Each patch's distance to the nearest known patch, by loops; of the first images only."""
+    """Each patch's distance to the nearest known patch, by loops."""
     known, patches = unit(5, 4, 8), unit(2, 4, 8, seed=1)
     memory = Memory(known[:, 0], known[:, 0], torch.zeros(5, dtype=torch.long), known.flatten(0, 1))
     found = memory.difference(patches)
@@ -98,7 +127,6 @@ def test_where_a_single_class_differs(unit) -> None:
             assert float(distance) == pytest.approx(
                 1 - max(float(patch @ other) for other in known.flatten(0, 1)), abs=1e-6
             )
-    assert MAX_PATCH_IMAGES == 32
 
 
 @pytest.mark.parametrize(("classes", "patches"), [(1, 64), (2, 0)])
@@ -108,8 +136,49 @@ def test_patches_are_kept_for_a_single_class(classes: int, patches: int, microcl
     images = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
     memory = head.remember(microclip.encode_image(images, head.memory_paths))
     assert memory.patches.shape == (patches, 128)
+    many = head.remember(microclip.encode_image(images.expand(40, -1, -1, -1), head.memory_paths))
+    joined = join_memories([many, memory])  # the patches of the first images only, however many batches there are
+    assert joined.features.shape == (41, 128) and joined.patches.shape == (MAX_PATCH_IMAGES * patches, 128)
     head.memory = memory
     maps = head.maps(microclip.encode_image(images, head.map_paths), torch.zeros(1, dtype=torch.long))
     assert (maps.difference is None) == (classes == 2)
     if maps.difference is not None:
         assert float(maps.difference.abs().max()) < 1e-5  # the known image itself
+
+
+def test_a_memory_has_the_true_classes_or_predicted_ones_without_unknown(unit) -> None:
+    """The regions are those of the same classes; "unknown" is nearest here, but no class of an image."""
+    features = ImageFeatures(unit(3, 8), unit(3, 9, 8, seed=1), unit(3, 9, 8, seed=2))
+    class_text = unit(3, 8, seed=3)
+    text = torch.cat([class_text, features.cls.mean(0, keepdim=True) * 2])
+    head = Head("", text, class_text, 20.0, [], SurgeryOptions(), MaskOptions(), ScoreOptions())
+    predicted = (features.cls @ class_text.T).argmax(1)
+    assert torch.equal(head.remember(features).labels, predicted)
+    true = (predicted + 1) % 3
+    memory = head.remember(features, true)
+    expected = region_feature(features.path("vv"), relevant_patches(features, class_text, true, MaskOptions()))
+    assert torch.equal(memory.labels, true)
+    torch.testing.assert_close(memory.regions, expected)
+
+
+def test_without_a_mask_a_memory_still_gets_its_patches(microclip: FrozenClip) -> None:
+    text, mask = microclip.encode_text(["a photo of a star.", "a photo of a key."]), MaskOptions(kind="none")
+    head = Head("", text, text, 26.0, [], microclip.surgery, mask, ScoreOptions())
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    assert head.remember(microclip.encode_image(images, head.memory_paths)).regions.shape == (2, 128)
+
+
+def test_a_memory_of_a_single_class_keeps_the_patches_of_the_first_images(unit) -> None:
+    count = MAX_PATCH_IMAGES + 2
+    features = ImageFeatures(unit(count, 8), unit(count, 4, 8, seed=1), unit(count, 4, 8, seed=2))
+    head = Head("", unit(1, 8, seed=3), unit(1, 8, seed=3), 20.0, [], SurgeryOptions(), MaskOptions(), ScoreOptions())
+    memory = head.remember(features)
+    assert torch.equal(memory.patches, features.path("vv")[:MAX_PATCH_IMAGES].flatten(0, 1))
+    assert len(memory.features) == len(memory.regions) == count
+
+
+def test_a_head_moves_its_memory_too(unit) -> None:
+    memory = Memory(unit(4, 8), unit(4, 8), torch.arange(4), unit(2, 8))
+    head = Head("", unit(4, 8), unit(4, 8), 20.0, ["knn"], SurgeryOptions(), MaskOptions(), ScoreOptions(), memory)
+    moved = head.to(torch.device("meta")).memory
+    assert moved is not None and {tensor.device.type for tensor in moved.tensors.values()} == {"meta"}

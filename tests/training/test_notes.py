@@ -7,7 +7,7 @@ import pytest
 import torch
 from running import PHOTOS, done, save_scene
 
-from clipos_lightning.method.image_weight import Quality, WeightChoice, rate_weight
+from clipos_lightning.method.image_weight import WEIGHTS, Quality, WeightChoice, measure_weights, rate_weight
 from clipos_lightning.training.notes import describe_choice, describe_quality, describe_shots
 
 
@@ -19,10 +19,12 @@ def test_a_detector_whose_names_mean_nothing_is_warned_about(tmp_path: Path, mon
     text = done("fit", "--config", "own_micro.yaml", "--model.image_weight", 0, "--trainer.max_steps", 1)
     warning = "warning: this is close to guessing (33 % in the right class, AUROC 50)"
     assert warning in text.err and "--model.image_weight auto" in text.err and warning not in text.out
+    assert "few-shot images before training: 33 % in the right class" in text.out
     assert 'learned from 18 images of 3 classes (6 each): "a photo of a A12.", "a photo of a B47."' in text.out
     auto = done("fit", "--config", "own_micro.yaml", "--trainer.max_steps", 1)
     assert "image weight 1, chosen on 8 views of 18 few-shot images: text alone" in auto.out
     assert "class names and their wordings change nothing" in auto.out and "warning" not in auto.err
+    assert "before training" not in auto.out  # said by the line about the chosen weight
     saved = torch.load(auto.checkpoint, weights_only=True)
     assert saved["hyper_parameters"]["image_weight"] == "auto" and json.dumps(saved["clipos"]["image_weight"]) == "1.0"
 
@@ -54,6 +56,7 @@ def test_what_a_choice_says() -> None:
 def test_many_classes_are_shortened() -> None:
     line = describe_shots([[f"a {n}."] for n in range(9)], torch.arange(9).repeat(2))
     assert line == 'learned from 18 images of 9 classes (2 each): "a 0.", "a 1.", "a 2.", "a 3.", "a 4.", …'
+    assert describe_shots([[f"a {n}."] for n in range(5)], torch.arange(5)).endswith(' "a 3.", "a 4."')
 
 
 def test_the_quality_of_a_fixed_weight(unit) -> None:
@@ -65,3 +68,6 @@ def test_the_quality_of_a_fixed_weight(unit) -> None:
     pseudo = [torch.cat([row[:c], row[c + 1 :]]).logsumexp(0) for row, c in zip(logits, labels.tolist(), strict=True)]
     wins = [float(e > p) for e in logits.logsumexp(1) for p in pseudo]
     assert quality.auroc == pytest.approx(sum(wins) / len(wins), abs=1e-6)
+    half = measure_weights(images[:, None], labels, text, 10.0)[WEIGHTS.index(0.5)].mean(0).tolist()
+    mixed = rate_weight(images, labels, text, 10.0, weight=0.5)
+    assert [mixed.accuracy, mixed.auroc] == pytest.approx(half) and mixed != quality

@@ -1,8 +1,8 @@
 """``clipos add``: add classes to a finished detector, from their images alone."""
 
-import argparse
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..data.class_prompts import Wording, read_wordings
@@ -11,8 +11,9 @@ from ..data.image_sets import class_folders
 from ..detector.detector import Detector
 from ..errors import InputError
 from ..options.messages import DETECTOR_HELP, DEVICE_HELP, PRETRAINED_HELP, TRUST_HELP, CommandParser
-from ..utils.files import check_parent
+from ..training.notes import counted
 from ..utils.progress import silence_libraries, track
+from .inference import check_detector_paths
 
 
 def add_parser() -> CommandParser:
@@ -30,23 +31,6 @@ def add_parser() -> CommandParser:
     parser.add_argument("--device", default="auto", help=DEVICE_HELP)
     parser.add_argument("--trust", action="store_true", help=TRUST_HELP)
     return parser
-
-
-def check_files(given: argparse.Namespace) -> None:
-    """Check the options before anything is loaded.
-
-    Raises:
-        InputError: an option is wrong.
-    """
-    if Path(given.out).suffix != ".safetensors":
-        raise InputError(f"add: --out {given.out}: the name must end in .safetensors")
-    if not Path(given.file).is_file():
-        raise InputError(
-            f"add: no file {given.file}: give the last.ckpt of a `clipos fit` run, or a detector.safetensors"
-        )
-    if Path(given.out).exists():
-        raise InputError(f"add: {given.out} exists: give another --out, or remove it")
-    check_parent(Path(given.out))
 
 
 def new_classes(folder: Path, class_names: str | None) -> list[tuple[Wording, list[str]]]:
@@ -73,22 +57,31 @@ def new_classes(folder: Path, class_names: str | None) -> list[tuple[Wording, li
     return list(zip(wordings, images, strict=True))
 
 
+@contextmanager
+def own_option() -> Iterator[None]:
+    """Name ``--class_names`` in errors about names, in place of the option of ``clipos fit``."""
+    try:
+        yield
+    except InputError as error:
+        text = str(error).replace("--data.class_names", "--class_names")
+        raise InputError(text if text.startswith("add: ") else f"add: {text}") from error
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run ``clipos add``; returns the exit code."""
     silence_libraries()
     given = add_parser().parse_args(list(arguments))
-    check_files(given)
-    classes = new_classes(Path(given.folder.removeprefix("folder:")), given.class_names)
+    check_detector_paths("add", given.file, given.out)
+    with own_option():
+        classes = new_classes(Path(given.folder.removeprefix("folder:")), given.class_names)
     detector = Detector.load(given.file, given.device, given.pretrained, given.trust)
     calibrated = detector.threshold is not None
-    try:
-        for wording, files in track(classes, "adding classes"):
+    with own_option():
+        for wording, files in track(classes, "adding classes", "classes"):
             detector = detector.add_class(wording, files)
-    except InputError as error:
-        raise InputError(f"add: {str(error).replace('--data.class_names', '--class_names')}") from error
     detector.save(given.out)
     for wording, files in classes:
-        print(f"added: {wording['names'][0]} ({len(files)} image{'s' if len(files) > 1 else ''})")
+        print(f"added: {wording['names'][0]} ({counted(len(files), 'image')})")
     count = len(detector.class_names)
     print(f"classes: {count}")
     if calibrated:

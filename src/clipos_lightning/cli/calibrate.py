@@ -17,9 +17,10 @@ from ..detector.file import is_checkpoint
 from ..detector.image_stream import check_paths
 from ..errors import InputError
 from ..evaluation.calibration import conformal_point, fit_temperature, smallest_n, stranger_point
+from ..evaluation.memory import join_memories
+from ..evaluation.scores import find_score
 from ..options.messages import DETECTOR_HELP, CommandParser
-from ..types import concatenate
-from ..utils.files import check_parent
+from ..training.notes import counted
 from ..utils.progress import silence_libraries
 from .calibration_images import ScoredImages, remember_paths, score_paths, split_for_memory
 from .calibration_lines import (
@@ -33,7 +34,7 @@ from .calibration_lines import (
     training_images_warning,
 )
 from .calibration_views import ViewScores, open_shots, score_views
-from .inference import add_inference_options, parse_arguments
+from .inference import add_inference_options, check_detector_paths, parse_arguments
 
 RECALL, ACCEPT = 0.95, 0.05  # defaults
 GUARANTEES = ("guaranteed", "likely")  # fields of a conformal point that hold only for images not used in training
@@ -92,15 +93,7 @@ def check_arguments(given: argparse.Namespace) -> None:
         raise InputError("calibrate: --memory needs ID images, to keep half of them: give a folder")
     if given.views < 1:
         raise InputError(f"calibrate: --views is {given.views}: it must be at least 1")
-    if Path(given.out).suffix != ".safetensors":
-        raise InputError(f"calibrate: --out {given.out}: the name must end in .safetensors")
-    if not Path(given.file).is_file():
-        raise InputError(
-            f"calibrate: no file {given.file}: give the last.ckpt of a `clipos fit` run, or a detector.safetensors"
-        )
-    if Path(given.out).exists():
-        raise InputError(f"calibrate: {given.out} exists: give another --out, or remove it")
-    check_parent(Path(given.out))
+    check_detector_paths("calibrate", given.file, given.out)
     if not is_checkpoint(given.file) and not given.paths and set_by(given) == "recall":
         raise InputError(
             f"calibrate: {given.file} does not refer to its few-shot images: give ID images, or the last.ckpt of the "
@@ -144,9 +137,22 @@ def calibrate(detector: Detector, given: argparse.Namespace) -> tuple[Detector, 
         notes.append(line)
     images = score_paths(detector, paths, given, "ID images") if paths else None
     strangers = score_paths(detector, given.strangers, given, "images of other classes") if given.strangers else None
+    if images is not None and strangers is not None:
+        check_overlap(images.paths, strangers.paths)
     lines, more = set_threshold(detector, given, images, views, strangers)
     detector.calibration = record | more
     return detector, [*lines, *notes]
+
+
+def check_overlap(images: Sequence[str], strangers: Sequence[str]) -> None:
+    """Check that no image is given both as an ID image and as one of another class.
+
+    Raises:
+        InputError: one is.
+    """
+    both = set(map(os.path.realpath, images)) & set(map(os.path.realpath, strangers))
+    if both:
+        raise InputError(f"calibrate: {len(both)} images are among the ID images and --strangers: {min(both)}, …")
 
 
 def extend_memory(detector: Detector, given: argparse.Namespace) -> tuple[Detector, list[str], str]:
@@ -156,14 +162,14 @@ def extend_memory(detector: Detector, given: argparse.Namespace) -> tuple[Detect
         InputError: the detector's score compares with no images, or the images cannot be split or read.
     """
     head = detector.head
-    if head.memory is None:
+    if head.memory is None or not find_score(detector.score).memory:
         raise InputError(
             f"calibrate: --memory: the score {detector.score} compares with no images: fit with --model.score "
             "mahalanobis or knn"
         )
     remembered, others = split_for_memory(given.paths)
-    memory = concatenate([head.memory, remember_paths(detector, remembered, given)])
-    added = len(memory.labels) - len(head.memory.labels)
+    new = remember_paths(detector, remembered, given).without(head.memory)
+    memory, added = join_memories([head.memory, new]), len(new.labels)
     line = f"memory: {added} ID images, which did not set the threshold, and {len(head.memory.labels)} from before"
     return replace(detector, head=replace(head, memory=memory)), others, line
 
@@ -213,9 +219,10 @@ def id_scores(images: ScoredImages | None, views: ViewScores | None) -> tuple[An
         assert views is not None
         return views.scores, VIEWS_WARNING, f"{len(views.scores)} views of {views.images} images"
     learned = views.files if views else set()
-    known = sum(os.path.realpath(path) in learned for path in images.paths)
+    trained = np.array([os.path.realpath(path) in learned for path in images.paths])
+    known = int((trained | images.remembered).sum())
     warning = training_images_warning(known, len(images.paths)) if known else []
-    return images.scores, warning, f"{len(images.paths)} ID images"
+    return images.scores, warning, counted(len(images.paths), "ID image")
 
 
 def set_class_thresholds(detector: Detector, images: ScoredImages, recall: float) -> list[str]:
@@ -248,8 +255,7 @@ def describe_others(
         part = float(accepted(detector, strangers).mean())
         lines.append(describe_accepted(part, len(strangers.paths), "images of other classes"))
     if images is not None:
-        wordings = detector.class_wordings or [{"names": [name]} for name in detector.class_names]
-        labels = images.labels([wording["names"] for wording in wordings])
+        labels = images.labels(detector.names)
         goal = recall if how == "recall" else None
         lines += describe_classes(detector.class_names, labels, images.predicted, accepted(detector, images), goal)
     return lines

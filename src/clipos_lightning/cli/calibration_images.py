@@ -5,7 +5,7 @@ import hashlib
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,11 +18,12 @@ from ..data.image_files import describe_left_out
 from ..detector.detector import Detector
 from ..detector.image_stream import count_paths, stream_paths
 from ..errors import InputError
-from ..evaluation.memory import Memory
-from ..types import ImageFeatures, PathName, concatenate
+from ..evaluation.memory import Memory, join_memories
+from ..types import ImageFeatures, PathName
 from ..utils.progress import open_bar
 from .inference import load_batches, report_dead_workers
 
+SHOWN_ERRORS = 5  # unreadable images that are named
 MAX_MEMORY = 5000  # images that a detector remembers
 
 
@@ -34,11 +35,13 @@ class ScoredImages:
         scores: (n,).
         predicted: index of the most probable class, (n,).
         paths: as given, n.
+        remembered: whether the image is in the detector's memory, bool (n,).
     """
 
     scores: NDArray[np.float64]
     predicted: NDArray[np.int64]
     paths: list[str]
+    remembered: NDArray[np.bool_]
 
     def labels(self, names: Sequence[Sequence[str]]) -> NDArray[np.int64]:
         """The class of each image whose folder is named like a class, otherwise -1, (n,).
@@ -47,7 +50,7 @@ class ScoredImages:
             names: all names of each class; ``_`` counts as space, and case is ignored.
 
         Example:
-            >>> images = ScoredImages(np.zeros(2), np.zeros(2, int), ["more/polar_bear/1.png", "more/2.png"])
+            >>> images = ScoredImages(np.zeros(2), np.zeros(2, int), ["polar_bear/1.png", "2.png"], np.zeros(2, bool))
             >>> images.labels([["cat"], ["polar bear"]])
             array([ 1, -1])
         """
@@ -73,9 +76,9 @@ def encode_paths(
         needed: paths of the backbone.
         what: kind of the images, for the progress.
     """
-    left_out = Counter[str]()
-    backbone = detector.backbone
-    batches = load_batches(stream_paths(paths, left_out), backbone.image_size, given.batch_size, given.num_workers)
+    left_out, unreadable = Counter[str](), 0
+    backbone, files = detector.backbone, unique_files(stream_paths(paths, left_out))
+    batches = load_batches(files, backbone.image_size, given.batch_size, given.num_workers)
     with open_bar(what, partial(count_paths, paths), "images", leave=True) as bar, report_dead_workers():
         for batch in batches:
             readable = [i for i, error in enumerate(batch.errors) if not error]
@@ -84,8 +87,22 @@ def encode_paths(
                 yield backbone.encode_image(images, needed), [batch.paths[i] for i in readable]
             bar.update(len(batch.paths))
             for error in filter(None, batch.errors):
-                print(f"left out: {error}", file=sys.stderr)
+                unreadable += 1
+                if unreadable <= SHOWN_ERRORS:
+                    print(f"left out: {error}", file=sys.stderr)
+    if unreadable > SHOWN_ERRORS:
+        print(f"left out: {unreadable - SHOWN_ERRORS} more images that cannot be read", file=sys.stderr)
     note_left_out(left_out)
+
+
+def unique_files(paths: Iterable[str]) -> Iterator[str]:
+    """The paths without repeated files, which would count as independent images."""
+    seen = set[str]()
+    for path in paths:
+        real = os.path.realpath(path)
+        if real not in seen:
+            seen.add(real)
+            yield path
 
 
 def note_left_out(left_out: Counter[str]) -> None:
@@ -100,15 +117,18 @@ def score_paths(detector: Detector, paths: Sequence[str], given: argparse.Namesp
     Raises:
         InputError: none of the images can be read, or a score is not finite.
     """
-    scores, predicted, found = [], [], []
+    scores, predicted, remembered, found = [], [], [], []
+    memory = detector.head.memory
     for features, part in encode_paths(detector, paths, given, detector.head.paths, what):
         result = detector.predict_features(features)
         scores.append(result.score.double().cpu().numpy())
         predicted.append(result.predicted.cpu().numpy())
+        inside = torch.zeros(len(part), dtype=torch.bool) if memory is None else memory.contains(features.cls)
+        remembered.append(inside.cpu().numpy())
         found += part
     if not found:
         raise InputError(f"calibrate: none of the {what} can be read: give other image files")
-    joined = ScoredImages(np.concatenate(scores), np.concatenate(predicted), found)
+    joined = ScoredImages(np.concatenate(scores), np.concatenate(predicted), found, np.concatenate(remembered))
     if not np.isfinite(joined.scores).all():
         raise InputError(f"calibrate: {detector.score} is not finite for all images: train with another --model.score")
     return joined
@@ -127,7 +147,7 @@ def remember_paths(detector: Detector, paths: Sequence[str], given: argparse.Nam
     ]
     if not parts:
         raise InputError("calibrate: none of the images for --memory can be read: give other image files")
-    return concatenate(parts)
+    return join_memories(parts)
 
 
 def split_for_memory(paths: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..evaluation.calibration import ConformalPoint, StrangerPoint, Temperature, conformal_rank, smallest_n
+from ..training.notes import counted
 
 SHOWN_CLASSES = 12  # classes in a list, those with the lowest recall first
 VIEWS_WARNING = [
@@ -31,7 +32,7 @@ def describe_point(point: ConformalPoint, recall: float, score: str, what: str, 
         )
     else:
         lines.append(
-            f"  {point.n} images are too few to guarantee {100 * recall:g} %, which needs {smallest_n(recall)}: the "
+            f"  {counted(point.n, 'image')} cannot guarantee {100 * recall:g} %, which needs {smallest_n(recall)}: the "
             f"smallest score guarantees {100 * point.guaranteed:.1f} %"
         )
     low, high = (100 * bound for bound in point.likely)
@@ -151,10 +152,11 @@ def describe_temperature(found: Temperature, classes: int) -> list[str]:
 
 
 def training_images_warning(known: int, given: int) -> list[str]:
-    """Warning about a threshold that was set from training images."""
+    """Warning about a threshold that was set from images that the detector was trained on, or remembers."""
     return [
-        f"warning: the detector was trained on {known} of these {given} images, which score higher than new ones: the",
-        "  threshold guarantees no recall and accepts fewer new images. Give ID images that were not used in training.",
+        f"warning: the detector was trained on, or remembers, {known} of these {given} images, which score higher than",
+        "  new ones: the threshold guarantees no recall and accepts fewer new images. Give ID images that were used",
+        "  neither in training nor by --memory.",
     ]
 
 

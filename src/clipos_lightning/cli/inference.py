@@ -17,6 +17,7 @@ from ..data.transforms import to_model_size
 from ..errors import InputError
 from ..options.messages import DEVICE_HELP, PRETRAINED_HELP, TRUST_HELP, CommandParser
 from ..types import Images
+from ..utils.files import check_parent
 
 T = TypeVar("T")
 
@@ -45,6 +46,28 @@ def parse_arguments(parser: CommandParser, arguments: Sequence[str]) -> argparse
     if given.num_workers < 0:
         raise InputError(f"{name}: --num_workers is {given.num_workers}: it must be at least 0")
     return given
+
+
+def check_detector_paths(command: str, file: str, out: str) -> None:
+    """Check, before anything is loaded, the detector that a command reads and the one that it writes.
+
+    Args:
+        command: name of the command, for messages.
+        file: the detector, or a checkpoint.
+        out: the detector to write.
+
+    Raises:
+        InputError: there is no such file, or the output exists or cannot be written.
+    """
+    if Path(out).suffix != ".safetensors":
+        raise InputError(f"{command}: --out {out}: the name must end in .safetensors")
+    if not Path(file).is_file():
+        raise InputError(
+            f"{command}: no file {file}: give the last.ckpt of a `clipos fit` run, or a detector.safetensors"
+        )
+    if Path(out).exists():
+        raise InputError(f"{command}: {out} exists: give another --out, or remove it")
+    check_parent(Path(out))
 
 
 @dataclass

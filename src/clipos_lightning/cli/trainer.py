@@ -113,7 +113,7 @@ class ClipOSCLI(LightningCLI):
         path = option_value(words, "--ckpt_path")
         if path is not None:
             self.checkpoint = read_checkpoint(path)
-            base = yaml.safe_dump(as_config(self.checkpoint), sort_keys=False)
+            base = yaml.safe_dump(as_config(self.checkpoint, words[0] == "fit"), sort_keys=False)
             words = [words[0], "--config", base, *words[1:]]
         self.config = parser.parse_args(words)
         given = self.config[self.config.subcommand].ckpt_path
@@ -148,7 +148,8 @@ class ClipOSCLI(LightningCLI):
             part.seed = seed if part.seed is None else part.seed
         self._dump_config()
         if self.checkpoint is not None:
-            check_against_checkpoint(self.config_dump["model"], model_options(self.checkpoint))
+            trained = model_options(self.checkpoint, self.subcommand == "fit")
+            check_against_checkpoint(self.config_dump["model"], trained)
 
     def instantiate_classes(self) -> None:
         """Instantiate data, model and trainer; the model keeps its optimizer options for the checkpoints."""

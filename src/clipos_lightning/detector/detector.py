@@ -14,7 +14,7 @@ from torch import Tensor
 from ..clip.backbone import FrozenClip
 from ..clip.loading import load_backbone
 from ..clip.surgery import SurgeryOptions
-from ..data.class_prompts import Wording
+from ..data.class_prompts import Wording, as_wording
 from ..data.transforms import to_model_size
 from ..errors import InputError
 from ..evaluation.heads import Head
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from ..training.module import ClipOS
 
 BATCH = 128  # images per forward pass
-UNCALIBRATED: dict[str, Any] = {"threshold": None, "class_thresholds": None, "temperature": 1.0, "calibration": {}}
 
 
 @dataclass(repr=False)
@@ -76,11 +75,27 @@ class Detector:
     class_wordings: list[dict[str, list[str]]] | None = None
     prompting: Prompting | None = None
 
+    def __post_init__(self) -> None:
+        """Check that the head has what its score needs.
+
+        Raises:
+            InputError: the score compares with images or with "unknown", and the head has none.
+        """
+        score = find_score(self.score)
+        if score.memory and self.head.memory is None:
+            raise InputError(f"the score {self.score} compares with images, and this detector keeps none: fit it first")
+        if score.unknown and len(self.head.text) == len(self.class_names):
+            raise InputError(f"the score {self.score} needs an unknown prompt, and this detector has none: fit again")
+
     # ---- from a module or a file, and to a file
 
     @classmethod
     def of(cls, module: "ClipOS") -> "Detector":
-        """The detector of a module as it is now: with the learned prompts, or with zero-shot ones before training."""
+        """The detector of a module as it is now: with the learned prompts, or with zero-shot ones before training.
+
+        Raises:
+            InputError: its score compares with the few-shot images, and it is not trained.
+        """
         record, options = module.record, module.hparams
         learned = module.prompts.context if module.learned else None
         context = None if learned is None else learned.detach()
@@ -184,16 +199,17 @@ class Detector:
 
     @torch.inference_mode()
     def add_class(self, name: str | Wording, images: Iterable[ImageInput]) -> "Detector":
-        """A new detector with one more class, not calibrated; the images of the other classes are not needed.
+        """A new detector with one more class, without a threshold; the images of the other classes are not needed.
 
-        The new class gets the learned context, the image weight and the memory of the others.
+        The new class gets the learned context, the image weight and the memory of the others; the temperature stays.
 
         Args:
             name: of the class, or its ``names`` and ``templates``.
             images: of the class, as for calling the detector; at least one.
 
         Raises:
-            InputError: the detector's file is of version 0.1.0, the class exists, or an image cannot be read.
+            InputError: the detector's file is of version 0.1.0, the class exists or has no name, or an image is missing
+                or cannot be read.
         """
         files = as_list(images)
         if not files:
@@ -201,14 +217,18 @@ class Detector:
         pixels = self.prepare(files).to(self.backbone.device)
         paths = self.head.memory_paths if self.head.memory is not None else frozenset[PathName]()
         features = concatenate([self.backbone.encode_image(batch, paths) for batch in pixels.split(BATCH)])
-        wording = {"names": [name]} if isinstance(name, str) else name
-        text, class_text = new_rows(self.backbone, self.prompting, self.class_names, wording, features.cls)
+        wording = as_wording(name, "the new class")
+        text, class_text = new_rows(
+            self.backbone, self.prompting, [name for group in self.names for name in group], wording, features.cls
+        )
         return replace(
             self,
             head=extend_head(self.head, text, class_text, features),
             class_names=[*self.class_names, wording["names"][0]],
             class_wordings=extend_wordings(self.class_names, self.class_wordings, wording),
-            **UNCALIBRATED,
+            threshold=None,
+            class_thresholds=None,
+            calibration={key: value for key, value in self.calibration.items() if key == "temperature"},
         )
 
     # ---- prediction
@@ -235,6 +255,12 @@ class Detector:
     def score(self) -> str:
         """Name of the detector's score."""
         return self.head.scores[0]
+
+    @property
+    def names(self) -> list[list[str]]:
+        """All names of each class in the prompts; the first one is in ``class_names``."""
+        wordings = self.class_wordings or [{"names": [name]} for name in self.class_names]
+        return [wording["names"] for wording in wordings]
 
     @torch.inference_mode()
     def predict(self, images: Images) -> Prediction:

@@ -12,7 +12,7 @@ from ..clip.backbone import FrozenClip
 from ..data.class_prompts import Wording, one_name_each
 from ..errors import InputError
 from ..evaluation.heads import Head
-from ..method.prompts import ContextOptions, PromptLearner, Wordings, check_names, encode_prompts
+from ..method.prompts import ContextOptions, PromptLearner, Wordings, encode_prompts
 from ..method.prototypes import blend, class_means
 from ..types import Features, ImageFeatures, Texts, concatenate
 
@@ -50,7 +50,7 @@ def new_rows(
     Args:
         backbone: the detector's.
         prompting: the detector's.
-        names: of the classes that the detector has.
+        names: all names of the classes that the detector has.
         wording: names and templates of the new class.
         images: features of its images, (N, D).
 
@@ -59,7 +59,11 @@ def new_rows(
     """
     if prompting is None:
         raise InputError("this detector was written by version 0.1.0, which kept too little to add a class: fit again")
-    check_names([*names, *wording["names"]], "unknown", prompting.template)
+    for name in wording["names"]:
+        if name.lower() in {"unknown", *(known.lower() for known in names)}:
+            raise InputError(
+                f"{name!r} is taken (CLIP ignores case): give the new class another name (clipos add: --class_names)"
+            )
     frozen = encode_prompts(backbone, Wordings.of([""], [wording], prompting.template).prompts)
     text = frozen
     if prompting.context is not None:

@@ -7,11 +7,13 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import InputError
+from ..evaluation.memory import invalid_tensors, is_matrix
 from ..training.checkpoint import update_paths
 from ..training.record import DetectorRecord
 from ..utils.files import atomic_write, check_parent
@@ -19,11 +21,15 @@ from ..utils.files import atomic_write, check_parent
 FORMAT = 1
 KEY = "clipos"  # metadata key of the JSON
 TENSORS = ("text", "class_text")
-# of detectors that compare with images: all, or none
-MEMORY_TENSORS = ("memory.features", "memory.regions", "memory.labels", "memory.patches")
-CALIBRATION: dict[str, Any] = {"threshold": float | None, "temperature": float, "calibration": dict}
-CALIBRATION["class_thresholds"] = list | None
-FIELD_TYPES: dict[str, Any] = {**get_type_hints(DetectorRecord), **CALIBRATION}  # key of the JSON to its type
+MEMORY_TENSORS = ("memory.features", "memory.regions", "memory.labels", "memory.patches")  # all, or none
+CONTEXT = "context"  # tensor of detectors whose class prompts are learned
+CALIBRATION: dict[str, Any] = {  # key of the JSON to its type
+    "threshold": float | None,
+    "class_thresholds": list[float] | None,
+    "temperature": float,
+    "calibration": dict,
+}
+FIELD_TYPES: dict[str, Any] = {**get_type_hints(DetectorRecord), **CALIBRATION}
 OPTIONAL = ("class_wordings", "class_thresholds")  # files of version 0.1.0 lack them
 
 
@@ -32,8 +38,8 @@ def write_detector(path: str | Path, tensors: Mapping[str, Tensor], record: Mapp
 
     Args:
         path: of the file.
-        tensors: those named in :data:`TENSORS`, and in :data:`MEMORY_TENSORS`.
-        record: plain data, with the keys of :data:`FIELD_TYPES`.
+        tensors: those named in :data:`TENSORS`, and in :data:`MEMORY_TENSORS` and :data:`CONTEXT` if it has them.
+        record: plain data, with the keys of :data:`FIELD_TYPES`, and ``prompting`` if it can be extended.
         overwrite: replace an existing file.
 
     Raises:
@@ -61,7 +67,7 @@ def read_detector(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            wanted = {*TENSORS, *MEMORY_TENSORS, "context"}
+            wanted = {*TENSORS, *MEMORY_TENSORS, CONTEXT}
             tensors = {name: file.get_tensor(name) for name in file.keys() if name in wanted}
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is not a safetensors file: {' '.join(str(error).split())[:120]}") from error
@@ -102,46 +108,54 @@ def check_record(path: str | Path, text: str | None, tensors: Mapping[str, Tenso
             f"{path} was written by another version (format {record['format']}, this one reads {FORMAT}): update "
             "clipos-lightning, or write the detector again with this version"
         )
-    required = {key: kind for key, kind in FIELD_TYPES.items() if key not in OPTIONAL}
-    wrong = [key for key, kind in required.items() if not has_kind(record.get(key, ...), kind)]
-    wrong += [name for name in TENSORS if name not in tensors or tensors[name].ndim != 2]
-    if not wrong and len(tensors["class_text"]) != len(record["class_names"]):
-        wrong = ["class_names"]
-    if not wrong and len(tensors["text"]) - len(record["class_names"]) not in (0, 1):
-        wrong = ["text"]
-    thresholds = record.get("class_thresholds")
-    if not wrong and thresholds is not None and len(thresholds) != len(record["class_names"]):
-        wrong = ["class_thresholds"]
-    wrong += [] if wrong else wrong_memory(tensors)
+    given = {key: kind for key, kind in FIELD_TYPES.items() if key in record or key not in OPTIONAL}
+    wrong = [key for key, kind in given.items() if not has_kind(record.get(key, ...), kind)]
+    wrong = wrong or wrong_parts(record, tensors)
     if wrong:
         raise InputError(f"{path} is broken: {', '.join(wrong)} missing or invalid; write the detector again")
     return record
 
 
-def wrong_memory(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Names of the memory's tensors that are missing or do not fit the others; a file may have no memory at all."""
-    given = {name: tensors[name] for name in MEMORY_TENSORS if name in tensors}
-    if not given:
-        return []
-    shape = given["memory.labels"].shape if "memory.labels" in given else ()
-    rows = (*shape, tensors["text"].shape[1])
-    patches = (len(given["memory.patches"]), rows[-1]) if "memory.patches" in given else ()
-    expected = dict(zip(MEMORY_TENSORS, (rows, rows, shape, patches), strict=True))
-    wrong = [name for name in MEMORY_TENSORS if name not in given or tuple(given[name].shape) != tuple(expected[name])]
-    if not wrong and set(given["memory.labels"].tolist()) != set(range(len(tensors["class_text"]))):
-        wrong = ["memory.labels"]
-    return wrong
+def wrong_parts(record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> list[str]:
+    """Names of keys and tensors that are missing or do not fit the others.
+
+    Args:
+        record: of the file, with values of the types in :data:`FIELD_TYPES`.
+        tensors: of the file.
+    """
+    count, text = len(record["class_names"]), tensors.get("text", torch.empty(0))
+    dim = text.shape[1] if text.ndim == 2 else 0
+    wrong = [] if is_matrix(tensors.get("class_text"), count, dim) else ["class_names or class_text"]
+    wrong += [] if is_matrix(text, count, dim) or is_matrix(text, count + 1, dim) else ["text"]
+    wrong += [
+        k for k in ("class_wordings", "class_thresholds") if record.get(k) is not None and len(record[k]) != count
+    ]
+    wrong += [] if 0 < record["temperature"] < float("inf") else ["temperature"]
+    memory = {name.removeprefix("memory."): tensors[name] for name in MEMORY_TENSORS if name in tensors}
+    wrong += [f"memory.{name}" for name in invalid_tensors(memory, count, dim)] if memory else []
+    wrong += [CONTEXT] if CONTEXT in tensors and not is_matrix(tensors[CONTEXT]) else []
+    return wrong + ([] if is_prompting(record.get("prompting")) else ["prompting"])
+
+
+def is_prompting(value: Any) -> bool:
+    """Whether a JSON value is the ``plain`` data of a :class:`~.extension.Prompting`, or None."""
+    if value is None:
+        return True
+    kinds = {"image_weight": float, "template": str}
+    return isinstance(value, dict) and all(has_kind(value.get(key, ...), kind) for key, kind in kinds.items())
 
 
 def has_kind(value: Any, kind: Any) -> bool:
-    """Whether a JSON value has a type, up to the types of a container's items; whole numbers are floats, too.
+    """Whether a JSON value has a type, items of a list included; whole numbers are floats, too.
 
     Example:
-        >>> has_kind(3, float | None), has_kind(None, float | None), has_kind("a", list[str])
+        >>> has_kind(3, float | None), has_kind(None, float | None), has_kind(["a", 1], list[str])
         (True, True, False)
     """
     if isinstance(kind, UnionType):
         return any(has_kind(value, one) for one in get_args(kind))
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(has_kind(item, get_args(kind)[0]) for item in value)
     plain = get_origin(kind) or kind
     return isinstance(value, (int, float) if plain is float else plain)
 

@@ -147,6 +147,26 @@ def complete_size(path: Path, form: str) -> int:
     return size
 
 
+def check_tail(path: Path, form: str, size: int) -> None:
+    """Check that what follows the complete rows is half a row of ours, which may be dropped.
+
+    Args:
+        path: of the file.
+        form: csv or jsonl.
+        size: bytes of the complete rows.
+
+    Raises:
+        InputError: it is of another file, such as text without a line break.
+    """
+    starts = {"csv": csv_line(None), "jsonl": '{"path": "'}
+    start = "" if form == "csv" and size else starts[form]  # after the header of a CSV a row may begin with anything
+    with open(path, "rb") as file:
+        file.seek(size)
+        tail = file.read(len(start)).decode("utf-8", "surrogateescape")
+    if not start.startswith(tail):
+        raise InputError(f"--resume: {path} ends with text that is not a row of clipos: give another --out")
+
+
 def read_lines(path: Path, end: int) -> Iterator[str]:
     """The lines in the first ``end`` bytes of a file."""
     with open(path, "rb") as file:
@@ -260,6 +280,7 @@ def open_rows(
     if not source.exists():
         return RowFile(path, form, PathSet(iter(())))
     size = complete_size(source, form)
+    check_tail(source, form, size)
     rows = ROW_READERS[form](read_lines(source, size), source)
     first: list[PredictionRow] = []
     expected = {name: format_value("threshold", threshold) for name, threshold in thresholds.items()}

@@ -106,7 +106,7 @@ class StrangerPoint:
     Attributes:
         threshold: an image is accepted if its score is at least this.
         n: number of images of other classes.
-        rank: the threshold lies just above the rank-th largest of their scores.
+        rank: the threshold is just above the rank-th largest of their scores.
         accepted: fraction of them that it accepts.
         guaranteed: upper bound of the probability to accept a new one exchangeable with them, rank / (n + 1).
     """
@@ -122,7 +122,7 @@ def stranger_point(scores: NDArray[np.float64], accept: float) -> StrangerPoint:
     """The lowest conformal threshold that accepts at most a given fraction of images of other classes.
 
     A new image exchangeable with the n given ones scores above their k-th largest score with a probability of at most
-    k / (n + 1); k = floor((n + 1) accept). If n is too small for that, the threshold lies just above the largest score.
+    k / (n + 1); k = floor((n + 1) accept). If n is too small for that, the threshold is just above the largest score.
 
     Args:
         scores: of images of other classes, finite, at least one, (n,).

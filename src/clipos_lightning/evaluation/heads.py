@@ -15,13 +15,8 @@ from .memory import Memory, Reference
 from .scores import ScoreOptions, compute_scores, needed_paths
 
 ZERO_SHOT = "zero_shot/"  # column prefix of the zero-shot detector next to a trained one
-PART_PREFIXES = {
-    "text": "text/",
-    "images": "images/",
-}  # column prefixes of text alone and images alone next to their blend
-
-
-MAX_PATCH_IMAGES = 32  # images of a batch whose patches are remembered for a single class
+PART_PREFIXES = {"text": "text/", "images": "images/"}  # column prefixes of text and images alone next to their blend
+MAX_PATCH_IMAGES = 32  # images whose patches a memory of a single class keeps
 
 
 @dataclass
@@ -37,7 +32,7 @@ class Head:
         surgery: the surgery path that its patches come from.
         mask: which patches are ID-relevant.
         scoring: constants of the scores.
-        memory: ID images that some scores compare with; None: no such score is defined.
+        memory: ID images that some scores compare with; None: the detector keeps none.
 
     Example:
         >>> text = torch.eye(2)

@@ -265,7 +265,7 @@ def compute_scores(
         class_text: the frozen class prompts of the mask, (C, D).
         scale: s.
         mask: which patches are ID-relevant.
-        options: temperature and weights.
+        options: constants of the scores.
         memory: ID images to compare global features with, and regions; needed by scores with ``memory``.
 
     Returns:
@@ -279,7 +279,6 @@ def compute_scores(
         {'mcm': tensor([0.7311]), 'gl_mcm': tensor([1.4621]), 'mcm_region': tensor([1.4621])}
     """
     classes = len(class_text)
-
     images, regions = memory or (None, None)
 
     def logits_of(feature: Tensor, reference: Reference | None = images) -> Logits:

@@ -13,6 +13,7 @@ from jsonargparse.typing import Path_fr
 from lightning.pytorch.cli import LightningArgumentParser
 
 from ..errors import InputError
+from .class_paths import check_class_paths
 from .configs import find_config, with_bases
 from .messages import reword
 
@@ -59,6 +60,15 @@ class TrainerParser(LightningArgumentParser):
             found = difflib.get_close_matches(wrong[1], known, 1)
             text = f"no option {wrong[1]}" + (f"; did you mean {found[0]}?" if found else f" ({text})")
         raise InputError(text if len(text) <= 400 else text[:397] + "...") from ex
+
+    def instantiate_classes(self, cfg: Any, **kwargs: Any) -> Any:
+        """Instantiate the classes of a config after checking what they are.
+
+        Raises:
+            InputError: the optimizer or the scheduler is none of torch's classes.
+        """
+        check_class_paths(cfg.as_dict())
+        return super().instantiate_classes(cfg, **kwargs)
 
     def every_parser(self) -> Iterator[Any]:
         """This parser and the parsers of its subcommands."""

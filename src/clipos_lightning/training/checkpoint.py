@@ -10,6 +10,8 @@ from zipfile import is_zipfile
 import torch
 
 from ..errors import InputError
+from ..evaluation.memory import invalid_tensors
+from ..options.class_paths import check_recipe
 
 NOT_OPTIONS = ("class_names", "class_wordings")  # hyper-parameters of the model that come from the data
 
@@ -59,10 +61,22 @@ def update_paths(value: Any) -> Any:
     return value
 
 
-def model_options(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """The model's options in training, with optimizer and scheduler if they are recorded."""
+def model_options(checkpoint: dict[str, Any], recipe: bool) -> dict[str, Any]:
+    """The model's options in training.
+
+    Args:
+        checkpoint: of :func:`read_checkpoint`.
+        recipe: whether to add the optimizer and the scheduler, which only a fit needs.
+
+    Raises:
+        InputError: the optimizer or the scheduler is not of torch, Lightning or this package.
+    """
     options = {k: v for k, v in checkpoint["hyper_parameters"].items() if k not in NOT_OPTIONS}
-    return options | checkpoint["clipos"].get("recipe", {})
+    if not recipe:
+        return options
+    found = checkpoint["clipos"].get("recipe", {})
+    check_recipe(found, "the checkpoint")
+    return options | found
 
 
 def data_options(checkpoint: dict[str, Any]) -> dict[str, Any]:
@@ -110,11 +124,16 @@ def refuse_imports(path: str | Path, names: Iterable[Any]) -> None:
         )
 
 
-def as_config(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint as a configuration: seed, model and data. Later configs and flags override it."""
+def as_config(checkpoint: dict[str, Any], recipe: bool) -> dict[str, Any]:
+    """A checkpoint as a configuration: seed, model and data. Later configs and flags override it.
+
+    Args:
+        checkpoint: of :func:`read_checkpoint`.
+        recipe: as for :func:`model_options`.
+    """
     data = data_options(checkpoint) if "datamodule_hyper_parameters" in checkpoint else {}
     seed = checkpoint["hyper_parameters"]["seed"]
-    return {"seed_everything": seed, "model": model_options(checkpoint), "data": data}
+    return {"seed_everything": seed, "model": model_options(checkpoint, recipe), "data": data}
 
 
 def check_state(given: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -135,3 +154,20 @@ def check_state(given: dict[str, Any], expected: dict[str, Any]) -> None:
             f"the checkpoint does not fit the model's options: {', '.join(different)} differ; use the options that it "
             "was trained with"
         )
+
+
+def check_memory(given: dict[str, Any], classes: int, dim: int) -> None:
+    """Check that a checkpoint has a complete memory of the few-shot images, or none.
+
+    Args:
+        given: name to tensor in the checkpoint.
+        classes: C.
+        dim: D.
+
+    Raises:
+        InputError: a tensor of the memory is missing, or does not fit the others.
+    """
+    memory = {name.removeprefix("memory_"): t for name, t in given.items() if name.startswith("memory_")}
+    wrong = invalid_tensors(memory, classes, dim) if memory else []
+    if wrong:
+        raise InputError(f"the checkpoint is broken: memory_{wrong[0]} is missing or invalid; train again")

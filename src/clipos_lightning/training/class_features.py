@@ -1,10 +1,12 @@
 """ClassFeatures: the frozen class features of a detector, from text, from the few-shot images, or from both."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from ..clip.backbone import FrozenClip
@@ -39,7 +41,7 @@ class ClassFeatures(LightningModule):
         plain_text: features of the zero-shot prompts, "unknown" last, (C + 1, D).
         image_text: mean feature of each class's few-shot images, (C, D); zeros if the images have no weight.
         image_weight: weight of ``image_text`` in the class features, in [0, 1].
-        memory_features: global features of the few-shot images, (M, D); empty if no score compares with them.
+        memory_features: global features of the few-shot images, (M, D); empty unless ``keeps_memory``.
         memory_regions: features of their ID-relevant regions, (M, D).
         memory_labels: their classes, (M,).
         memory_patches: patch features of images of a single class, (K, D); empty with several classes.
@@ -66,6 +68,10 @@ class ClassFeatures(LightningModule):
     def fp32(self) -> torch.autocast:
         """A context that disables mixed precision: only the two encoders run in the precision of the Trainer."""
         return torch.autocast(self.device.type, enabled=False)
+
+    def encoder_precision(self) -> AbstractContextManager[Any]:
+        """A context with the precision of the Trainer, for encoding outside its steps."""
+        return nullcontext() if self._trainer is None else self.trainer.precision_plugin.forward_context()
 
     @property
     def single_class(self) -> bool:
@@ -118,15 +124,16 @@ class ClassFeatures(LightningModule):
             return
         data.setup("fit")  # unlike the set-up of a test, it raises if few-shot images are missing
         shots = Shots(self.backbone, data)
-        if self.hparams["image_weight"]:
-            self.image_text.copy_(shots.means(len(self.class_names)))
-        if self.hparams["image_weight"] == "auto":
-            self.choose_image_weight(shots)
-        with self.fp32():
-            text = self.class_text
-        head = Head("", text, text, self.scale, [], self.backbone.surgery, self.mask, self.scoring)
-        for name, tensor in shots.memory(head).tensors.items():
-            self.register_buffer(f"memory_{name}", tensor)
+        with self.encoder_precision():
+            if self.hparams["image_weight"]:
+                self.image_text.copy_(shots.means(len(self.class_names)))
+            if self.hparams["image_weight"] == "auto":
+                self.choose_image_weight(shots)
+            with self.fp32():
+                text = self.class_text
+            head = Head("", text, text, self.scale, [], self.backbone.surgery, self.mask, self.scoring)
+            for name, tensor in shots.memory(head).tensors.items():
+                self.register_buffer(f"memory_{name}", tensor)
 
     def choose_image_weight(self, shots: Shots) -> None:
         """Choose the image weight on views of the few-shot images; 1 for a single class, which has no alternative."""
@@ -182,7 +189,8 @@ class ClassFeatures(LightningModule):
         for name in MEMORY:
             kept = state.get(name, getattr(self, name)[:0])
             self.register_buffer(name, torch.empty_like(kept, device=self.device), persistent=name in state)
-        if MEMORY[0] not in state:
+        resumed = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING  # makes its memory again
+        if MEMORY[0] not in state and not resumed:
             if find_score(self.score).memory:
                 raise InputError(f"--model.score {self.score} needs the few-shot images' features: train again with it")
             self.scores = without_memory(self.scores)

@@ -20,7 +20,7 @@ from ..method.prompts import PromptLearner
 from ..options.trainer_checks import check_monitors, check_precision
 from ..types import ClassTexts, Features, Texts
 from ..utils.quiet import ignore_expected_warnings, restore_expected_warnings
-from .checkpoint import check_state
+from .checkpoint import check_memory, check_state
 from .class_features import ClassFeatures
 from .record import DetectorRecord, check_identity
 
@@ -127,9 +127,9 @@ class DetectorModule(ClassFeatures):
             if not self.trained:
                 self.encode_shots(self.trainer.datamodule)  # type: ignore[attr-defined]
             self.outliers = self.validation_outliers()
+        head = self.detector_head
         constants = (len(self.class_names), self.score, self.scale, self.scoring.temperature)
-        references = self.detector_head.references
-        self.validation = Validation(self.text, *constants, references and references[0])
+        self.validation = Validation(head.text, *constants, head.references and head.references[0])
         self.validation.add_outliers(self.outliers[self.global_rank :: self.trainer.world_size])
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
@@ -205,6 +205,7 @@ class DetectorModule(ClassFeatures):
         if "clipos" not in checkpoint:
             raise InputError("the checkpoint was not written by clipos: give the last.ckpt of a `clipos fit` run")
         check_identity("the checkpoint", checkpoint["clipos"], asdict(self.record))
+        check_memory(checkpoint["state_dict"], *self.image_text.shape)
         self.shape_memory(checkpoint["state_dict"])
         state = {k: v for k, v in self.state_dict().items() if not k.startswith("backbone.")}
         check_state(checkpoint["state_dict"], state)

@@ -275,7 +275,10 @@ class ClipOS(DetectorModule):
             InputError: there is one class, and outliers are mixed from two.
         """
         if self.single_class:
-            raise InputError("validation mixes outliers from the few-shot images, which takes at least two classes")
+            raise InputError(
+                "validate and --data.validate true mix outliers from at least two classes, and there is one: leave "
+                "validation out"
+            )
         labels = self.trainer.datamodule.shot_labels  # type: ignore[attr-defined]
         options = replace(self.synthesis, count=SYNTHESISED)
         return self.mix_pairs(store, torch.arange(len(labels)), draw_step(self.seed, 0, labels.numpy(), options))

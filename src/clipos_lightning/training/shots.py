@@ -10,13 +10,13 @@ from torch import Tensor
 from ..clip.backbone import FrozenClip
 from ..data.datamodule import FewShotOOD
 from ..evaluation.heads import Head
-from ..evaluation.memory import Memory
+from ..evaluation.memory import Memory, join_memories
 from ..method.feature_store import ENCODE_BATCH, FeatureStore, ShotFeatures
 from ..method.image_weight import VIEWS, WeightChoice, choose_weight
 from ..method.mask import MaskOptions
 from ..method.prototypes import class_means
 from ..method.synthesis import SynthesisOptions, shot_features
-from ..types import Features, Images, Labels, OutlierSource, Texts, concatenate
+from ..types import Features, Images, Labels, OutlierSource, Texts
 from ..utils.progress import track
 
 
@@ -86,7 +86,7 @@ class Shots:
             features = self.backbone.encode_image(self.images(batch), head.memory_paths)
             with torch.autocast(head.text.device.type, enabled=False):
                 parts.append(head.remember(features, self.labels[batch]))
-        return concatenate(parts)
+        return join_memories(parts)
 
     def store(
         self, class_text: Texts, outliers: OutlierSource, mask: MaskOptions, synthesis: SynthesisOptions, budget: int

@@ -32,5 +32,5 @@ def load_object(path: str, option: str) -> Any:
         raise InputError(f"{option} {path}: no module {error.name!r}; install it, or run in its folder") from error
     except AttributeError as error:
         raise InputError(f"{option} {path}: {module_name} has no {name!r}") from error
-    except Exception as error:  # a user's module may raise anything
+    except (Exception, SystemExit) as error:  # a user's module may raise anything, or end the program
         raise InputError(f"{option} {path}: importing it failed: {type(error).__name__}: {error}") from error

@@ -1,0 +1,86 @@
+"""Classes that options name by their path: what they are is checked before anything is called. No torch."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..errors import InputError
+
+CHECKED = ("optimizer", "lr_scheduler")  # options of the model whose type, a callable, lets any function pass
+SAFE = ("torch.optim.", "lightning.pytorch.", "clipos_lightning.")  # what a checkpoint may name
+
+
+def check_class_paths(config: Mapping[str, Any]) -> None:
+    """Check that the optimizer and the scheduler are subclasses of torch's; a function would be called as it is.
+
+    Args:
+        config: parsed options, of one command or with a key for the command.
+
+    Raises:
+        InputError: one is not a class, or not a subclass of torch's.
+    """
+    for option, path in named_classes(config):
+        kind = import_class(path, option)
+        if not (isinstance(kind, type) and issubclass(kind, base_classes(option))):
+            what = "torch.optim.Optimizer" if option == "optimizer" else "torch.optim.lr_scheduler.LRScheduler"
+            raise InputError(f"--model.{option} {path}: not a subclass of {what}")
+
+
+def named_classes(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The options of :data:`CHECKED` that name a class, with its path."""
+    command = config.get("subcommand")
+    model = (config[command] if command else config).get("model") or {}
+    for option in CHECKED:
+        path = class_path(model.get(option))
+        if isinstance(path, str):
+            yield option, path
+
+
+def class_path(given: Any) -> Any:
+    """The class path in plain data: the data itself if it is text."""
+    return given.get("class_path") if isinstance(given, Mapping) else given
+
+
+def import_class(path: str, option: str) -> Any:
+    """Import what a class path refers to, without calling it.
+
+    Raises:
+        InputError: there is no such object.
+    """
+    from jsonargparse.util import import_object
+
+    try:
+        return import_object(path)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"--model.{option} {path}: {error}") from error
+
+
+def base_classes(option: str) -> tuple[type, ...]:
+    """The classes that an option takes subclasses of."""
+    import torch
+    from lightning.pytorch.cli import ReduceLROnPlateau
+
+    if option == "optimizer":
+        return (torch.optim.Optimizer,)
+    return (torch.optim.lr_scheduler.LRScheduler, ReduceLROnPlateau)
+
+
+def check_recipe(recipe: Mapping[str, Any], source: str) -> None:
+    """Check that a checkpoint's optimizer and scheduler are of torch, Lightning or this package, before any import.
+
+    Args:
+        recipe: ``optimizer`` and ``lr_scheduler`` as plain data.
+        source: name of the file, for the message.
+
+    Raises:
+        InputError: another class is named, or the recipe is no plain data.
+
+    Example:
+        >>> check_recipe({"optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}}, "last.ckpt")
+    """
+    for option, given in recipe.items():
+        path = class_path(given)
+        if given is not None and (option not in CHECKED or not isinstance(path, str) or not path.startswith(SAFE)):
+            raise InputError(
+                f"{source} names {path!r} as its {option}, and importing it may run code: fit resumes with optimizers "
+                "and schedulers of torch, lightning and clipos_lightning only; train again from the config"
+            )
