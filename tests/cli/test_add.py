@@ -178,6 +178,15 @@ def test_a_detector_without_a_memory_gets_a_class_by_its_name(at_home: Path) -> 
     torch.testing.assert_close(three.head.class_text, other.head.class_text)
 
 
+def test_the_unknown_word_is_no_class(at_home: Path) -> None:
+    words = {"backbone": "MicroCLIP", "score": "energy", "context": ContextOptions(length=4)}
+    detector = Detector.of(ClipOS(["circle", "heart"], unknown_word="stranger", **words))
+    detector.save("e.safetensors", overwrite=True)
+    for name in ("Stranger", "unknown"):
+        with pytest.raises(InputError, match=f"'{name}' is taken"):
+            Detector.load("e.safetensors", "cpu").add_class(name, ["new/star/0.png"])
+
+
 def test_what_cannot_be_added(at_home: Path, tmp_path: Path) -> None:
     refused(clipos("add", "two.safetensors", "photos/heart"), "'heart' is taken", "--class_names")
     refused(clipos("add", "two.safetensors", "nowhere"), "add: no folder nowhere")

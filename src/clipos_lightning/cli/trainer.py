@@ -148,7 +148,8 @@ class ClipOSCLI(LightningCLI):
             part.seed = seed if part.seed is None else part.seed
         self._dump_config()
         if self.checkpoint is not None:
-            trained = model_options(self.checkpoint, self.subcommand == "fit")
+            named = any(f"--model.{option}" in self.command for option in ("optimizer", "lr_scheduler"))
+            trained = model_options(self.checkpoint, named or self.subcommand == "fit")
             check_against_checkpoint(self.config_dump["model"], trained)
 
     def instantiate_classes(self) -> None:

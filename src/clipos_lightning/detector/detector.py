@@ -99,7 +99,7 @@ class Detector:
         record, options = module.record, module.hparams
         learned = module.prompts.context if module.learned else None
         context = None if learned is None else learned.detach()
-        prompting = Prompting(module.image_weight, options["template"], context)
+        prompting = Prompting(module.image_weight, options["template"], options["unknown_word"], context)
         detector = cls(module.backbone, module.detector_head, record.class_names, pretrained=record.pretrained)
         return replace(detector, class_wordings=record.class_wordings, prompting=prompting)
 

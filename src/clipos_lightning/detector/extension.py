@@ -24,22 +24,24 @@ class Prompting:
     Attributes:
         image_weight: weight of the class's mean image feature, in [0, 1].
         template: frozen prompt, with {} for the name.
+        unknown_word: the word for "none of the classes", which no class may have as its name.
         context: the learned context of the class prompts, (n, W); None: the class prompts are not learned.
     """
 
     image_weight: float
     template: str
+    unknown_word: str
     context: Float[Tensor, "tokens width"] | None = None
 
     @classmethod
     def of(cls, plain: Mapping[str, Any] | None, context: Tensor | None) -> "Prompting | None":
         """From the data of a detector's file; None if it has none."""
-        return None if plain is None else cls(plain["image_weight"], plain["template"], context)
+        return None if plain is None else cls(plain["image_weight"], plain["template"], plain["unknown_word"], context)
 
     @property
     def plain(self) -> dict[str, Any]:
         """Plain data for a detector's file, without the context."""
-        return {"image_weight": self.image_weight, "template": self.template}
+        return {name: getattr(self, name) for name in ("image_weight", "template", "unknown_word")}
 
 
 def new_rows(
@@ -60,7 +62,7 @@ def new_rows(
     if prompting is None:
         raise InputError("this detector was written by version 0.1.0, which kept too little to add a class: fit again")
     for name in wording["names"]:
-        if name.lower() in {"unknown", *(known.lower() for known in names)}:
+        if name.lower() in {"unknown", prompting.unknown_word.lower(), *(known.lower() for known in names)}:
             raise InputError(
                 f"{name!r} is taken (CLIP ignores case): give the new class another name (clipos add: --class_names)"
             )

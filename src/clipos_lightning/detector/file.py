@@ -43,12 +43,19 @@ def write_detector(path: str | Path, tensors: Mapping[str, Tensor], record: Mapp
         overwrite: replace an existing file.
 
     Raises:
-        InputError: the file exists and ``overwrite`` is not set, or its folder does not exist or is not writable.
+        InputError: the file exists and ``overwrite`` is not set, its folder does not exist or is not writable, or a
+            tensor is not finite.
     """
     path = Path(path)
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists: give another name, or remove the file")
     check_parent(path)
+    wrong = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if wrong:
+        raise InputError(
+            f"{path} is not written: {', '.join(wrong)} not finite, since training diverged: lower the learning rate "
+            "(--model.optimizer.lr), and fit again"
+        )
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with atomic_write(path) as partial:
         partial.write_bytes(save(plain, {KEY: json.dumps({"format": FORMAT, **record}, ensure_ascii=False)}))
@@ -141,7 +148,7 @@ def is_prompting(value: Any) -> bool:
     """Whether a JSON value is the ``plain`` data of a :class:`~.extension.Prompting`, or None."""
     if value is None:
         return True
-    kinds = {"image_weight": float, "template": str}
+    kinds = {"image_weight": float, "template": str, "unknown_word": str}
     return isinstance(value, dict) and all(has_kind(value.get(key, ...), kind) for key, kind in kinds.items())
 
 

@@ -113,11 +113,11 @@ class BenchmarkRunner:
                 trainer.fit(module, data)
             else:
                 module.encode_shots(data)
+            folder = self.folder_of(run)
+            folder.mkdir(parents=True, exist_ok=True)
+            Detector.of(module).save(folder / "detector.safetensors", overwrite=True)
         except (InputError, MisconfigurationException) as error:
             raise InputError(f"benchmark: run {run.id}: {' '.join(str(error).split())}") from error
-        folder = self.folder_of(run)
-        folder.mkdir(parents=True, exist_ok=True)
-        Detector.of(module).save(folder / "detector.safetensors", overwrite=True)
         written = {"id": run.id, "train": run.train, "options": run.options, "scores": module.tested_scores}
         write_json(folder / "run.json", {**written, "draw": draw_digest(data), "detector": asdict(module.record)})
         self.seconds["training"] += time.perf_counter() - start
