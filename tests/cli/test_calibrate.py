@@ -176,7 +176,7 @@ def test_as_many_images_as_the_recall_needs_are_enough_for_a_class(at_home: Path
     detector = Detector.load("last.ckpt", "cpu")
     detector.threshold = -1.0
     images = ScoredImages(np.arange(17.0), np.repeat([0, 1], [smallest_n(0.9), 8]), ["a.png"] * 17, np.zeros(17, bool))
-    lines = set_class_thresholds(detector, images, 0.9)
+    lines = set_class_thresholds(detector, images, 0.9, guaranteed=True)
     assert detector.class_thresholds == [0.0, -1.0, -1.0] and "fewer than 9 images were predicted as" in lines[-1]
 
 
@@ -284,6 +284,9 @@ def test_remembered_images_set_no_threshold_without_a_warning(at_home: Path) -> 
     assert run.code == 0, run.err
     assert "warning: the detector was trained on, or remembers, 36 of these 72 images" in run.out
     assert "guaranteed" not in Detector.load("b.safetensors", "cpu").calibration["point"]
+    words = ("more", "--per_class", "--recall", 0.8, "--out", "d.safetensors", *QUIET)
+    by_class = clipos("calibrate", "detector.safetensors", *words)
+    assert "thresholds by predicted class: 3 of 3" in by_class.out and "Mondrian" not in by_class.out
     again = clipos("calibrate", "detector.safetensors", "more", "--memory", "--out", "c.safetensors", *QUIET)
     assert again.code == 0 and "memory: 0 ID images" in again.out and "warning" not in again.out
     first, second = Detector.load("detector.safetensors", "cpu"), Detector.load("c.safetensors", "cpu")

@@ -208,7 +208,7 @@ def set_threshold(
         kept = {key: value for key, value in asdict(point).items() if not (warning and key in GUARANTEES)}
         record |= {"source": "images" if images else "views", "recall": recall, "point": kept}
         if given.per_class and images is not None:
-            lines += set_class_thresholds(detector, images, recall)
+            lines += set_class_thresholds(detector, images, recall, guaranteed=not warning)
         lines += warning
     return lines + describe_others(detector, how, recall, images, views, strangers), record
 
@@ -225,14 +225,14 @@ def id_scores(images: ScoredImages | None, views: ViewScores | None) -> tuple[An
     return images.scores, warning, counted(len(images.paths), "ID image")
 
 
-def set_class_thresholds(detector: Detector, images: ScoredImages, recall: float) -> list[str]:
+def set_class_thresholds(detector: Detector, images: ScoredImages, recall: float, guaranteed: bool) -> list[str]:
     """Set a threshold for each predicted class, the overall one where there are too few images; lines about them."""
     groups = [images.scores[images.predicted == c] for c in range(len(detector.class_names))]
     points = [conformal_point(group, recall) if len(group) >= smallest_n(recall) else None for group in groups]
     assert detector.threshold is not None
     overall = detector.threshold
     detector.class_thresholds = [overall if point is None else point.threshold for point in points]
-    return describe_class_points(detector.class_names, points, recall, overall)
+    return describe_class_points(detector.class_names, points, recall, overall, guaranteed)
 
 
 def describe_others(

@@ -41,7 +41,11 @@ def describe_point(point: ConformalPoint, recall: float, score: str, what: str, 
 
 
 def describe_class_points(
-    names: Sequence[str], points: Sequence[ConformalPoint | None], recall: float, overall: float
+    names: Sequence[str],
+    points: Sequence[ConformalPoint | None],
+    recall: float,
+    overall: float,
+    guaranteed: bool,
 ) -> list[str]:
     """Lines about the thresholds of the predicted classes.
 
@@ -50,13 +54,14 @@ def describe_class_points(
         points: threshold of each class; None: too few images, so the overall threshold counts.
         recall: requested.
         overall: the threshold of all images.
+        guaranteed: whether the images are new to the detector.
     """
     own = [(name, point) for name, point in zip(names, points, strict=True) if point is not None]
     few = [name for name, point in zip(names, points, strict=True) if point is None]
     lines = [f"thresholds by predicted class: {len(own)} of {len(names)}"]
     lines += [f"  {name}: {point.threshold:.6g} (n = {point.n})" for name, point in own[:SHOWN_CLASSES]]
     lines += [f"  … and {len(own) - SHOWN_CLASSES} more"] if len(own) > SHOWN_CLASSES else []
-    if own:
+    if own and guaranteed:
         lines.append(
             f"  a new image predicted as one of these, exchangeable with the images predicted as it, is accepted with "
             f"a probability of at least {100 * recall:g} % (Mondrian conformal)"
