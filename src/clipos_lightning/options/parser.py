@@ -15,6 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from ..errors import InputError
 from .class_paths import check_class_paths
 from .configs import find_config, with_bases
+from .finite import check_finite
 from .messages import reword
 
 LINKED = ("class_names", "class_wordings")  # model options that are set from the data
@@ -62,12 +63,16 @@ class TrainerParser(LightningArgumentParser):
         raise InputError(text if len(text) <= 400 else text[:397] + "...") from ex
 
     def instantiate_classes(self, cfg: Any, **kwargs: Any) -> Any:
-        """Instantiate the classes of a config after checking what they are.
+        """Instantiate the classes of a config after checking what they are, and that its numbers are finite.
 
         Raises:
-            InputError: the optimizer or the scheduler is none of torch's classes.
+            InputError: the optimizer or the scheduler is none of torch's classes, or a number is not finite.
         """
-        check_class_paths(cfg.as_dict())
+        plain = cfg.as_dict()
+        check_class_paths(plain)
+        options = plain[plain["subcommand"]] if plain.get("subcommand") else plain
+        for part in ("model", "data"):
+            check_finite(options.get(part), f"--{part}")
         return super().instantiate_classes(cfg, **kwargs)
 
     def every_parser(self) -> Iterator[Any]:

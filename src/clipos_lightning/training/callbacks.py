@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from ..data.datamodule import FewShotOOD
 from ..utils.files import write_json
 from ..utils.progress import ProgressLines, open_bar
+from .divergence import DivergenceError
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -32,8 +33,12 @@ class LastCheckpoint(Checkpoint):
         trainer.save_checkpoint(self.path)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save the checkpoint after Ctrl-C; not with several processes, which would have to stop together."""
-        if isinstance(exception, KeyboardInterrupt) and trainer.world_size == 1 and trainer.global_step:
+        """Save the checkpoint after Ctrl-C in one process, or with the last good parameters if training diverged.
+
+        Several processes would have to stop together; a divergence stops all of them at the same step.
+        """
+        interrupted = isinstance(exception, KeyboardInterrupt) and trainer.world_size == 1
+        if trainer.global_step and (interrupted or isinstance(exception, DivergenceError)):
             trainer.save_checkpoint(self.path)
 
 

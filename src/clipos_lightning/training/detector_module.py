@@ -22,6 +22,7 @@ from ..types import ClassTexts, Features, Texts
 from ..utils.quiet import ignore_expected_warnings, restore_expected_warnings
 from .checkpoint import check_memory, check_state
 from .class_features import ClassFeatures
+from .divergence import DivergenceGuard
 from .record import DetectorRecord, check_identity
 
 
@@ -35,6 +36,8 @@ class DetectorModule(ClassFeatures):
         results: test set to column to values; set by a test.
         failure: the error for non-finite scores in the last test.
         outliers: outliers of validation, (M, D); in a fit the same ones each time.
+        terms: name to value of the terms of the loss in the last step of this process.
+        guard: stops a training that diverges.
     """
 
     prompts: PromptLearner
@@ -43,6 +46,8 @@ class DetectorModule(ClassFeatures):
     results: dict[str, dict[str, NDArray[np.float64]]]
     failure: InputError | None = None
     outliers: Features
+    terms: dict[str, Tensor]
+    guard: DivergenceGuard
     validation_outliers: Callable[[], Features]
 
     def setup(self, stage: str) -> None:
@@ -118,6 +123,25 @@ class DetectorModule(ClassFeatures):
             images = self.blend(text, 1.0)
             heads.append(self.head(PART_PREFIXES["images"], images, images[: len(self.class_names)], scores))
         return heads
+
+    # ---- training that diverges
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """Stop if the gradient is not finite.
+
+        Raises:
+            DivergenceError: it is not.
+        """
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        self.guard.check(self.terms, self.trainer.global_step, scaled)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Stop if a parameter is not finite.
+
+        Raises:
+            DivergenceError: one is not.
+        """
+        self.guard.check_parameters(self.terms, self.trainer.global_step)
 
     # ---- validation
 

@@ -22,9 +22,11 @@ from ..method.mask import MaskOptions
 from ..method.objectives import Objective, make_objective
 from ..method.prompts import ContextOptions, PromptLearner, Wordings, check_names
 from ..method.synthesis import Draw, SynthesisOptions, as_tensors, draw_step, mix_shots
+from ..options.finite import check_finite
 from ..types import Features, Labels, OutlierSource, Texts, as_options
 from ..utils.chunks import by_chunks
 from .detector_module import DetectorModule
+from .divergence import DivergenceGuard
 from .schedule import WarmupCosine, planned_epochs
 from .shots import Shots
 
@@ -140,9 +142,16 @@ class ClipOS(DetectorModule):
         self.notes: list[str] = []
         self.strict_loading = False  # a checkpoint has no frozen backbone; on_load_checkpoint checks all other keys
         self.recipe: dict[str, Any] = {}
+        groups: dict[str, Any] = {
+            "surgery": surgery,
+            "mask": mask,
+            "synthesis": synthesis,
+            "context": context,
+            "scoring": scoring,
+        }
+        arguments |= {name: asdict(group) for name, group in groups.items()}
         arguments |= {"pretrained": pretrained, "seed": self.seed, "class_names": self.class_names}
-        arguments |= {"surgery": asdict(surgery), "mask": asdict(mask), "synthesis": asdict(synthesis)}
-        arguments |= {"context": asdict(context), "scoring": asdict(scoring)}
+        check_finite(arguments, "--model")
         self.save_hyperparameters(arguments, logger=False)
 
         self.backbone = load_backbone(backbone, pretrained, surgery, image_size)
@@ -160,8 +169,8 @@ class ClipOS(DetectorModule):
 
     def on_fit_start(self) -> None:
         """Encode the few-shot images once; an objective with a ``prepare`` gets their zero-shot logits."""
-        self.trained = True
-        self.notes = []
+        self.trained, self.notes, self.terms = True, [], {}
+        self.guard = DivergenceGuard(list(self.prompts.parameters()))
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         with self.trainer.precision_plugin.forward_context():
             self.encode_shots(data)
@@ -198,8 +207,8 @@ class ClipOS(DetectorModule):
             if self.outlier_weight:
                 outlier_term = outlier_term + self.scale_for_ddp(self.objective.id_penalty(logits), size)
             loss = id_term + self.outlier_weight * outlier_term
-        terms = {"train/id_loss": id_term.detach(), "train/outlier_loss": outlier_term.detach()}
-        self.log_dict(terms, sync_dist=True, batch_size=1)  # a mean already
+        self.terms = {"train/id_loss": id_term.detach(), "train/outlier_loss": outlier_term.detach()}
+        self.log_dict(self.terms, sync_dist=True, batch_size=1)  # a mean already
         self.log("train/loss", loss.detach(), sync_dist=True, prog_bar=True, batch_size=1)
         return loss
 
