@@ -297,6 +297,30 @@ def test_a_class_that_is_called_train(tiny_folder: Path, tmp_path: Path) -> None
         FewShotOOD(str(tmp_path), "folder:flat", [])
 
 
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [("Training", "Testing"), ("seg_train/seg_train", "seg_test/seg_test"), ("TRAIN", "test"), ("train", "Test_Set")],
+)
+def test_the_usual_names_of_split_folders(train: str, test: str, tiny_folder: Path, tmp_path: Path) -> None:
+    for split, place in (("train", train), ("test", test)):
+        shutil.copytree(tiny_folder / "photos" / split, tmp_path / "mine" / place)
+    (tmp_path / "mine/valid/star").mkdir(parents=True)
+    data = FewShotOOD(str(tmp_path), "folder:mine", [])
+    assert data.class_names == ["circle", "heart", "star"]
+    assert data.id_set.test is not None and (len(data.id_set.train), len(data.id_set.test)) == (12, 15)
+
+
+def test_split_folders_that_are_not_clear(tiny_folder: Path, tmp_path: Path) -> None:
+    for name in ("train", "Training"):
+        shutil.copytree(tiny_folder / "photos/train", tmp_path / "two" / name)
+    with pytest.raises(InputError, match="has Training and train: name the training folder train"):
+        FewShotOOD(str(tmp_path), "folder:two", [])
+    for name in ("Testing", "val"):
+        shutil.copytree(tiny_folder / "photos/test", tmp_path / "none" / name)
+    with pytest.raises(InputError, match="has Testing, val, but no train/"):
+        FewShotOOD(str(tmp_path), "folder:none", [])
+
+
 def test_names_that_are_not_utf8(tiny_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_folder / "photos/train", tmp_path / "photos")
     os.rename(tmp_path / "photos/star/0.png", os.fsencode(tmp_path / "photos/star") + b"/caf\xe9.png")

@@ -12,7 +12,7 @@ from ..clip.backbone import FrozenClip
 from ..data.class_prompts import Wording, one_name_each
 from ..errors import InputError
 from ..evaluation.heads import Head
-from ..method.prompts import ContextOptions, PromptLearner, Wordings, encode_prompts
+from ..method.prompts import ContextOptions, PromptLearner, Wordings, check_tokens, encode_prompts
 from ..method.prototypes import blend, class_means
 from ..types import Features, ImageFeatures, Texts, concatenate
 
@@ -66,6 +66,7 @@ def new_rows(
             raise InputError(
                 f"{name!r} is taken (CLIP ignores case): give the new class another name (clipos add: --class_names)"
             )
+    check_tokens(backbone.tokenize, [*names, *wording["names"]])
     frozen = encode_prompts(backbone, Wordings.of([""], [wording], prompting.template).prompts)
     text = frozen
     if prompting.context is not None:

@@ -5,7 +5,7 @@ Sources: CLIP-OS, Sun et al. 2024, arXiv:2404.00323, section 3, "unknown-aware p
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -64,6 +64,33 @@ def check_names(class_names: Sequence[str], unknown_word: str, template: str) ->
         raise InputError(f"two classes are named {twice[0]!r} (CLIP ignores case): rename one with --data.class_names")
     if template.count("{}") != 1:
         raise InputError(f"--model.template {template!r} must contain {{}} once, in place of the class name")
+
+
+def check_tokens(tokenize: Callable[[str], list[int]], names: Sequence[str]) -> None:
+    """Check that the names are different tokens to CLIP, whose tokenizer cleans text, and that each has one.
+
+    The tokenizer ignores case, repeated spaces, HTML escapes and forms of Unicode.
+
+    Args:
+        tokenize: text to token ids.
+        names: of all classes, and the unknown word.
+
+    Raises:
+        InputError: two names are the same tokens, or a name has none.
+
+    Example:
+        >>> check_tokens(lambda text: [len(text)], ["cat", "mouse"])
+    """
+    seen: dict[tuple[int, ...], str] = {}
+    for name in names:
+        tokens = tuple(tokenize(name))
+        if not tokens:
+            raise InputError(f"the name {name!r} has no word for CLIP: give another with --data.class_names")
+        if tokens in seen:
+            raise InputError(
+                f"{seen[tokens]!r} and {name!r} are the same words to CLIP: rename one with --data.class_names"
+            )
+        seen[tokens] = name
 
 
 @dataclass(frozen=True)
@@ -158,7 +185,7 @@ class PromptLearner(nn.Module):
         wordings: several names per class, whose features are averaged, and their templates; None: ``class_names``.
 
     Raises:
-        InputError: nothing to learn, an empty context, or a prompt too long for the model.
+        InputError: nothing to learn, an empty context, names that are the same to CLIP, or a prompt too long for it.
 
     Example:
         >>> from clipos_lightning import load_backbone
@@ -199,6 +226,8 @@ class PromptLearner(nn.Module):
         self.unknown_context = nn.Parameter(initial.clone()) if separate else None
         worded = Wordings.of(class_names, wordings, template)
         self.names = worded.names
+        extra = [] if unknown_word is None else [unknown_word]
+        check_tokens(backbone.tokenize, [*(name for names in worded.names for name in names), *extra])
         prompts = [f"{name}." for names in worded.names for name in names]
         fixed = torch.empty(0)
         if options.learn == "unknown_only":
