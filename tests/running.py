@@ -125,6 +125,13 @@ def save_scene(path: Path, shape: str, index: int, stream: str = "tune") -> None
     Image.fromarray(picture).save(path)
 
 
+def save_classes(root: Path, count: int, first: int = 0) -> None:
+    """Pictures of each class, ``<class>/N.png``; from picture ``first`` of the stream on."""
+    for shape in PHOTOS:
+        for i in range(count):
+            save_scene(root / shape / f"{i}.png", shape, first + i)
+
+
 def save_noise(path: Path, seed: int, size: tuple[int, int] = (40, 36)) -> None:
     """A picture of random pixels as a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -134,11 +141,8 @@ def save_noise(path: Path, seed: int, size: tuple[int, int] = (40, 36)) -> None:
 
 def make_photos(root: Path, train: int = 4, test: int = 5, other: int = 7) -> Path:
     """``photos/{train,test}/{circle,star,heart}/N.png`` and ``other/N.png`` below a folder."""
-    for shape in PHOTOS:
-        for i in range(train):
-            save_scene(root / "photos/train" / shape / f"{i}.png", shape, i)
-        for i in range(test):
-            save_scene(root / "photos/test" / shape / f"{i}.png", shape, 100 + i)
+    save_classes(root / "photos/train", train)
+    save_classes(root / "photos/test", test, first=100)
     for i in range(other):
         save_noise(root / "other" / f"{i}.png", i)
     return root

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from running import PHOTOS, Run, clipos, done, inside, refused, save_noise, save_scene
+from running import PHOTOS, Run, clipos, done, inside, refused, save_classes, save_noise, save_scene
 
 from clipos_lightning import Detector, InputError
 from clipos_lightning.cli.calibrate import accepted, calibrate_parser, describe_others, set_class_thresholds
@@ -32,11 +32,8 @@ pytestmark = pytest.mark.usefixtures("one_clip")
 def home(one_clip: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """photos/<class>/ to learn from, more/<class>/ to calibrate with, strangers/ of noise; a detector with a memory."""
     root = tmp_path_factory.mktemp("home")
-    for shape in PHOTOS:
-        for i in range(3):
-            save_scene(root / "photos" / shape / f"{i}.png", shape, i)
-        for i in range(24):
-            save_scene(root / "more" / shape / f"{i}.png", shape, 100 + i)
+    save_classes(root / "photos", 3)
+    save_classes(root / "more", 24, first=100)
     for i in range(30):
         save_noise(root / "strangers" / f"{i}.png", i)
     with inside(root):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from running import PHOTOS, Run, clipos, done, inside, refused, save_noise, save_scene
+from running import PHOTOS, Run, clipos, done, inside, refused, save_classes, save_noise, save_scene
 from safetensors.torch import load_file, save_file
 
 import clipos_lightning
@@ -38,9 +38,8 @@ FIT = ("fit", "--config", "demo.yaml", "--data.root", ".", "--data.id", "folder:
 def home(one_clip: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """photos/<class>/ for training, more/ of the same classes, mixed/ with noise and a broken image."""
     root = tmp_path_factory.mktemp("home")
+    save_classes(root / "photos", 3)
     for shape in PHOTOS:
-        for i in range(3):
-            save_scene(root / "photos" / shape / f"{i}.png", shape, i)
         for i in range(15):
             save_scene(root / "more" / f"{shape}-{i}.png", shape, 100 + i)
         for i in range(2):

@@ -245,12 +245,11 @@ def describe_others(
 ) -> list[str]:
     """Lines about what the threshold does to the images that did not set it, and about the classes."""
     lines = []
-    if how != "recall" and (images is not None or views is not None):
-        if images is not None:
-            lines.append(describe_accepted(float(accepted(detector, images).mean()), len(images.paths), "ID images"))
-        elif views is not None and detector.threshold is not None:
-            part = float(np.mean(views.scores >= detector.threshold))
-            lines.append(describe_accepted(part, len(views.scores), "views of the few-shot images"))
+    if how != "recall" and images is not None:
+        lines.append(describe_accepted(float(accepted(detector, images).mean()), len(images.paths), "ID images"))
+    elif how != "recall" and views is not None and detector.threshold is not None:
+        part = float(np.mean(views.scores >= detector.threshold))
+        lines.append(describe_accepted(part, len(views.scores), "views of the few-shot images"))
     if strangers is not None and how != "strangers":
         part = float(accepted(detector, strangers).mean())
         lines.append(describe_accepted(part, len(strangers.paths), "images of other classes"))

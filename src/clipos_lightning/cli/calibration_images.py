@@ -14,14 +14,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..data.image_files import describe_left_out
 from ..detector.detector import Detector
 from ..detector.image_stream import count_paths, stream_paths
 from ..errors import InputError
 from ..evaluation.memory import Memory, join_memories
 from ..types import ImageFeatures, PathName
 from ..utils.progress import open_bar
-from .inference import load_batches, report_dead_workers
+from .inference import load_batches, note_left_out, report_dead_workers
 
 SHOWN_ERRORS = 5  # unreadable images that are named
 MAX_MEMORY = 5000  # images that a detector remembers
@@ -103,12 +102,6 @@ def unique_files(paths: Iterable[str]) -> Iterator[str]:
         if real not in seen:
             seen.add(real)
             yield path
-
-
-def note_left_out(left_out: Counter[str]) -> None:
-    """Report on stderr the files in folders that are not images to us, by suffix."""
-    if left_out:
-        print(f"note: {describe_left_out(left_out)}", file=sys.stderr)
 
 
 def score_paths(detector: Detector, paths: Sequence[str], given: argparse.Namespace, what: str) -> ScoredImages:

@@ -2,6 +2,8 @@
 
 import argparse
 import os
+import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from ..data.image_files import describe_left_out
 from ..data.image_sets import open_image
 from ..data.transforms import to_model_size
 from ..errors import InputError
@@ -68,6 +71,12 @@ def check_detector_paths(command: str, file: str, out: str) -> None:
     if Path(out).exists():
         raise InputError(f"{command}: {out} exists: give another --out, or remove it")
     check_parent(Path(out))
+
+
+def note_left_out(left_out: Counter[str]) -> None:
+    """Report on stderr the files in folders that are not images to us, by suffix."""
+    if left_out:
+        print(f"note: {describe_left_out(left_out)}", file=sys.stderr)
 
 
 @dataclass

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 
-from ..data.image_files import describe_left_out
 from ..detector.decisions import UNKNOWN, Decision
 from ..detector.detector import Detector
 from ..detector.image_stream import check_paths, count_paths, stream_paths
@@ -25,7 +24,15 @@ from ..detector.row_files import LINES, ROW_COLUMNS, PathSet, PredictionRow, Row
 from ..errors import InputError
 from ..options.messages import DETECTOR_HELP, CommandParser
 from ..utils.progress import open_bar, silence_libraries
-from .inference import Batch, ImageFiles, add_inference_options, load_batches, parse_arguments, report_dead_workers
+from .inference import (
+    Batch,
+    ImageFiles,
+    add_inference_options,
+    load_batches,
+    note_left_out,
+    parse_arguments,
+    report_dead_workers,
+)
 
 ROW_FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}  # by the suffix of --out
 Decide = Callable[[Batch], list[Decision]]
@@ -275,8 +282,7 @@ def main(arguments: Sequence[str]) -> int:
         raise
     done = 0 if file is None else len(file.done)
     print(f"{counts}; {done} were already done" if done else counts, file=sys.stderr)
-    if left_out:
-        print(f"note: {describe_left_out(left_out)}", file=sys.stderr)
+    note_left_out(left_out)
     others = done - counts.skipped
     if others > 0:
         print(f"note: {given.out} has rows of {others} images that are not among these paths", file=sys.stderr)

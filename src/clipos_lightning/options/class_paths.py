@@ -25,10 +25,15 @@ def check_class_paths(config: Mapping[str, Any]) -> None:
             raise InputError(f"--model.{option} {path}: not a subclass of {what}")
 
 
+def options_of_command(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options of the command in a parsed config; a config without a command holds them itself."""
+    command = config.get("subcommand")
+    return config[command] if command else config
+
+
 def named_classes(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The options of :data:`CHECKED` that name a class, with its path."""
-    command = config.get("subcommand")
-    model = (config[command] if command else config).get("model") or {}
+    model = options_of_command(config).get("model") or {}
     for option in CHECKED:
         path = class_path(model.get(option))
         if isinstance(path, str):

@@ -13,7 +13,7 @@ from jsonargparse.typing import Path_fr
 from lightning.pytorch.cli import LightningArgumentParser
 
 from ..errors import InputError
-from .class_paths import check_class_paths
+from .class_paths import check_class_paths, options_of_command
 from .configs import find_config, with_bases
 from .finite import check_finite
 from .messages import reword
@@ -70,7 +70,7 @@ class TrainerParser(LightningArgumentParser):
         """
         plain = cfg.as_dict()
         check_class_paths(plain)
-        options = plain[plain["subcommand"]] if plain.get("subcommand") else plain
+        options = options_of_command(plain)
         for part in ("model", "data"):
             check_finite(options.get(part), f"--{part}")
         return super().instantiate_classes(cfg, **kwargs)
