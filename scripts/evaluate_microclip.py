@@ -24,6 +24,7 @@ from clipos_lightning.clip.backbone import FrozenClip
 from clipos_lightning.clip.loading import load_backbone
 from clipos_lightning.clip.surgery import SurgeryOptions
 from clipos_lightning.data.scenes import ID_SHAPES, SEEN_SHAPES, render
+from clipos_lightning.data.styles import KNOWN_STYLES, PHOTO, STYLE_WORDS, STYLES
 from clipos_lightning.method.mask import similarity_map
 from clipos_lightning.types import ImageFeatures, Images, Labels, PatchMap, PatchMask, PathName, concatenate
 
@@ -40,10 +41,12 @@ def read_folder(folder: Path, size: int) -> tuple[Images, Labels, list[str]]:
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2), torch.tensor([label for _, label in paths]), names
 
 
-def draw_scenes(count: int, size: int, grid: tuple[int, int]) -> tuple[Images, Labels, PatchMap]:
+def draw_scenes(
+    count: int, size: int, grid: tuple[int, int], stream: str = "report", style: str = PHOTO
+) -> tuple[Images, Labels, PatchMap]:
     """Render scenes of the twenty shapes in equal numbers: images, labels (N,), object cover of each patch (N, P)."""
     kinds = [("id", i) for i in range(count // 2)] + [("seen_shapes", i) for i in range(count // 2)]
-    scenes = [render(kind, "report", 0, index, size=size) for kind, index in kinds]
+    scenes = [render(kind, stream, 0, index, size=size, style=style) for kind, index in kinds]
     images = torch.from_numpy(np.stack([scene.image for scene in scenes])).permute(0, 3, 1, 2)
     masks = torch.from_numpy(np.stack([scene.mask for scene in scenes]))[:, None]
     cover = torch.nn.functional.adaptive_avg_pool2d(masks, grid).flatten(1)
@@ -82,6 +85,30 @@ def scene_rows(backbone: FrozenClip, count: int) -> Iterator[Row]:
     yield "the map's best patch is in the object: Δ / S / S_clip", " / ".join(f"{value:.0f} %" for value in pointing)
 
 
+def style_rows(backbone: FrozenClip, count: int) -> Iterator[Row]:
+    """Rows about the styles, on images of the training stream: accuracy by the prompt's words, and retrieval of words.
+
+    Retrieval: of the five prompts "a photo of a {}.", "a sketch of a {}.", … with the true shape, the one that is most
+    similar to the image; new styles have no word.
+    """
+    known = (PHOTO, *KNOWN_STYLES)
+    prompts = torch.stack([backbone.encode_text([f"a {STYLE_WORDS[s]} of a {n}." for n in SHAPES]) for s in known])
+    for style in (PHOTO, *STYLES):
+        images, labels, _ = draw_scenes(count, backbone.image_size, backbone.grid, "train", style)
+        features = encode(backbone, images, patches=False).cls
+        worded = (
+            prompts[known.index(style)]
+            if style in known
+            else backbone.encode_text([f"a {STYLE_WORDS[style]} of a {name}." for name in SHAPES])
+        )
+        plain, right = (percent((features @ text.T).argmax(1) == labels) for text in (prompts[0], worded))
+        found = torch.einsum("nd,snd->ns", features, prompts[:, labels]).argmax(1)
+        named = f"{percent(found == known.index(style)):.0f} %" if style in known else "–"
+        own = f"a {STYLE_WORDS[style]} of a {{}}."
+        title = f'{style}: 20 shapes by "a photo of a {{}}." / "{own}" / words of style retrieved'
+        yield title, f"{plain:.1f} % / {right:.1f} % / {named}"
+
+
 def iou(mask: PatchMask, truth: PatchMask) -> float:
     """Mean intersection over union of images."""
     return float(((mask & truth).sum(1) / (mask | truth).sum(1)).mean())
@@ -112,6 +139,7 @@ def rows(backbone: FrozenClip, path: Path, options: argparse.Namespace) -> Itera
         images, labels, names = read_folder(options.cifar10, backbone.image_size)
         yield f"CIFAR-10, zero-shot, {len(images)} images", f"{accuracy(backbone, images, labels, names):.1f} %"
     yield from scene_rows(backbone, options.scenes)
+    yield from style_rows(backbone, options.scenes)
     yield "size of the file", f"{path.stat().st_size / 1e6:.1f} MB"
     yield f"1,000 images forward, {torch.get_num_threads()} threads", f"{seconds_per_thousand(backbone):.1f} s"
 

@@ -1,4 +1,4 @@
-"""Train a MicroCLIP from scratch: a small CLIP for 32-pixel images, with captions made from class names.
+"""Train a MicroCLIP: a small CLIP for 32-pixel images, with captions made from class names and words of style.
 
     python scripts/pretrain_microclip.py --out microclip.safetensors                      # rendered scenes only
     python scripts/pretrain_microclip.py --data "$CLIPOS_PRETRAIN" --out microclip.safetensors   # scenes and photos
@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,17 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from clipos_lightning.clip.surgery import attend
-from clipos_lightning.data.scenes import BACKGROUNDS, COLORS, ID_SHAPES, SEEN_SHAPES, Scene, render_scene
+from clipos_lightning.data.scenes import (
+    BACKGROUNDS,
+    COLORS,
+    ID_SHAPES,
+    SEEN_SHAPES,
+    SUPERSAMPLE,
+    Scene,
+    render_scene,
+    restyle,
+)
+from clipos_lightning.data.styles import KNOWN_STYLES, STYLE_WORDS
 
 PHOTO_CAPTIONS = (
     "a photo of a {}.",
@@ -57,6 +67,15 @@ SCENE_CAPTIONS = (
     "a picture of a {shape} on a {background} background.",
     "one {color} {shape}.",
 )
+STYLED_CAPTIONS = (  # a third has no word of style
+    "a {style} of a {shape}.",
+    "a {style} of a {shape}.",
+    "{style}, a {shape}.",
+    "a {style} of a {shape} on a {background} background.",
+    "a {shape}.",
+    "one {shape}.",
+)
+KNOWN_WORDS = {style: STYLE_WORDS[style] for style in KNOWN_STYLES}
 GENERIC_CAPTIONS = (
     "a photo of an object.",
     "an object.",
@@ -95,7 +114,7 @@ class Corpus:
         names: names of each class.
         order: indices of the photos of one epoch, some repeated.
         scenes: (M, 3, size, size) uint8.
-        facts: shape, colour and background of each scene, as caption fields.
+        facts: shape, colour, background and style of each scene, as caption fields; photos have no style.
     """
 
     photos: Tensor
@@ -155,6 +174,15 @@ def render_scenes(count: int, seed: int, size: int) -> list[Scene]:
     return scenes
 
 
+def render_styled(count: int, seed: int, size: int) -> tuple[list[Scene], list[str]]:
+    """Render `count` scenes in the known styles in turn, with their styles; a thousand take about two seconds."""
+    scenes, styles = [], [list(KNOWN_STYLES)[i % len(KNOWN_STYLES)] for i in range(count)]
+    for i, style in enumerate(styles):
+        rng = np.random.default_rng((SCENE_STREAM, seed, 0, i))
+        scenes.append(restyle(rng, render_scene(rng, size=SUPERSAMPLE * size, supersample=1), style))
+    return scenes, styles
+
+
 def to_tensor(images: NDArray[np.uint8], device: str) -> Tensor:
     """Move images (N, H, W, 3) to the device as (N, 3, H, W)."""
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().to(device)
@@ -168,8 +196,12 @@ def build_corpus(options: argparse.Namespace, size: int, device: str) -> Corpus:
         photos, labels, names, first_cifar = read_photos(options.data)
         again = [np.flatnonzero(labels >= first_cifar)] * (options.cifar_times - 1)
         order = np.concatenate([np.arange(len(photos)), *again])
-    scenes = render_scenes(options.scenes, options.seed, size)
+    count = round(options.styled * options.scenes)
+    scenes, styles = render_styled(count, options.seed, size)
+    scenes += render_scenes(options.scenes - count, options.seed, size)
     facts = [{"shape": s.shape, "color": s.color, "background": s.background} for s in scenes]
+    for fact, style in zip(facts, styles, strict=False):
+        fact["style"] = KNOWN_WORDS[style]
     rendered = to_tensor(np.stack([s.image for s in scenes]), device)
     return Corpus(to_tensor(photos, device), labels, names, order, rendered, facts)
 
@@ -177,12 +209,11 @@ def build_corpus(options: argparse.Namespace, size: int, device: str) -> Corpus:
 def all_captions(names: Names) -> list[str]:
     """All captions that can be drawn, sorted."""
     captions = {template.format(name) for group in names for name in group for template in PHOTO_CAPTIONS}
+    every = product(ID_SHAPES + SEEN_SHAPES, COLORS, BACKGROUNDS, KNOWN_WORDS.values())
     captions |= {
-        template.format(shape=shape, color=color, background=background)
-        for template in SCENE_CAPTIONS
-        for shape in ID_SHAPES + SEEN_SHAPES
-        for color in COLORS
-        for background in BACKGROUNDS
+        template.format(shape=shape, color=color, background=background, style=style)
+        for shape, color, background, style in every
+        for template in (*SCENE_CAPTIONS, *STYLED_CAPTIONS)
     }
     return sorted(captions | set(GENERIC_CAPTIONS))
 
@@ -237,13 +268,18 @@ def batches(corpus: Corpus, options: argparse.Namespace) -> Iterator[Batch]:
     while True:
         i, j = next(photos), rng.integers(len(corpus.scenes), size=n_scenes)
         captions = [pick(rng, PHOTO_CAPTIONS).format(pick(rng, corpus.names[k])) for k in corpus.labels[i]]
-        captions += [pick(rng, SCENE_CAPTIONS).format(**corpus.facts[k]) for k in j]
+        captions += [scene_caption(rng, corpus.facts[k]) for k in j]
         captions = [pick(rng, GENERIC_CAPTIONS) if rng.random() < options.generic else c for c in captions]
         keys = np.concatenate([corpus.labels[i], len(corpus.names) + np.arange(n_scenes)])
         images = corpus.scenes[torch.from_numpy(j).to(device)]
         if len(i):
             images = torch.cat([change(corpus.photos[torch.from_numpy(i).to(device)], options), images])
         yield Batch(images, captions, torch.from_numpy(keys).to(device))
+
+
+def scene_caption(rng: np.random.Generator, facts: dict[str, str]) -> str:
+    """Draw a caption of a scene."""
+    return pick(rng, STYLED_CAPTIONS if "style" in facts else SCENE_CAPTIONS).format(**facts)
 
 
 def shuffled(order: NDArray[np.int64], count: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
@@ -461,6 +497,7 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--lr", type=float, default=6e-4)
     parser.add_argument("--scenes", type=int, default=100_000, help="number of scenes to render")
     parser.add_argument("--scene-share", type=float, default=0.35, help="share of scenes in a batch with photos")
+    parser.add_argument("--styled", type=float, default=0.5, help="share of the scenes that are not photos")
     parser.add_argument("--cifar-times", type=int, default=2, help="repeats of each CIFAR-10 photo per epoch")
     parser.add_argument("--generic", type=float, default=0.02, help="share of captions without a class name")
     parser.add_argument("--dense", type=float, default=0.5, help="weight of the loss on the v-v path's patches")
@@ -486,8 +523,8 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--out {options.out}: no such folder")
     if options.data and not options.data.is_dir():
         parser.error(f"--data {options.data} is not a folder")
-    if not (0 < options.crop <= 1 and 0 <= options.colour < 1 and 0 <= options.ema < 1):
-        parser.error("--crop must be in (0, 1], --colour and --ema in [0, 1)")
+    if not (0 < options.crop <= 1 and 0 <= options.colour < 1 and 0 <= options.ema < 1 and 0 <= options.styled <= 1):
+        parser.error("--crop must be in (0, 1], --colour and --ema in [0, 1), --styled in [0, 1]")
     return options
 
 

@@ -17,6 +17,7 @@ from running import CPU, PHOTO_OPTIONS, clipos, done, make_photos, refused
 from clipos_lightning.cli import main as front_door
 from clipos_lightning.training.module import ClipOS
 
+pytestmark = pytest.mark.badinput
 DEMO = ("--config", "demo.yaml")
 
 
@@ -133,7 +134,8 @@ def test_an_empty_config_changes_nothing(tmp_path: Path) -> None:
         ("--model.context.words null --model.context.length 14", ["MicroCLIP", "tokens", "--model.context.length"]),
         ("--model.context.words null --model.context.length 0", ["--model.context.length is 0"]),
         ("--model.context.words ''", ["--model.context.words"]),
-        ("--model.template plain", ["--model.template"]),
+        ("--model.template plain", ["--model.template", "'plain'", "imagenet7 or imagenet80"]),
+        ('--model.template ["a{}","plain"]', ["--model.template", "'plain'"]),
         ("--model.backbone RN50", ["RN50", "not supported", "MicroCLIP"]),
         ("--model.backbone ViT-B-61", ["'ViT-B-61'"]),
         ("--model.backbone hf-hub:timm/vit_base_patch16_clip_224.openai", ["by its name in open_clip"]),
@@ -196,7 +198,7 @@ def test_two_classes_with_the_same_words(photos: Path) -> None:
     refused(clipos("fit", *DEMO, *words, *CPU), "'circle'", "--data.class_names")
 
 
-@pytest.mark.parametrize("text", ["- star\n", "star: 3\n", "star: ''\n", "sun: a star\n", "star: [\n"])
+@pytest.mark.parametrize("text", ["- star\n", "star: {a: 3}\n", "star: ''\n", "sun: a star\n", "star: [\n"])
 def test_wrong_class_names(text: str, photos: Path) -> None:
     (photos / "names.yaml").write_text(text)
     words = ("--data.root", photos, "--data.id", "folder:photos", "--data.class_names", photos / "names.yaml")
@@ -234,6 +236,19 @@ def test_an_unreadable_image_in_fit(spoil: Callable[[bytes], bytes], photos: Pat
 def test_an_unreadable_image_in_test(name: str, photos: Path) -> None:
     (photos / name).write_bytes(b"not an image")
     refused(clipos("test", *DEMO, "--data.root", photos, *PHOTO_OPTIONS, *CPU), str(photos / name), "Repair it")
+
+
+def test_unreadable_images_can_be_left_out_of_a_test(photos: Path) -> None:
+    whole = (photos / "other/3.png").read_bytes()
+    (photos / "other/3.png").write_bytes(whole[: len(whole) // 2])
+    words = ("test", *DEMO, "--data.root", photos, *PHOTO_OPTIONS)
+    refused(clipos(*words, *CPU), str(photos / "other/3.png"), "--data.unreadable skip")
+    run = done(*words, "--data.unreadable", "skip")
+    assert run.report["run"]["unreadable"] == {"other": 1} and "left out: cannot read image" in run.err
+    assert {scores["n"] for scores in run.report["ood"]["other"].values()} == {6}
+    assert (
+        len(run.scores["other/paths"]) == 6 and "1 unreadable image left out" in (run.folder / "report.md").read_text()
+    )
 
 
 def test_stderr_holds_the_error_alone(photos: Path) -> None:

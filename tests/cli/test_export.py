@@ -107,6 +107,7 @@ def test_a_file_by_the_command_in_a_fresh_process(microclip, tmp_path, monkeypat
     [
         ("msp_unknown", MaskOptions(kind="top_k", top_k=0.4), "quick_gelu", {}),
         ("gl_mcm", MaskOptions(threshold=0.2), "layer_scale", {"context_on": "embeddings", "kernel": "gaussian"}),
+        ("mcm_region", MaskOptions(feature_surgery=True), "plain", {}),
         pytest.param(
             *("mcm_region_unknown", MaskOptions(kind="none"), "plain", {"attention": "qk", "depth": 1}),
             marks=pytest.mark.slow,

@@ -1,6 +1,7 @@
 """Predict: images, rows, and a killed run that resumes without losing or repeating a row."""
 
 import csv
+import glob
 import io
 import json
 import os
@@ -8,6 +9,7 @@ import re
 import signal
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from running import PHOTOS, Run, clipos, inside, refused, save_noise, save_scene
 from clipos_lightning import ClipOS, Detector
 from clipos_lightning.cli import inference, predict
 from clipos_lightning.data.image_files import list_images
-from clipos_lightning.detector.image_stream import check_paths, count_paths, stream_paths
+from clipos_lightning.detector.image_stream import check_paths, count_paths, match_pattern, stream_paths
 from clipos_lightning.detector.row_files import LINES, ROW_COLUMNS, PathSet, complete_size, table_line
 from clipos_lightning.method.prompts import ContextOptions
 from clipos_lightning.reporting.captions import DecisionText, caption_strip
@@ -113,6 +115,29 @@ def test_patterns_and_lists() -> None:
     assert list(stream_paths(["a[1].png"])) == ["a[1].png"]  # a file's own name comes before a pattern
 
 
+def test_a_recursive_pattern_ends_in_loops_and_finds_each_image_once() -> None:
+    for pattern in ("images/**/*.png", "**/star/*.png", "i*/**/[0-2].png"):
+        assert match_pattern(pattern) == sorted(glob.glob(pattern, recursive=True))
+    Path("g/in").mkdir(parents=True)
+    for name in ("g/0.png", "g/in/1.png", "g/in/notes.txt"):
+        Path(name).touch()
+    for name in ("g/self", "g/in/up", "g/again"):
+        Path(name).symlink_to(Path("g").resolve())
+    Path("g/loop.png").symlink_to(Path("g/loop.png").absolute())
+    left_out = Counter[str]()
+    assert match_pattern("g/**/*.png", left_out) == ["g/0.png", "g/in/1.png", "g/loop.png"] and not left_out
+    assert match_pattern("g/**", left_out) == list(stream_paths(["g"])) and left_out == {".txt": 1}
+    assert match_pattern("**/in/*.png") == match_pattern("g/**/in/**/1.*") == ["g/in/1.png"]
+
+
+def test_images_above_the_limit_have_a_row() -> None:
+    save_noise(Path("wide.png"), 0, (50, 40))
+    (row,) = rows_in(run_predict("wide.png", "--max_pixels", 1999).out)
+    assert "50 x 40 pixels, more than the limit of 1,999" in row["error"] and "--max_pixels" in row["error"]
+    assert not rows_in(run_predict("wide.png", "--max_pixels", 2000).out)[0]["error"]
+    refused(clipos("predict", "detector.safetensors", "wide.png", "--max_pixels", 0), "--max_pixels is 0")
+
+
 def test_a_list_on_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = b"images/star/0.png\r\n\nimages/heart\nnowhere/*.png\nimages/caf\xe9.png\n"
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
@@ -141,6 +166,7 @@ def test_paths_are_taken_as_they_are_needed(home: Path) -> None:
     assert len(taken) <= 24
 
 
+@pytest.mark.badinput
 @pytest.mark.parametrize(
     ("words", "pieces"),
     [
@@ -499,7 +525,7 @@ def test_an_interrupted_run_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_run_that_fails_at_once_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def fail(*_: Any) -> Any:
-        raise RuntimeError("out of memory")
+        raise RuntimeError("a defect")
 
     monkeypatch.setattr(Detector, "predict", fail)
     for words in (("--out", "rows.csv"), ()):

@@ -109,7 +109,7 @@ def test_overlays_keep_what_they_do_not_name(benchmarks: Path) -> None:
     assert config["model"]["objective"] == "entropy"
     assert config["model"]["context"]["learn"] == "shared"
     assert config["model"]["backbone"] == "MicroCLIP"
-    assert config["data"]["id"] == "scenes"
+    assert config["data"]["id"] == "scenes-blueprint"
 
 
 @pytest.mark.parametrize("name", ["demo", "demo.yaml"])
@@ -247,7 +247,7 @@ def test_a_limited_report_says_so(fitted: Run) -> None:
 def test_a_checkpoint_is_small_and_safe_and_holds_what_was_learned(fitted: Run) -> None:
     assert os.path.getsize(fitted.checkpoint) < 64 * 1024
     checkpoint = torch.load(fitted.checkpoint, weights_only=True)
-    assert checkpoint["state_dict"].keys() == {"prompts.context"}
+    assert checkpoint["state_dict"].keys() == {"prompts.context", "prompts.unknown_context"}
     assert checkpoint["state_dict"]["prompts.context"].shape == (4, 128)
 
 
@@ -332,6 +332,7 @@ def test_the_headline_is_reported_whatever_the_scores(fitted: Run) -> None:
         "--model.context.words null",
         "--model.template 'the {}.'",
         "--model.scoring.temperature 2",
+        "--model.mask.feature_surgery true",
         "--model.optimizer.lr 0.5",
         "--model.optimizer torch.optim.Adam",
         "--model.lr_scheduler clipos_lightning.WarmupCosine",
@@ -350,7 +351,7 @@ def test_a_schedule_that_was_trained_with_cannot_be_dropped() -> None:
 
 
 def test_the_same_model_options_as_the_checkpoints_are_fine(fitted: Run) -> None:
-    options = ("--model.surgery.beta", 0.5, "--model.unknown_word", "unknown", "--model.optimizer.lr", 0.01)
+    options = ("--model.surgery.beta", 0.5, "--model.unknown_word", "unknown", "--model.optimizer.lr", 0.02)
     done("test", "--ckpt_path", fitted.checkpoint, *DEMO, *PHOTO_OPTIONS, *options, "--data.limit_per_set", 2)
 
 
@@ -516,7 +517,7 @@ def test_a_schedule_is_as_long_as_the_run_whatever_is_accumulated() -> None:
         state = torch.load(run.checkpoint, weights_only=True)["lr_schedulers"][0]
         assert state["last_epoch"] == 6
         rates += state["_last_lr"]
-    assert rates == [pytest.approx(0.01 * (1 + math.cos(math.pi * 5 / 6)) / 2)] * 4
+    assert rates == [pytest.approx(0.02 * (1 + math.cos(math.pi * 5 / 6)) / 2)] * 4
 
 
 @pytest.mark.parametrize("more", [("--trainer.max_epochs", 1), ("--trainer.max_steps", 1)])

@@ -125,6 +125,7 @@ def flipped_archive(path, clip):
     path.write_bytes(content)
 
 
+@pytest.mark.badinput
 @pytest.mark.parametrize(
     ("write", "says"),
     [
@@ -174,6 +175,7 @@ def test_an_archive_gets_stand_ins_only(name, tiny, tmp_path):
         read_weights(tmp_path / "evil.pt")
 
 
+@pytest.mark.badinput
 def test_a_tensor_larger_than_its_storage_is_refused(tiny, tmp_path):
     save_archive(tiny, tmp_path / "good.pt")
     tensor = b"ctorch._utils\n_rebuild_tensor_v2\n((Vstorage\nctorch\nFloatStorage\nV0\nVcpu\nI1\ntQ"

@@ -7,9 +7,11 @@ import pytest
 from PIL import Image
 from running import clipos, done, refused
 
-from clipos_lightning.data.boxes import BoxedSet, fill_boxes
+from clipos_lightning.data.boxes import BoxedSet, fill_boxes, read_boxes
 from clipos_lightning.data.datamodule import FewShotOOD
+from clipos_lightning.data.image_sets import FolderSet
 from clipos_lightning.data.scenes import ID_SHAPES, render
+from clipos_lightning.errors import InputError
 from clipos_lightning.reporting.report import mask_metrics
 
 SHAPES = ("circle", "star", "heart")
@@ -100,3 +102,26 @@ def test_without_masks_the_study_says_what_it_takes(boxed):
     (boxed / "photos/test/boxes.csv").unlink()
     options = ("--data.id", "folder:photos", "--data.root", boxed, "--data.num_workers", 0)
     refused(clipos("benchmark", "masks", *options, "--out", boxed / "out"), "has no ground-truth masks", "boxes.csv")
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_boxes_are_turned_with_their_image(orientation, suffix, tmp_path):
+    """A red block stays below its box, which is given in stored pixels."""
+    pixels = np.zeros((20, 32, 3), dtype=np.uint8)
+    pixels[2:9, 5:17] = (255, 0, 0)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    (tmp_path / "a").mkdir()
+    Image.fromarray(pixels).save(tmp_path / f"a/0.{suffix}", exif=exif)
+    plain = FolderSet("x", tmp_path, [f"a/0.{suffix}"], np.zeros(1, dtype=np.int64))
+    sample = BoxedSet(plain, {f"a/0.{suffix}": [(5, 2, 17, 9)]}).read(0)
+    assert sample.image.size == ((32, 20) if orientation < 5 else (20, 32))
+    np.testing.assert_array_equal(np.asarray(sample.image)[..., 0] > 127, sample.mask > 0.5)
+
+
+def test_a_box_file_that_cannot_be_opened(tmp_path):
+    (tmp_path / "boxes.csv").mkdir()
+    with pytest.raises(InputError) as error:
+        read_boxes(tmp_path / "boxes.csv", set())
+    assert str(error.value) == f"cannot read {tmp_path / 'boxes.csv'}: Is a directory"

@@ -23,11 +23,13 @@ from clipos_lightning.data.arrays import RestrictedUnpickler, read_cifar_batch
 from clipos_lightning.data.benchmarks import BENCHMARKS, OOD_SETS, kind_of, open_id, open_ood, parse_ood_specs
 from clipos_lightning.data.class_prompts import read_wordings
 from clipos_lightning.data.datamodule import FewShotOOD
+from clipos_lightning.data.decoding import open_image
 from clipos_lightning.data.image_files import list_images
-from clipos_lightning.data.image_sets import ModelSizeImages, SceneSet, open_image
+from clipos_lightning.data.image_sets import ModelSizeImages, SceneSet
+from clipos_lightning.data.pixels import as_rgb
 from clipos_lightning.data.sampler import ShardSampler
 from clipos_lightning.data.splits import draw_shots, limit_positions, manifest
-from clipos_lightning.data.transforms import as_rgb, mask_to_model_size, to_model_size
+from clipos_lightning.data.transforms import mask_to_model_size, to_model_size
 from clipos_lightning.errors import InputError
 from clipos_lightning.utils.files import write_json
 
@@ -183,7 +185,8 @@ def test_a_shots_file_of_rendered_pictures_brings_its_seed(shots: int, tmp_path:
 def test_a_file_that_is_no_shots_file(text: str, tiny_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "shots.json").write_text(text)
     data = FewShotOOD(str(tiny_folder), "folder:photos", shots_file=str(tmp_path / "shots.json"))
-    with pytest.raises(InputError, match=r"--data\.shots_file: .*shots\.json is not a shots\.json of a run"):
+    reason = "shots.json is not a shots.json of a run" if text else "shots.json: it is not JSON"
+    with pytest.raises(InputError, match=rf"--data\.shots_file: .*{reason}"):
         data.setup("fit")
 
 
@@ -332,6 +335,16 @@ def test_names_that_are_not_utf8(tiny_folder: Path, tmp_path: Path) -> None:
     again = FewShotOOD(str(tmp_path), "folder:photos", [], shots_file=str(tmp_path / "shots.json"))
     again.setup("fit")
     assert again.shot_positions == data.shot_positions and "caf\udce9.png" in again.manifest()["images"]["star"]
+
+
+def test_class_folders_whose_names_are_not_utf8(tiny_folder: Path, tmp_path: Path) -> None:
+    """The names can be written to any file; the folders keep theirs, and so does the draw."""
+    shutil.copytree(tiny_folder / "photos/train", tmp_path / "photos")
+    os.rename(tmp_path / "photos/star", os.fsencode(tmp_path / "photos") + b"/caf\xe9_au_lait")
+    data = FewShotOOD(str(tmp_path), "folder:photos", [], shots=1)
+    assert data.class_names == ["café au lait", "circle", "heart"]
+    data.setup("fit")
+    assert os.fsencode(data.id_set.class_keys[0]) == b"caf\xe9_au_lait" and len(data.shot_positions) == 3
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

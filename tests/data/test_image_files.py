@@ -1,9 +1,12 @@
 """Image formats that need an extra or a recent Pillow, and the files that are left out."""
 
+import os
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +15,9 @@ from running import save_noise
 
 from clipos_lightning.cli.data import decode
 from clipos_lightning.data import image_files
+from clipos_lightning.data.decoding import open_image, short_reason
 from clipos_lightning.data.image_files import count_other_suffixes, describe_left_out, image_suffixes, list_images
-from clipos_lightning.data.image_sets import FolderSet, folder_images, open_image, short_reason
+from clipos_lightning.data.image_sets import FolderSet, folder_images, labelled_folder
 from clipos_lightning.errors import InputError
 
 ORIENTATION = 0x0112
@@ -104,3 +108,62 @@ def test_the_reason_is_said_without_the_path(suffix: str, tmp_path: Path) -> Non
         open_image(path)
     assert str(error.value).count(str(path)) == 1
     assert short_reason(str(path), str(error.value)) == "unknown image format"
+
+
+# ---- links, and names that cannot be opened
+
+
+def test_a_link_to_itself_is_an_unreadable_image(tmp_path: Path) -> None:
+    save_noise(tmp_path / "a/0.png", 0)
+    for name in ("a/loop.png", "a/loop", "loop.txt"):
+        (tmp_path / name).symlink_to(tmp_path / name)
+    assert list_images(tmp_path) == ["a/0.png", "a/loop.png"]
+    assert count_other_suffixes(tmp_path) == {"": 1, ".txt": 1}
+    with pytest.raises(InputError, match=r"loop\.png: Too many levels of symbolic links"):
+        open_image(tmp_path / "a/loop.png")
+
+
+@pytest.mark.parametrize(("name", "levels"), [("d", sys.getrecursionlimit() + 50), (200 * "d", 25)])
+def test_deep_folders_do_not_end_the_walk(name: str, levels: int, tmp_path: Path) -> None:
+    """Deeper than Python's recursion limit; and longer than the longest path that the system opens."""
+    home = os.open(".", os.O_RDONLY)
+    try:
+        os.chdir(tmp_path)
+        for _ in range(levels):
+            Path(name).mkdir()
+            os.chdir(name)
+        save_noise(Path("0.png"), 0)
+    finally:
+        os.chdir(home)
+        os.close(home)
+    save_noise(tmp_path / "z.png", 0)
+    try:
+        first, last = list_images(tmp_path)
+        assert last == "z.png"
+        if len(name) > 1:
+            with pytest.raises(InputError, match="File name too long"):
+                open_image(tmp_path / first)
+        else:
+            assert open_image(tmp_path / first).size == (40, 36)
+    finally:
+        subprocess.run(["rm", "-rf", str(tmp_path / name)], check=True)
+
+
+def test_a_folder_without_permission_is_reported_by_its_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_noise(tmp_path / "a/0.png", 0)
+    save_noise(tmp_path / "b/0.png", 0)
+    scandir = os.scandir
+
+    def refuse(folder: Any) -> Any:
+        if str(folder).endswith("a"):
+            raise PermissionError(13, "Permission denied", folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert list_images(tmp_path) == ["a", "b/0.png"]
+    images = labelled_folder("x", tmp_path, ["a", "b"])
+    assert images.keys == ["a/.", "b/0.png"]
+    with pytest.raises(InputError) as error:
+        images.read(0)
+    reason = "Permission denied. Repair it, or remove it from the folder"
+    assert str(error.value) == f"cannot read image {tmp_path / 'a'}: {reason}"

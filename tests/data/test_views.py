@@ -232,6 +232,18 @@ def test_a_folder_of_small_images_is_read_from_one_file(many: Path) -> None:
     assert kept(many) == sorted([path, current]) and current.stat().st_size > 1000
 
 
+@pytest.mark.parametrize("kind", ["loop", "broken"])
+def test_a_folder_with_an_unreadable_image_is_not_cached(kind: str, many: Path) -> None:
+    path = many / "small/0.png"
+    path.unlink()
+    if kind == "loop":
+        path.symlink_to(path)
+    else:
+        path.write_bytes(b"no image")
+    images = folder_images("small", many / "small")
+    assert cache.cached_folder(images, many, 8) is images and not kept(many)
+
+
 def test_two_folders_of_equal_names_sizes_and_times(many: Path) -> None:
     """A copy with the same times and other pixels."""
     for name, seed in (("a", 0), ("b", 100)):

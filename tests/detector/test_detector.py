@@ -18,7 +18,7 @@ from running import PHOTOS, Run, clipos, done, inside, refused, save_classes, sa
 from safetensors.torch import load_file, save_file
 
 import clipos_lightning
-from clipos_lightning import Decision, Detector, InputError
+from clipos_lightning import ClipOS, ContextOptions, Decision, Detector, InputError, MaskOptions
 from clipos_lightning.cli import calibration_views
 from clipos_lightning.data.scenes import render
 from clipos_lightning.evaluation.calibration import (
@@ -109,6 +109,12 @@ def test_a_detector_saved_and_loaded_is_the_same(detector: Detector, tmp_path: P
         again.save(tmp_path / "again.safetensors")
     again.save(tmp_path / "again.safetensors", overwrite=True)
     assert [p.name for p in tmp_path.iterdir()] == ["again.safetensors"]
+
+
+def test_a_detector_s_file_holds_the_options_of_its_mask(detector: Detector, tmp_path: Path) -> None:
+    head = replace(detector.head, mask=MaskOptions("surgery", threshold=0.4, feature_surgery=True))
+    replace(detector, head=head).save(tmp_path / "d.safetensors")
+    assert Detector.load(tmp_path / "d.safetensors", "cpu").head.mask == head.mask
 
 
 def test_a_checkpoint_is_an_uncalibrated_detector(fitted: Run, at_home: Path, detector: Detector) -> None:
@@ -437,6 +443,7 @@ def test_shots_that_have_gone(fitted: Run, at_home: Path, tmp_path: Path) -> Non
     assert "temperature: 1 (the few-shot images are not available" in run.out
 
 
+@pytest.mark.badinput
 @pytest.mark.parametrize(
     ("words", "pieces"),
     [
@@ -515,3 +522,18 @@ def test_the_recall_of_thresholds_from_views(at_home: Path) -> None:
             found.append(100 * float(np.mean(scene_scores(detector, "report", 0, 1000) >= detector.threshold)))
     print([round(value, 1) for value in found])
     assert min(found) > 96  # not the wanted 95: a crop scores lower than a whole picture
+
+
+def test_the_background_of_training_is_kept(tmp_path: Path) -> None:
+    """A transparent picture looks like its background; files of version 0.1.0 have none, which means white."""
+    model = ClipOS(["red", "green"], backbone="MicroCLIP", score="energy", context=ContextOptions(words="a photo of a"))
+    model.background = "#00ff00"
+    Detector.of(model).save(tmp_path / "d.safetensors")
+    detector = Detector.load(tmp_path / "d.safetensors", "cpu")
+    assert detector.background == "#00ff00"
+    clear = Image.new("RGBA", (32, 32), (255, 0, 0, 0))
+    clear.save(tmp_path / "clear.png")
+    green = Image.new("RGB", (32, 32), "#00ff00")
+    assert detector(clear).score == detector(tmp_path / "clear.png").score == detector(green).score
+    white = replace(detector, background="white")
+    assert white(clear).score == white(Image.new("RGB", (32, 32), "white")).score != detector(clear).score

@@ -11,8 +11,9 @@ from clipos_lightning.clip.loading import load_backbone, shared_weights
 from clipos_lightning.clip.surgery import SurgeryOptions
 from clipos_lightning.errors import InputError
 from clipos_lightning.evaluation.heads import Head, all_paths, all_surgeries, score_all
+from clipos_lightning.evaluation.results import map_values
 from clipos_lightning.evaluation.scores import SCORES, ScoreOptions, compute_scores, find_score, without_memory
-from clipos_lightning.method.mask import MaskOptions
+from clipos_lightning.method.mask import MAP_PATHS, MaskOptions, relevant_patches, surgery_map
 from clipos_lightning.method.objectives import make_objective
 from clipos_lightning.method.prototypes import blend, class_means
 from clipos_lightning.utils.imports import load_object
@@ -107,6 +108,22 @@ def test_many_heads_on_shared_features_equal_each_alone(tiny_clip, images, unit)
             torch.testing.assert_close(values[:, column], expected, atol=1e-5, rtol=1e-5)
             column += 1
     assert column == values.shape[1]
+
+
+@pytest.mark.parametrize("feature_surgery", [False, True])
+def test_maps_and_their_columns_are_those_of_the_mask_s_options(tiny_clip, images, unit, feature_surgery):
+    """So are heat maps, the figures of explain, and the statistics of masks in a report."""
+    options, text, labels = MaskOptions(feature_surgery=feature_surgery), unit(4, 20), torch.tensor([3, 0, 1])
+    head = Head("", text, text, 30.0, [], SurgeryOptions(), options, ScoreOptions())
+    features = tiny_clip("plain").encode_image(images(3, 16), MAP_PATHS)
+    maps = head.maps(features, labels)
+    s = surgery_map(features, text, labels, options)
+    assert torch.equal(maps.surgery, s)
+    assert not torch.equal(s, surgery_map(features, text, labels, MaskOptions(feature_surgery=not feature_surgery)))
+    assert torch.equal(maps.mask, relevant_patches(features, text, labels, options))
+    assert torch.equal(maps.mask, maps.surgery > maps.clip)
+    values = map_values(features, head, labels, torch.zeros(3, 16, 16), (4, 4))
+    assert torch.equal(values, torch.cat([maps.clip, maps.surgery, torch.zeros(3, 16)], 1))
 
 
 def test_class_means_and_their_blend_with_text(unit):
@@ -209,6 +226,7 @@ def test_images_share_in_the_class_features(tmp_path, monkeypatch):
     state = torch.load(fit.checkpoint, weights_only=True)["state_dict"]
     assert set(state) == {
         "prompts.context",
+        "prompts.unknown_context",
         "image_text",
         "memory_features",
         "memory_regions",

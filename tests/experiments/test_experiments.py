@@ -20,7 +20,7 @@ from clipos_lightning.experiments.grid import parse_shard, read_grid
 from clipos_lightning.options.configs import find_grid, shipped_grids
 
 GRID = {
-    "configs": ["demo.yaml"],
+    "configs": ["scenes_1shot_micro.yaml"],
     "seeds": [1, 2],
     "axes": {"data.shots": [1, 2]},
     "rows": {
@@ -73,7 +73,7 @@ def test_runs_are_made_once_and_shared(place):
 
 def test_one_pass_for_all_gives_what_fit_and_test_give(place, tmp_path):
     folder, _ = place
-    options = ("--config", "demo.yaml", *QUICK[:4])
+    options = ("--config", "scenes_1shot_micro.yaml", *QUICK[:4])
     fit = done(
         "fit", *options, *QUICK[4:6], "--seed_everything", 2, "--data.shots", 2, "--trainer.default_root_dir", tmp_path
     )
@@ -124,13 +124,14 @@ def test_the_tables_say_what_was_measured(place):
 
 def test_the_terminal_shows_the_main_tables_and_everything_if_verbose(place, tmp_path):
     folder, _ = place
+    outcome = json.loads((folder / "results.json").read_text())
     run = clipos("report", folder, "--out", tmp_path / "out")
     heads = [line.split("  ") for line in run.lines if line.strip().startswith("method ")]
     assert [[word.strip() for word in head if word.strip()] for head in heads] == [
-        ["method", "score", "Δ AUROC to zero-shot (energy)", "AUROC ↑", "FPR95 ↓", "ID accuracy ↑"]
-    ] * 2
+        ["method", "score", f"Δ AUROC to {reference_of(point)}", "AUROC ↑", "FPR95 ↓", "ID accuracy ↑"]
+        for point in outcome["grid_points"]
+    ]
     assert "noise (n 60)" not in run.out and "--verbose" in run.out
-    outcome = json.loads((folder / "results.json").read_text())
     mean = outcome["grid_points"][0]["rows"][2]["mean"]
     (line,) = [line for line in run.lines if line.startswith("  CoOp ")][:1]
     for spread in (mean["average"]["auroc"], mean["average"]["fpr95"], mean["accuracy"]):
@@ -138,6 +139,12 @@ def test_the_terminal_shows_the_main_tables_and_everything_if_verbose(place, tmp
     run = clipos("report", folder, "--out", tmp_path / "out", "--verbose", "--latex", "sets")
     assert run.out.count("noise (n 60)") == 4 and "energy_region_unknown" in run.out and "--verbose" not in run.out
     assert "multicolumn{2}{c}{noise}" in (tmp_path / "out" / "results.tex").read_text()
+
+
+def reference_of(grid_point):
+    """The row that the others of a grid point are compared with."""
+    (name,) = {row["difference"]["to"] for row in grid_point["rows"] if "difference" in row}
+    return name
 
 
 def test_a_detector_against_itself_differs_by_nothing(place, tmp_path):
@@ -186,7 +193,7 @@ def test_rows_that_do_not_follow_a_flag_are_named(tmp_path):
 
     grid, flags = write_grid(tmp_path / "g.yaml"), ["--model.optimizer.init_args.lr=1", "--data.shots=2"]
     lines = overridden_flags(grid, [], flags)
-    assert lines == ["note: row 'CoOp' keeps its own model.optimizer.init_args.lr 0.0005"]
+    assert lines == ["note: row 'CoOp' keeps its own model.optimizer.init_args.lr 0.005"]
 
 
 def test_run_again_nothing_is_computed(place):
@@ -240,10 +247,14 @@ def test_the_mask_study(tmp_path):
     assert all(figures == plain[0] for figures in plain)  # no setting changes CLIP itself
     assert rows["without patch-context"]["s"] != rows["patch-context on the values, β = 0.5"]["s"]
     assert rows["without patch-context"]["s"]["patch_accuracy"] > 0.8 > plain[0]["patch_accuracy"]
-    report = done("test", "--config", "demo.yaml", *QUICK[:4], "--trainer.default_root_dir", tmp_path).report
-    ours = rows["patch-context on the values, β = 0.5"]
-    for name, figures in report["masks"].items():
-        assert (ours[name]["iou"], ours[name]["boundary_f"]) == pytest.approx((figures["iou"], figures["boundary_f"]))
+    words = ("test", "--config", "scenes_1shot_micro.yaml", *QUICK[:4], "--trainer.default_root_dir", tmp_path)
+    options = {"patch-context on the values, β = 0.5": "false", "feature surgery (Li et al.)": "true"}
+    for row, value in options.items():
+        report = done(*words, "--model.mask.feature_surgery", value).report
+        for name, figures in report["masks"].items():
+            ours = rows[row][name]
+            assert (ours["iou"], ours["boundary_f"]) == pytest.approx((figures["iou"], figures["boundary_f"]))
+    assert len({maps["s"]["iou"] for maps in rows.values()}) == len(rows)
     assert (folder / "gallery.png").stat().st_size > 10_000
     again = benchmark("masks", "--data.limit_per_set", 60, "--data.num_workers", 0, "--out", folder)
     assert json.loads((again / "results.json").read_text()) == outcome
@@ -256,7 +267,7 @@ def test_equal_rows_of_a_mask_study_are_one_run_and_its_words_are_the_methods(tm
     (tmp_path / "names.yaml").write_text("'0': [circle, disc]\n_templates: ['a {}.', 'one {}, {curly}.']\n")
     grid = {
         "kind": "masks",
-        "configs": ["demo.yaml"],
+        "configs": ["scenes_1shot_micro.yaml"],
         "rows": {"a": {}, "b": {}},
         "vary": {"model.surgery.beta": [0, 0.5]},
     }
@@ -266,7 +277,9 @@ def test_equal_rows_of_a_mask_study_are_one_run_and_its_words_are_the_methods(tm
     rows = {row["row"]: row["maps"] for row in json.loads((folder / "results.json").read_text())["rows"]}
     assert list(rows) == ["a", "b", "surgery.beta = 0", "surgery.beta = 0.5"]
     assert rows["a"] == rows["b"] == rows["surgery.beta = 0.5"] != rows["surgery.beta = 0"]
-    report = done("test", "--config", "demo.yaml", *words[:6], "--trainer.default_root_dir", tmp_path).report
+    report = done(
+        "test", "--config", "scenes_1shot_micro.yaml", *words[:6], "--trainer.default_root_dir", tmp_path
+    ).report
     for name, figures in report["masks"].items():
         assert rows["a"][name]["iou"] == pytest.approx(figures["iou"])
 
@@ -319,7 +332,7 @@ def test_what_cannot_be(words, pieces, tmp_path):
         ({"rows": {"a": {"options": [1]}}}, "options must map dotted options"),
         ({"rows": {"a": {"only": "lrage"}}}, "only is 'lrage': use micro or large"),
         ({"rows": {"a": {"train": "false"}}}, "train and baseline must be true or false"),
-        ({"configs": "demo.yaml"}, "configs must be a list of names"),
+        ({"configs": "scenes_1shot_micro.yaml"}, "configs must be a list of names"),
     ],
 )
 def test_grids_that_cannot_be(tmp_path, changes, message):

@@ -13,7 +13,7 @@ from outcomes import compared, grid_row, outcome_of, usual_rows
 from page_checks import focus_problems, page_problems
 
 from clipos_lightning.experiments.columns import Cell, Column
-from clipos_lightning.experiments.results_page import PageSection, PageTable, render_page, to_page
+from clipos_lightning.experiments.results_page import PageSection, PageTable, WideFigure, render_page, to_page
 from clipos_lightning.reporting.plots import new_figure, svg_element
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None or os.name != "posix", reason="no Chromium on this machine")
@@ -28,6 +28,7 @@ def varied_rows() -> list[dict[str, Any]]:
 
 OUTCOMES = {
     "usual": outcome_of(usual_rows(), usual_rows(grid_point={"data.shots": 2})),
+    "shots": outcome_of(*(usual_rows(grid_point={"data.shots": shots}) for shots in (1, 2, 4))),
     "many sets": outcome_of(usual_rows(sets=MANY)),
     "one set": outcome_of(usual_rows(sets={"only": 70})),
     "an option": outcome_of(varied_rows()),
@@ -71,7 +72,7 @@ def test_the_page_is_readable_at_every_width_in_light_and_dark(browser: Browser,
 def test_a_wide_picture_scrolls_inside_the_page(browser: Browser, tmp_path: Path) -> None:
     figure = new_figure(12, 2)
     figure.add_subplot().imshow(np.eye(3))
-    picture = ("A caption", svg_element(figure))
+    picture = WideFigure("A caption", svg_element(figure))
     section = PageSection("", [PageTable("", "map", [("S", "")], [Column("IoU ↑", (Cell("0.5"),))])], picture=picture)
     page = tmp_path / "results.html"
     page.write_text(render_page("Masks", ["A note."], [section]), encoding="utf-8")

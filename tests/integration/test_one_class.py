@@ -85,6 +85,13 @@ def test_nothing_can_be_validated_on_a_single_class(good: Path) -> None:
     refused(run, "--data.validate true", "at least two classes")
 
 
+def test_feature_surgery_has_nothing_to_subtract(good: Path) -> None:
+    words = ("fit", "--config", "own_micro.yaml", "--data.id", "folder:good", "--trainer.accelerator", "cpu")
+    refused(
+        clipos(*words, "--model.mask.feature_surgery", "true"), "--model.mask.feature_surgery", "there is one class"
+    )
+
+
 def test_images_without_a_class_folder_say_what_to_do(good: Path) -> None:
     refused(
         clipos("fit", "--config", "own_micro.yaml", "--data.id", "folder:more"), "put the images of each class into"

@@ -80,6 +80,7 @@ def test_count():
     assert [len(part) for part in values(count=4)] == [4] * 3
 
 
+@pytest.mark.badinput
 @pytest.mark.parametrize("option", [{"alpha": 0.0}, {"mix": -0.1}, {"mix": 1.1}, {"count": 0}])
 def test_options_out_of_range_are_refused(option):
     with pytest.raises(InputError, match=f"--model.synthesis.{next(iter(option))} is "):

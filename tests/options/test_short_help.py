@@ -45,7 +45,7 @@ def test_what_an_option_s_line_says() -> None:
         "  --data.shots 1                       labelled training images per class, or all",
         "  --model.surgery.attention vv         vv|qk: vv: v-v attention",
         "  --data.validate false                fit validates on held-out training images, every …",
-        "  --model.template                     frozen prompt of a class, with {} for its name: for the …",
+        "  --model.template                     frozen prompt of a class, with {} for its name, or several, …",
     ):
         assert line in text.splitlines()
 

@@ -103,6 +103,24 @@ def test_averages_are_unweighted_means_over_sets() -> None:
     assert "average_far" in far
 
 
+def test_the_summary_says_what_training_changed() -> None:
+    report, results = report_of(SETS)
+    old, new = (
+        np.mean([auroc_of(results["id"][f"{p}energy"], results[name][f"{p}energy"]) for name in SETS])
+        for p in ("zero_shot/", "")
+    )
+    expected = f"what training changed: AUROC {old:.1f} → {new:.1f} ({new - old:+.1f}), ID accuracy 75.0 → 75.0 %"
+    assert expected in summary_lines(report)
+    untrained, _ = report_of(SETS, trained=False)
+    assert not any("training changed" in line for line in summary_lines(untrained))
+
+
+def auroc_of(inside: np.ndarray, outside: np.ndarray) -> float:
+    """AUROC in percent, by scikit-learn."""
+    labels = np.r_[np.ones(len(inside)), np.zeros(len(outside))]
+    return 100 * float(roc_auc_score(labels, np.r_[inside, outside]))
+
+
 def test_without_ood_sets_averages_are_empty() -> None:
     report, _ = report_of({})
     assert report["ood"] == report["average"] == report["zero_shot"]["average"] == {}
@@ -172,6 +190,18 @@ def test_a_limited_run_says_so_in_every_form() -> None:
     for text in (report_title(report), report_markdown(report), page_of(SETS, limit_per_set=50)):
         assert "at most 50 images per set" in text
     assert "at most" not in report_title(report_of(SETS)[0])
+
+
+def test_images_left_out_are_counted_in_every_form() -> None:
+    for counts, text in (
+        ({"id": 1, "far": 2}, "3 unreadable images left out"),
+        ({"far": 1}, "1 unreadable image left"),
+    ):
+        report, _ = report_of(SETS, unreadable=counts)
+        assert report["run"]["unreadable"] == counts
+        for shown in (report_title(report), report_markdown(report), page_of(SETS, unreadable=counts)):
+            assert text in shown
+    assert "left out" not in report_title(report_of(SETS, unreadable={})[0])
 
 
 def test_markdown_has_every_score_of_every_set_and_average() -> None:

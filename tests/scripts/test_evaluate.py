@@ -30,7 +30,8 @@ def test_weights_beside_each_other(script, tmp_path, tiny_folder, capsys):
     assert all(one == other for what, (one, other) in figures.items() if "forward" not in what)
     assert float(figures["20 shapes, zero-shot"][0].removesuffix(" %")) > 90
     assert figures["size of the file"][0] == "16.3 MB"
-    assert any(what.startswith("CIFAR-10, zero-shot") for what in figures) and len(figures) == 8
+    assert any(what.startswith("CIFAR-10, zero-shot") for what in figures) and len(figures) == 15
+    assert len([what for what in figures if "words of style retrieved" in what]) == 7
 
 
 def test_iou_and_hits_are_the_plain_loops(script):

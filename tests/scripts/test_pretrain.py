@@ -172,3 +172,25 @@ def test_refuses_wrong_options(script, wrong):
     with pytest.raises(SystemExit) as caught:
         script["main"](wrong)
     assert caught.value.code == 2
+
+
+def test_styles_have_their_words_in_two_of_three_captions(script):
+    scenes, styles = script["render_styled"](8, 3, 32)
+    assert styles == ["sketch", "blueprint", "thermal", "negative"] * 2
+    assert scenes[0].image.shape == (32, 32, 3)
+    assert len({scene.image.tobytes() for scene in scenes}) == 8
+    rng = np.random.default_rng(0)
+    facts = {"shape": "key", "color": "red", "background": "grid", "style": "thermal image"}
+    captions = [script["scene_caption"](rng, facts) for _ in range(600)]
+    assert 0.6 < np.mean(["thermal image" in caption for caption in captions]) < 0.73
+    assert all("key" in caption and "photo" not in caption for caption in captions)
+    del facts["style"]
+    assert not any("thermal" in script["scene_caption"](rng, facts) for _ in range(100))
+
+
+def test_every_caption_that_can_be_drawn_is_known(script):
+    known = set(script["all_captions"]([("carp",)]))
+    for style in ("sketch", "blueprint", "thermal image", "negative"):
+        for template in script["STYLED_CAPTIONS"]:
+            assert template.format(shape="boat", background="dotted", style=style) in known
+    assert not any("neon" in caption or "relief" in caption for caption in known)

@@ -1,6 +1,7 @@
 """What a fit says it learned from, what text and images are worth, and when that is near chance."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,12 @@ def test_a_detector_whose_names_mean_nothing_is_warned_about(tmp_path: Path, mon
         for i in range(6):
             save_scene(tmp_path / "photos" / code / f"{i}.png", shape, i)
     text = done("fit", "--config", "own_micro.yaml", "--model.image_weight", 0, "--trainer.max_steps", 1)
-    warning = "warning: this is close to guessing (33 % in the right class, AUROC 50)"
-    assert warning in text.err and "--model.image_weight auto" in text.err and warning not in text.out
-    assert "few-shot images before training: 33 % in the right class" in text.out
+    found = re.search(r"warning: this is close to guessing \((\d+) % in the right class, AUROC (\d+)\)", text.err)
+    assert (
+        found is not None and int(found[1]) < 56 and int(found[2]) < 67
+    )  # a third of the way from a third, and from 50
+    assert "--model.image_weight auto" in text.err and "close to guessing" not in text.out
+    assert re.search(r"few-shot images before training: \d+ % in the right class, AUROC \d+", text.out)
     assert 'learned from 18 images of 3 classes (6 each): "a photo of a A12.", "a photo of a B47."' in text.out
     auto = done("fit", "--config", "own_micro.yaml", "--trainer.max_steps", 1)
     assert "image weight 1, chosen on 8 views of 18 few-shot images: text alone" in auto.out

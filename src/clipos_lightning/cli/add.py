@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..data.class_prompts import Wording, read_wordings
+from ..data.classnames import folder_names
 from ..data.image_files import no_images_error, walk_images
 from ..data.image_sets import class_folders
 from ..detector.detector import Detector
@@ -48,7 +49,7 @@ def new_classes(folder: Path, class_names: str | None) -> list[tuple[Wording, li
     keys = class_folders(folder)
     folders = [folder / key for key in keys] or [folder]
     keys = keys or [folder.resolve().name]
-    names = [key.replace("_", " ") for key in keys]
+    names = folder_names(keys)
     wordings = read_wordings(class_names, keys, names) if class_names else [{"names": [name]} for name in names]
     images = [sorted(walk_images(str(place))) for place in folders]
     for place, files in zip(folders, images, strict=True):

@@ -30,6 +30,7 @@ from ..experiments.plan import Entry, GridRun, make_plan, overridden_flags
 from ..experiments.results_page import to_page
 from ..options.configs import find_grid
 from ..options.messages import CommandParser
+from ..options.text_files import read_json
 from ..reporting.terminal import print_table
 from ..utils.files import write_json, write_text
 from ..utils.progress import silence_libraries
@@ -280,9 +281,9 @@ def read_plan(folder: Path) -> dict[str, Any]:
         InputError: the file is missing, broken or of another version.
     """
     try:
-        plan = json.loads((folder / "grid.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"report: {folder} has no readable grid.json of `clipos benchmark`: {error}") from error
+        plan = read_json(folder / "grid.json", "report: cannot read")
+    except InputError as error:
+        raise InputError(f"{error}; give a folder of `clipos benchmark`") from error
     if not isinstance(plan, dict) or plan.get("schema") != 2:
         raise InputError(f"report: {folder}/grid.json is of another version of clipos: run the benchmark again")
     return plan

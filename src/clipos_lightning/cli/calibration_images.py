@@ -14,13 +14,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..data.classnames import folder_names
 from ..detector.detector import Detector
 from ..detector.image_stream import count_paths, stream_paths
 from ..errors import InputError
 from ..evaluation.memory import Memory, join_memories
 from ..types import ImageFeatures, PathName
 from ..utils.progress import open_bar
-from .inference import load_batches, note_left_out, report_dead_workers
+from .inference import decoding_for, load_batches, note_left_out, report_dead_workers
 
 SHOWN_ERRORS = 5  # unreadable images that are named
 MAX_MEMORY = 5000  # images that a detector remembers
@@ -59,7 +60,7 @@ class ScoredImages:
 
 def plain(name: str) -> str:
     """A class or folder name for comparison."""
-    return name.replace("_", " ").lower()
+    return folder_names([name])[0].lower()
 
 
 @torch.inference_mode()
@@ -75,9 +76,9 @@ def encode_paths(
         needed: paths of the backbone.
         what: kind of the images, for the progress.
     """
-    left_out, unreadable = Counter[str](), 0
+    left_out, unreadable, decoding = Counter[str](), 0, decoding_for(detector, given)
     backbone, files = detector.backbone, unique_files(stream_paths(paths, left_out))
-    batches = load_batches(files, backbone.image_size, given.batch_size, given.num_workers)
+    batches = load_batches(files, backbone.image_size, decoding, given.batch_size, given.num_workers)
     with open_bar(what, partial(count_paths, paths), "images", leave=True) as bar, report_dead_workers():
         for batch in batches:
             readable = [i for i, error in enumerate(batch.errors) if not error]

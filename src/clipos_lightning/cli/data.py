@@ -7,7 +7,6 @@ import shutil
 import signal
 import sys
 import textwrap
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -17,7 +16,9 @@ from pathlib import Path
 from ..data import sources
 from ..data.download import download, extract
 from ..errors import InputError
+from ..options.finite import check_size
 from ..options.messages import CommandParser
+from ..utils.files import expand_home
 from ..utils.progress import open_bar
 
 WIDTH = 100
@@ -28,7 +29,7 @@ MIN_FOR_PROCESSES = 64  # fewer images are decoded faster than processes start
 def main(arguments: Sequence[str]) -> int:
     """Run ``clipos data``; returns the exit code."""
     given = data_parser().parse_args(list(arguments))
-    root = Path(given.root or os.environ.get("CLIPOS_DATA") or "data").expanduser()
+    root = Path(expand_home(given.root or os.environ.get("CLIPOS_DATA") or "data"))
     for name in getattr(given, "names", []):
         check_known(name)
     if given.command == "list":
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     elif given.command == "download":
         for_each_set(given.names, lambda name: download_set(name, root), "could not be downloaded")
     else:
+        check_size(given.num_workers, "--num_workers", "data verify: ")
         for_each_set(given.names, lambda name: verify_set(name, root, given.num_workers), "failed verification")
     return 0
 
@@ -242,18 +244,12 @@ def decode_all(paths: Sequence[str], workers: int) -> Iterator[str]:
 
 def decode(path: str) -> str:
     """Decode an image as in training; returns the error, or ""."""
-    from PIL import Image
+    from ..data.decoding import open_image, short_reason
 
-    from ..data.image_files import register_heif
-
-    register_heif()
     try:
-        with warnings.catch_warnings():  # about broken EXIF data and large images
-            warnings.simplefilter("ignore")
-            with Image.open(path) as image:
-                image.convert("RGB")
-    except Exception as error:  # decoders raise any type of error
-        return " ".join(str(error).replace(f" {path!r}", "").split()) or type(error).__name__
+        open_image(Path(path))
+    except InputError as error:
+        return short_reason(path, str(error))
     return ""
 
 

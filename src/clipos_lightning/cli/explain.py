@@ -1,6 +1,7 @@
 """``clipos explain``: a figure of similarity maps, mask, class probabilities and decision for the user's images."""
 
 import difflib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,14 +10,16 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
-from ..data.image_sets import open_image
-from ..data.transforms import as_rgb, resize_and_crop
+from ..data.decoding import Decoding, open_image
+from ..data.pixels import as_rgb
+from ..data.transforms import resize_and_crop
 from ..detector.detector import Detector
 from ..errors import InputError
 from ..options.messages import DETECTOR_HELP, DEVICE_HELP, PRETRAINED_HELP, TRUST_HELP, CommandParser
 from ..reporting.paper_figure import PAPER, Explanation, paper_figure
 from ..utils.files import atomic_write, check_parent
 from ..utils.progress import silence_libraries
+from .inference import add_max_pixels, decoding_for
 
 FIGURE_FORMATS = ("png", "pdf", "svg")
 DPI = 300  # resolution of PNG files
@@ -100,19 +103,16 @@ def check_figure_path(path: Path, images: int) -> None:
         )
 
 
-def read_images(paths: Sequence[str]) -> tuple[list[tuple[str, Image.Image]], list[InputError]]:
+def read_images(paths: Sequence[str], decoding: Decoding) -> tuple[list[tuple[str, Image.Image]], list[InputError]]:
     """Path and image of each file that can be read, and the errors of the others.
 
     Raises:
-        InputError: a file does not exist, or none can be read.
+        InputError: none can be read.
     """
-    missing = next((path for path in paths if not Path(path).exists()), None)
-    if missing is not None:
-        raise InputError(f"explain: no file {missing}")
     pictures, errors = list[tuple[str, Image.Image]](), list[InputError]()
     for path in paths:
         try:
-            pictures.append((path, open_image(Path(path))))
+            pictures.append((path, open_image(Path(path), decoding)))
         except InputError as error:
             errors.append(error)
     if not pictures:
@@ -134,6 +134,7 @@ def explain_parser() -> CommandParser:
     text = "class to show the maps for (default: the predicted class of each image)"
     parser.add_argument("--class", dest="name", metavar="NAME", help=text)
     parser.add_argument("--top", type=int, default=5, metavar="N", help="number of classes to list (default: 5)")
+    add_max_pixels(parser)
     parser.add_argument("--pretrained", metavar="WEIGHTS", help=PRETRAINED_HELP)
     parser.add_argument("--device", default="auto", help=DEVICE_HELP)
     parser.add_argument("--trust", action="store_true", help=TRUST_HELP)
@@ -147,9 +148,12 @@ def main(arguments: Sequence[str]) -> int:
     if given.top < 1:
         raise InputError(f"explain: --top is {given.top}: it must be at least 1")
     check_figure_path(Path(given.out), len(given.images))
-    readable, errors = read_images(given.images)
-    paths, pictures = zip(*readable, strict=True)
+    missing = next((path for path in given.images if not os.path.lexists(path)), None)
+    if missing is not None:
+        raise InputError(f"explain: no file {missing}")
     detector = Detector.load(given.file, given.device, given.pretrained, given.trust)
+    readable, errors = read_images(given.images, decoding_for(detector, given))
+    paths, pictures = zip(*readable, strict=True)
     label = None if given.name is None else find_class(given.name, detector.class_names)
     explanations = explain_images(detector, pictures, [Path(path).name for path in paths], label, given.top)
     save_figure(explanations, Path(given.out))

@@ -14,10 +14,12 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from ..data.decoding import MAX_PIXELS, Decoding, open_image
 from ..data.image_files import describe_left_out
-from ..data.image_sets import open_image
 from ..data.transforms import to_model_size
-from ..errors import InputError
+from ..detector.detector import Detector
+from ..errors import InputError, printable
+from ..options.finite import check_size
 from ..options.messages import DEVICE_HELP, PRETRAINED_HELP, TRUST_HELP, CommandParser
 from ..types import Images
 from ..utils.files import check_parent
@@ -31,9 +33,25 @@ def add_inference_options(parser: CommandParser) -> None:
     parser.add_argument("--batch_size", type=int, default=128, metavar="N", help="images per batch (default: 128)")
     text = f"processes that decode images; 0: decode in the main process (default: {workers})"
     parser.add_argument("--num_workers", type=int, default=workers, metavar="N", help=text)
+    add_max_pixels(parser)
     parser.add_argument("--pretrained", metavar="WEIGHTS", help=PRETRAINED_HELP)
     parser.add_argument("--device", default="auto", help=DEVICE_HELP)
     parser.add_argument("--trust", action="store_true", help=TRUST_HELP)
+
+
+def add_max_pixels(parser: CommandParser) -> None:
+    """Add the option that limits the size of images."""
+    text = "images with more pixels are unreadable, to limit the memory (default: %(default)s)"
+    parser.add_argument("--max_pixels", type=int, default=MAX_PIXELS, metavar="N", help=text)
+
+
+def decoding_for(detector: Detector, given: argparse.Namespace) -> Decoding:
+    """How a command decodes images for a detector.
+
+    Raises:
+        InputError: ``--max_pixels`` is not positive.
+    """
+    return Decoding(detector.background, given.max_pixels).check("--")
 
 
 def parse_arguments(parser: CommandParser, arguments: Sequence[str]) -> argparse.Namespace:
@@ -48,6 +66,9 @@ def parse_arguments(parser: CommandParser, arguments: Sequence[str]) -> argparse
         raise InputError(f"{name}: --batch_size is {given.batch_size}: it must be at least 1")
     if given.num_workers < 0:
         raise InputError(f"{name}: --num_workers is {given.num_workers}: it must be at least 0")
+    for option, value in vars(given).items():
+        if isinstance(value, int):
+            check_size(value, f"--{option}", f"{name}: ")
     return given
 
 
@@ -76,7 +97,7 @@ def check_detector_paths(command: str, file: str, out: str) -> None:
 def note_left_out(left_out: Counter[str]) -> None:
     """Report on stderr the files in folders that are not images to us, by suffix."""
     if left_out:
-        print(f"note: {describe_left_out(left_out)}", file=sys.stderr)
+        print(printable(f"note: {describe_left_out(left_out)}"), file=sys.stderr)
 
 
 @dataclass
@@ -91,12 +112,12 @@ class Batch:
 class ImageFiles(Dataset[tuple[str, torch.Tensor | None, str]]):
     """Image files indexed by path: (path, pixels at the model's size, error)."""
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    def __init__(self, size: int, decoding: Decoding) -> None:
+        self.size, self.decoding = size, decoding
 
     def __getitem__(self, path: str) -> tuple[str, torch.Tensor | None, str]:
         try:
-            return path, to_model_size(open_image(Path(path)), self.size), ""
+            return path, to_model_size(open_image(Path(path), self.decoding), self.size), ""
         except InputError as error:
             return path, None, str(error)
         except Exception as error:  # decoders raise any type of error for broken files
@@ -116,9 +137,9 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield part
 
 
-def load_batches(paths: Iterable[str], size: int, batch_size: int, workers: int) -> Iterator[Batch]:
+def load_batches(paths: Iterable[str], size: int, decoding: Decoding, batch_size: int, workers: int) -> Iterator[Batch]:
     """Batches of images in the order of their paths, decoded by worker processes a few batches ahead."""
-    files = ImageFiles(size)
+    files = ImageFiles(size, decoding)
     sampler: Any = batched(paths, batch_size)  # consumed in the main process, as batches are needed
     return iter(DataLoader(files, batch_sampler=sampler, num_workers=workers, collate_fn=files.collate))
 

@@ -2,21 +2,24 @@
 
 import difflib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
-from errno import EACCES, EEXIST, EISDIR, ENOENT, ENOSPC, ENOTDIR, EPERM, EROFS
+from errno import EBADF, ENOSPC
 from importlib import import_module
 from types import ModuleType
 
 from .. import __version__
-from ..errors import InputError
+from ..errors import InputError, printable
 from ..options.command_line import configs_in
 from ..options.configs import find_config, shipped_configs, shipped_grids, with_bases
 from .commands import COMMANDS, OWN_PARSERS, TRAINER_COMMANDS
 
-# errno values caused by the user's file system
-USER_ERRORS = {EACCES, EPERM, EROFS, ENOSPC, ENOENT, EISDIR, ENOTDIR, EEXIST}
+OUT_OF_MEMORY = re.compile(
+    "(?i)can't allocate memory|not enough memory|out of memory|storage size calculation overflow"
+)
+ALLOCATION = re.compile(r"(?i)allocate (\d[\d.,]* (?:bytes|[KMGTPE]i?B))")
 TRAINER_OPTIONS = (  # options of fit, validate and test, up to the first dot
     *("config", "c", "help", "h", "print_config", "seed_everything", "ckpt_path", "weights_only"),
     *("trainer", "model", "data"),
@@ -57,8 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return dispatch(arguments)
     except InputError as error:
-        print(f"clipos: error: {one_line(error)}", file=sys.stderr)
-        return 2
+        return report_error(str(error))
     except KeyboardInterrupt:
         return interrupted()
     except SystemExit as stop:  # from argparse after --help, or from Lightning after Ctrl-C
@@ -69,10 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in USER_ERRORS and (error.filename or error.errno == ENOSPC):
-            where = f"{error.filename}: " if error.filename else ""
-            print(f"clipos: error: {where}{error.strerror}", file=sys.stderr)
-            return 2
+        message = describe_environment(error)
+        if message:
+            return report_error(message)
         traceback.print_exc()
         return 1
 
@@ -141,9 +142,30 @@ def check_options(command: str, arguments: Sequence[str]) -> None:
             raise InputError(f"{command} has no option --{name}{hint} See clipos {command} --help")
 
 
-def one_line(error: InputError) -> str:
-    """The error's message, extracted from the traceback if a worker process raised it."""
-    return str(error).rsplit("InputError: ", 1)[-1].strip().split("\n")[0]
+def report_error(message: str) -> int:
+    """Print an error of the user's as one line; returns 2."""
+    print(f"clipos: error: {printable(message)}", file=sys.stderr)
+    return 2
+
+
+def describe_environment(error: Exception) -> str | None:
+    """What is wrong with files, memory or packages of the user's machine; None if the error is a bug in clipos.
+
+    Example:
+        >>> describe_environment(PermissionError(13, "Permission denied", "runs"))
+        'runs: Permission denied'
+    """
+    closed = isinstance(error, OSError) and error.errno == EBADF  # not a mistake of the user's
+    if isinstance(error, OSError) and not closed and (error.filename or error.errno == ENOSPC):
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(text)):
+        size = ALLOCATION.search(text)
+        tried = f" ({size[1]} requested at once)" if size else ""
+        return f"not enough memory{tried}: lower the batch size, or the option that makes it large"
+    if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("clipos_lightning"):
+        return f"a package is missing: {text}"
+    return None
 
 
 def interrupted() -> int:

@@ -13,16 +13,15 @@ from torch.utils.data import DataLoader, Subset
 
 from ..clip.backbone import FrozenClip
 from ..clip.loading import load_backbone
-from ..clip.surgery import SurgeryOptions
 from ..data.datamodule import FewShotOOD
 from ..errors import InputError
 from ..experiments.columns import Cell, Column, mark_best
 from ..experiments.engine import device_of
 from ..experiments.grid import Grid, slug
 from ..experiments.latex import PREAMBLE, latex_table
-from ..experiments.masks import MAP_KINDS, MASK_METRICS, covered_patches, evaluate_maps, label_maps
+from ..experiments.masks import MAP_KINDS, MASK_METRICS, Setting, covered_patches, evaluate_maps, label_maps
 from ..experiments.plan import Entry, GridRun, grid_parser
-from ..experiments.results_page import PageSection, PageTable, render_page
+from ..experiments.results_page import PageSection, PageTable, WideFigure, render_page
 from ..experiments.tables import markdown_table
 from ..method.mask import MAP_PATHS
 from ..method.prompts import Wordings, encode_prompts
@@ -42,8 +41,8 @@ MAP_NAMES = {"clip": "plain CLIP", "s": "S", "delta": "Δ"}
 MASK_NOTE = (
     "Values from 0 to 1, for the true label, on the patch grid; images whose object covers no patch are left out. "
     "Masks: S_clip > 0.5, S > 0.5, Δ > 0. Pointing game: the patch with the highest value is inside the object. Patch "
-    "accuracy: fraction of the object's patches with the image's class (plain CLIP, S: the most similar text; Δ: the "
-    "class with the largest Δ)."
+    "accuracy: fraction of the object's patches with the image's class (plain CLIP, S: the class with the largest "
+    "similarity; Δ: the class with the largest Δ)."
 )
 
 
@@ -51,7 +50,8 @@ def run_masks(grid: Grid, runs: Sequence[GridRun], entries: Sequence[Entry], fol
     """Evaluate the maps, write ``results.*`` and the gallery, and print the table.
 
     Raises:
-        InputError: the ID set has no ground-truth masks, or the rows differ in other options than ``model.surgery``.
+        InputError: the ID set has no ground-truth masks, or the rows differ in other options than
+            ``model.surgery`` and ``model.mask.feature_surgery``.
     """
     parts = [grid_parser().instantiate_classes(run.config) for run in runs]
     data = FewShotOOD(**{**vars(parts[0].data), "ood_sets": []})
@@ -59,8 +59,8 @@ def run_masks(grid: Grid, runs: Sequence[GridRun], entries: Sequence[Entry], fol
     for name in ("backbone", "pretrained", "image_size", "template"):
         if any(part.model[name] != model[name] for part in parts) or grid.axes:
             raise InputError(
-                "benchmark: the rows of a mask study may differ in model.surgery only: remove axes, and "
-                f"model.{name} from the rows"
+                "benchmark: the rows of a mask study may differ in model.surgery and model.mask.feature_surgery only: "
+                f"remove axes, and model.{name} from the rows"
             )
     backbone = load_backbone(model.backbone, model.pretrained, image_size=model.image_size)
     backbone = backbone.to(device_of(parts[0].trainer.accelerator))
@@ -73,8 +73,8 @@ def run_masks(grid: Grid, runs: Sequence[GridRun], entries: Sequence[Entry], fol
             "with test/boxes.csv (path,x0,y0,x1,y1)"
         )
     text = encode_prompts(backbone, Wordings.of(data.class_names, data.class_wordings, model.template).prompts)
-    surgeries = [part.model.surgery for part in parts]
-    found = evaluate_maps(backbone, text, surgeries, track(data.loader(data.test_images("id")), "evaluating maps"))
+    settings = [(part.model.surgery, part.model.mask) for part in parts]
+    found = evaluate_maps(backbone, text, settings, track(data.loader(data.test_images("id")), "evaluating maps"))
     if not found[0]["clip"]:
         raise InputError(
             f"benchmark: no object of {data.id_set.name} covers half of a patch: use an ID set with larger objects"
@@ -93,7 +93,7 @@ def run_masks(grid: Grid, runs: Sequence[GridRun], entries: Sequence[Entry], fol
     assert images.labels is not None
     first = np.unique(images.labels[positions], return_index=True)[1][:12].tolist()  # one image per class
     batch = next(iter(DataLoader(Subset(data.test_images("id"), first), len(first))))
-    write_study(folder, outcome, draw_study_gallery(backbone, text, surgeries[:2], batch, data.class_names))
+    write_study(folder, outcome, draw_study_gallery(backbone, text, settings[:2], batch, data.class_names))
     print("\n".join(markdown_table(*mask_table(outcome))))
     print(f"report: {folder / 'results.html'}\nrun: {folder}")
 
@@ -129,7 +129,7 @@ def write_study(folder: Path, outcome: Mapping[str, Any], picture: Figure) -> No
     write_text(folder / "results.tex", f"{PREAMBLE}\n\n{latex}\n")
     caption = "The first image of each class: ground-truth mask; map of plain CLIP; S and Δ for the first two settings"
     section = PageSection(
-        "", [PageTable("", "map, surgery path", labels, columns)], picture=(caption, svg_element(picture))
+        "", [PageTable("", "map, surgery path", labels, columns)], picture=WideFigure(caption, svg_element(picture))
     )
     write_text(folder / "results.html", render_page(outcome["title"], [about], [section]))
     picture.savefig(folder / "gallery.png", dpi=150)
@@ -137,11 +137,12 @@ def write_study(folder: Path, outcome: Mapping[str, Any], picture: Figure) -> No
 
 @torch.inference_mode()
 def draw_study_gallery(
-    backbone: FrozenClip, text: Texts, surgeries: Sequence[SurgeryOptions], batch: Any, names: Sequence[str]
+    backbone: FrozenClip, text: Texts, settings: Sequence[Setting], batch: Any, names: Sequence[str]
 ) -> Figure:
     """One row per image: image, ground-truth mask, S_clip, then S and Δ for each setting."""
+    surgeries, labels = [surgery for surgery, _ in settings], batch["label"].to(backbone.device)
     features = backbone.encode_surgeries(batch["image"].to(backbone.device), MAP_PATHS, surgeries)
-    maps = [label_maps(features[surgery], text[batch["label"]]) for surgery in surgeries]
+    maps = [label_maps(features[surgery], text, labels, options) for surgery, options in settings]
     truth = covered_patches(batch["mask"], backbone.grid).numpy().astype(float)
 
     def grid_map(values: torch.Tensor) -> Any:

@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 
-from ..detector.decisions import UNKNOWN, Decision
+from ..data.decoding import MAX_PIXELS, Decoding
+from ..detector.decisions import UNKNOWN, Decision, unknown_label
 from ..detector.detector import Detector
 from ..detector.image_stream import check_paths, count_paths, stream_paths
 from ..detector.row_files import LINES, ROW_COLUMNS, PathSet, PredictionRow, RowFile, check_out, open_rows, table_line
@@ -28,6 +29,7 @@ from .inference import (
     Batch,
     ImageFiles,
     add_inference_options,
+    decoding_for,
     load_batches,
     note_left_out,
     parse_arguments,
@@ -59,6 +61,7 @@ def predict(
     batch_size: int = 128,
     workers: int = 0,
     explain: Path | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Iterator[list[PredictionRow]]:
     """Predict images and yield the rows of one batch at a time, in order.
 
@@ -68,13 +71,15 @@ def predict(
         batch_size: images per batch.
         workers: number of processes that decode images.
         explain: folder for a heat map of each image; None: no heat maps.
+        max_pixels: images with more pixels are unreadable.
 
     Yields:
         Rows with path, class, probability, score, error, decision and threshold; unreadable images have only path and
         error.
     """
     deciders = [make_decider(detector, explain) for detector in detectors]
-    batches = load_batches(paths, detectors[0].backbone.image_size, batch_size, workers)
+    size, decoding = detectors[0].backbone.image_size, Decoding(detectors[0].background, max_pixels)
+    batches = load_batches(paths, size, decoding, batch_size, workers)
     for batch, decisions in decide_in_order(batches, deciders):
         yield [row_of(*item) for item in zip(batch.paths, batch.errors, decisions, strict=True)]
 
@@ -177,11 +182,11 @@ def load_on(file: str, pretrained: str | None, devices: Sequence[str], trust: bo
     return [detector.to(device) for detector, device in zip(copies, devices, strict=True)]
 
 
-def open_output(out: Path, form: str, detector: Detector) -> RowFile:
+def open_output(out: Path, form: str, detector: Detector, decoding: Decoding) -> RowFile:
     """Open ``--out``; rows of an earlier run are kept after checking that the same detector wrote them."""
 
     def same_detector(rows: Sequence[PredictionRow]) -> bool:
-        files = ImageFiles(detector.backbone.image_size)
+        files = ImageFiles(detector.backbone.image_size, decoding)
         batch = files.collate([files[row["path"]] for row in rows])
         found = detector.decide(detector.predict(batch.images))
         return all(error or agrees(row, now) for row, error, now in zip(rows, batch.errors, found, strict=True))
@@ -233,7 +238,7 @@ class PredictionCounts:
 
 def print_rows(batches: Iterator[list[PredictionRow]], form: str, class_names: Sequence[str]) -> None:
     """Print rows to stdout as they come."""
-    width = max(len(name) for name in (*class_names, UNKNOWN, "unreadable"))
+    width = max(len(name) for name in (*class_names, unknown_label(class_names), "unreadable"))
     terminal = sys.stdout.isatty()
     columns = shutil.get_terminal_size().columns if terminal else None
     line = LINES[form] if form in LINES else table_line(width, terminal, columns)
@@ -268,11 +273,14 @@ def main(arguments: Sequence[str]) -> int:
         check_out(Path(given.out), given.resume)
     check_paths(given.paths, "predict")
     detectors = load_on(given.file, given.pretrained, choose_devices(given.devices, given.device), given.trust)
-    file = None if given.out is None else open_output(Path(given.out), form, detectors[0])
+    decoding = decoding_for(detectors[0], given)
+    file = None if given.out is None else open_output(Path(given.out), form, detectors[0], decoding)
     counts, left_out = PredictionCounts(detectors[0].threshold is not None), Counter[str]()
     if not counts.calibrated:
         calibrate = f"calibrate sets one: clipos calibrate {shlex.quote(given.file)} IMAGES"
         print(f"note: no threshold: every image gets a class ({calibrate})", file=sys.stderr)
+    elif (label := unknown_label(detectors[0].class_names)) != UNKNOWN:
+        print(f"note: a class is named {UNKNOWN!r}: the decision for other images is {label!r}", file=sys.stderr)
     try:
         with report_dead_workers():
             predict_images(given, detectors, form, explain, file, counts, left_out)
@@ -304,7 +312,7 @@ def predict_images(
     shown = file is not None or not (sys.stdout.isatty() and sys.stderr.isatty())  # no bar between rows
     done = 0 if file is None else len(file.done)
     with open_bar("predict", partial(count_paths, given.paths), "images", done, leave=True, shown=shown) as bar:
-        batches = predict(detectors, todo, given.batch_size, given.num_workers, explain)
+        batches = predict(detectors, todo, given.batch_size, given.num_workers, explain, given.max_pixels)
         batches = counts.count(batches, bar.update)
         if file is not None:
             file.write(batches)

@@ -5,7 +5,7 @@ import shlex
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,21 +21,21 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from ..data.datamodule import FewShotOOD
 from ..data.image_files import count_other_suffixes, describe_left_out
 from ..data.image_sets import FolderSet
-from ..errors import InputError
-from ..options.command_line import configs_first, option_value
-from ..options.parser import LINKED, PackagedConfig, TrainerParser
+from ..errors import InputError, printable
+from ..options.checkpoint_options import check_against_checkpoint
+from ..options.command_line import configs_first, option_pairs, option_value
+from ..options.parser import LINKED, PackagedConfig, TrainerParser, check_named_files
 from ..options.short_help import REPLACED_HELP, VERBOSE_HELP, HelpAction
-from ..options.trainer_checks import check_precision, check_whole_test
+from ..options.trainer_checks import check_precision, check_seed, check_whole_test, describe_unwritable
 from ..reporting.callback import TestReport
 from ..training.callbacks import LastCheckpoint, Progress, ShotsManifest
 from ..training.checkpoint import as_config, model_options, read_checkpoint
 from ..training.module import ClipOS
-from ..utils.files import atomic_write, new_run_folder
+from ..utils.files import atomic_write, expand_home, new_run_folder
 from ..utils.progress import print_once, process_rank, silence_libraries
 from .commands import TRAINER_COMMANDS
 
 RUN_FOLDER = "CLIPOS_RUN_FOLDER"  # environment variable: the run's folder, for the other processes of DDP
-FREE_AT_TEST = ("score", "scores", "pretrained", "compile")  # model options that may differ from the checkpoint's
 
 
 class SaveConfig(SaveConfigCallback):
@@ -115,7 +115,14 @@ class ClipOSCLI(LightningCLI):
             self.checkpoint = read_checkpoint(path)
             base = yaml.safe_dump(as_config(self.checkpoint, words[0] == "fit"), sort_keys=False)
             words = [words[0], "--config", base, *words[1:]]
-        self.config = parser.parse_args(words)
+        try:
+            for option, value in option_pairs(args):
+                check_named_files(value, option)
+            self.config = parser.parse_args(words)
+        except (OverflowError, UnicodeDecodeError) as error:
+            what = "a number is too large" if isinstance(error, OverflowError) else "a file is not UTF-8 text"
+            raise InputError(f"{what} among the options: {error}") from error
+        check_seed(self.config[self.config.subcommand].seed_everything)
         given = self.config[self.config.subcommand].ckpt_path
         if given is not None and path is None:
             raise InputError(
@@ -146,7 +153,12 @@ class ClipOSCLI(LightningCLI):
         seed = config.seed_everything if not isinstance(config.seed_everything, bool) else 1
         for part in (config.data, config.model):
             part.seed = seed if part.seed is None else part.seed
-        self._dump_config()
+        for part, option in ((config.trainer, "default_root_dir"), (config.model, "pretrained")):
+            part[option] = part[option] and expand_home(str(part[option]))
+        try:
+            self._dump_config()
+        except (ValueError, yaml.YAMLError) as error:
+            raise InputError(f"trainer: {describe_unwritable(error)}") from error
         if self.checkpoint is not None:
             named = any(f"--model.{option}" in self.command for option in ("optimizer", "lr_scheduler"))
             trained = model_options(self.checkpoint, named or self.subcommand == "fit")
@@ -186,7 +198,7 @@ class ClipOSCLI(LightningCLI):
         self.save_config_kwargs = {"folder": self.folder, "plain": self.config_dump}
         try:
             return super().instantiate_trainer(logger=loggers, default_root_dir=str(self.folder), **kwargs)
-        except (TypeError, ValueError, MisconfigurationException) as error:
+        except (TypeError, ValueError, RuntimeError, MisconfigurationException) as error:
             with suppress(OSError):
                 self.folder.rmdir()  # it is empty
             raise InputError(f"trainer: {' '.join(str(error).split())}") from error
@@ -199,7 +211,7 @@ class ClipOSCLI(LightningCLI):
                 (count_other_suffixes(images.root / name) for name in self.datamodule.id_set.class_keys), Counter()
             )
             if others:
-                print_once(f"note: {describe_left_out(others)}", sys.stderr)
+                print_once(printable(f"note: {describe_left_out(others)}"), sys.stderr)
 
     def after_fit(self) -> None:
         """Print the module's notes and the commands to run next.
@@ -259,31 +271,8 @@ class ClipOSCLI(LightningCLI):
 def root_argument(root: Path) -> str:
     """The data root of a run, quoted for a shell, if $CLIPOS_DATA refers to another one; otherwise ""."""
     default = os.environ.get("CLIPOS_DATA")
-    differs = default and Path(default).expanduser().resolve() != root.resolve()
+    differs = default and Path(expand_home(default)).resolve() != root.resolve()
     return shlex.quote(str(root.absolute())) if differs else ""
-
-
-def check_against_checkpoint(given: dict[str, Any], trained: dict[str, Any]) -> None:
-    """Check that the model options agree with the checkpoint's, except those that may differ at test time.
-
-    Raises:
-        InputError: one differs.
-    """
-    for key in (k for k in given if k not in FREE_AT_TEST and k in trained):
-        for name, new, old in differences(given[key], trained[key], key):
-            raise InputError(
-                f"--model.{name} is {new!r}, but the checkpoint was trained with {old!r}: leave the option out, or "
-                "train again with it"
-            )
-
-
-def differences(new: Any, old: Any, name: str) -> Iterator[tuple[str, Any, Any]]:
-    """Dotted name, new and old value wherever two plain values differ; keys of only one mapping are ignored."""
-    if isinstance(new, dict) and isinstance(old, dict):
-        for key in new.keys() & old.keys():
-            yield from differences(new[key], old[key], f"{name}.{key}")
-    elif (list(new) if isinstance(new, tuple) else new) != (list(old) if isinstance(old, tuple) else old):
-        yield name, new, old
 
 
 def run_folder(root: Path, command: str) -> Path:

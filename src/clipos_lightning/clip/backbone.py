@@ -25,6 +25,8 @@ from .surgery import SurgeryOptions, attend, context_matrix, patch_context
 from .text import encode_shared, encode_whole
 
 LAST_ROWS = 16  # kept if only the class token is needed; fewer rows use other kernels, with other rounding
+TEXT_BATCH = 1024  # prompts that are encoded at once, to bound the memory
+CONTEXT_OPTIONS = "context (--model.context.length, --model.context.words)"
 
 Tokens = Float[Tensor, "batch tokens width"]
 
@@ -223,9 +225,10 @@ class FrozenClip(nn.Module):
         longest = max(range(len(rows)), key=lambda i: len(rows[i]))
         length = len(rows[longest])
         if length > limit:
+            part = CONTEXT_OPTIONS if placeholders else "prompt (--model.template)"
             raise InputError(
                 f"the prompt for {texts[longest]!r} takes {length} tokens and {self.name} reads {limit}: shorten the "
-                f"name, or the context (--model.context.length, --model.context.words) by {length - limit}"
+                f"name, or the {part}, by {length - limit}"
             )
         ids = torch.tensor([row + [0] * (length - len(row)) for row in rows], device=self.device)
         ends = torch.tensor([len(row) - 1 for row in rows], device=self.device)
@@ -260,4 +263,5 @@ class FrozenClip(nn.Module):
             >>> load_backbone().encode_text(["a photo of a cat.", "a photo of a dog."]).norm(dim=-1)
             tensor([1., 1.])
         """
-        return self.encode_embeddings(*self.embed_prompts(texts))
+        parts = [texts[i : i + TEXT_BATCH] for i in range(0, len(texts), TEXT_BATCH)]
+        return torch.cat([self.encode_embeddings(*self.embed_prompts(part)) for part in parts])

@@ -1,6 +1,5 @@
 """The file of a pretrained tag of open_clip: in a cache of this machine, or downloaded from the Hugging Face hub."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from huggingface_hub.errors import EntryNotFoundError
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 
 from ..errors import InputError
+from ..options.text_files import read_json
 
 CLIP_CACHE = Path("~/.cache/clip")  # of OpenAI's package ``clip``, and of open_clip for files with a URL
 SECONDS = 3  # to wait for a connection to the hub, for each of its addresses
@@ -108,7 +108,7 @@ def known_config(path: Path) -> dict[str, Any]:
         if cached or (tag != "openai" and Path(config.get("url") or "").name == path.name):
             return {"quick_gelu": False, **config}
     try:
-        config = json.loads(path.with_name("open_clip_config.json").read_text(encoding="utf-8"))
+        config = read_json(path.with_name("open_clip_config.json"), "--model.pretrained")
         return {"quick_gelu": False, **config.get("preprocess_cfg", {}), **config["model_cfg"]}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (InputError, LookupError, TypeError, AttributeError):
         return {}

@@ -15,9 +15,17 @@ from .classnames import CIFAR10, CIFAR100
 from .id_sets import IdSet, Request, id_folder
 from .image_sets import ImageSet, MissingSet, folder_images
 from .scenes import KINDS
+from .styles import PHOTO, STYLES
 
+
+def in_style(name: str, style: str) -> str:
+    """Name of a set of ``scenes`` in a style: ``scenes`` as photos, ``scenes-sketch`` as sketches."""
+    return name if style == PHOTO else f"{name}-{style}"
+
+
+SCENE_STYLES = (PHOTO, *STYLES)
 ID_SETS: dict[str, Callable[[Request], IdSet]] = {
-    "scenes": id_sets.id_scenes,
+    **{(name := in_style("scenes", style)): partial(id_sets.id_scenes, name, style) for style in SCENE_STYLES},
     "cifar10": partial(id_sets.id_cifar, "cifar10", CIFAR10),
     "cifar100": partial(id_sets.id_cifar, "cifar100", CIFAR100),
     "imagenet1k": id_sets.id_imagenet1k,
@@ -28,7 +36,12 @@ ID_SETS: dict[str, Callable[[Request], IdSet]] = {
 FOLDER_ID_SETS = ("imagenet1k", "imagenet100", "eurosat")  # --data.class_list can select among their class folders
 
 OOD_SETS: dict[str, Callable[[Request], ImageSet]] = {
-    **{kind: partial(ood_sets.ood_scenes, kind) for kind in KINDS if kind != "id"},
+    **{
+        in_style(kind, style): partial(ood_sets.ood_scenes, kind, style)
+        for style in SCENE_STYLES
+        for kind in KINDS
+        if kind != "id"
+    },
     "textures": ood_sets.ood_textures,
     "places365": ood_sets.ood_places365,
     "svhn": ood_sets.ood_svhn,
@@ -43,10 +56,17 @@ OOD_SETS: dict[str, Callable[[Request], ImageSet]] = {
 
 CLIPOS_OOD = ["textures", "places365", "lsun_crop", "lsun_resize", "isun"]  # the paper's
 MOS_OOD = ["inaturalist", "sun", "places", "textures"]  # Huang and Li 2021
+NEAR_SCENES, FAR_SCENES = ["seen_shapes", "new_shapes"], ["texture", "noise", "letters"]
 
 # ID set -> its OOD sets. Near sets have classes of the same kind as the ID classes (OpenOOD's terms), far sets do not.
 BENCHMARKS: dict[str, dict[str, list[str]]] = {
-    "scenes": {"near": ["seen_shapes", "new_shapes"], "far": ["texture", "noise", "letters"]},
+    **{
+        in_style("scenes", style): {
+            "near": [in_style(kind, style) for kind in NEAR_SCENES],
+            "far": [in_style(kind, style) for kind in FAR_SCENES],
+        }
+        for style in SCENE_STYLES
+    },
     "cifar10": {"near": ["cifar100", "tiny_imagenet"], "far": [*CLIPOS_OOD, "svhn"]},
     "cifar100": {"near": ["cifar10", "tiny_imagenet"], "far": [*CLIPOS_OOD, "svhn"]},
     "imagenet100": {"near": [], "far": [*CLIPOS_OOD, "inaturalist", "sun", "places"]},
@@ -101,7 +121,11 @@ def parse_ood_specs(entries: list[str]) -> list[OodSpec]:
         spec = OodSpec("", source)
         spec.name = label or spec.default_name
         if spec.folder is None and source not in OOD_SETS:
-            raise InputError(f"--data.ood_sets: unknown set {source!r}; use {', '.join(OOD_SETS)} or folder:PATH")
+            plain = [name for name in OOD_SETS if "-" not in name]
+            raise InputError(
+                f"--data.ood_sets: unknown set {source!r}; use {', '.join(plain)} or folder:PATH (sets of scenes also "
+                f"in a style, such as new_shapes-sketch: {', '.join(STYLES)})"
+            )
         if spec.folder == "" or not spec.name or "=" in label:
             raise InputError(f"--data.ood_sets: {entry!r} is not a set; write NAME, folder:PATH or LABEL=folder:PATH")
         if spec.name in {s.name for s in specs} | {"id", "zero_shot"}:

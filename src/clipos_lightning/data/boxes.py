@@ -7,9 +7,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ..errors import InputError
+from .decoding import open_turned
 from .image_sets import FolderSet, ImageSample
+from .pixels import upright
 
 Box = tuple[float, float, float, float]
 BOX_COLUMNS = ["path", "x0", "y0", "x1", "y1"]
@@ -20,7 +23,8 @@ class BoxedSet(FolderSet):
 
     Args:
         plain: the folder without boxes.
-        boxes: image key to its boxes (x0, y0, x1, y1) in pixels; x1 and y1 are exclusive.
+        boxes: image key to its boxes (x0, y0, x1, y1) in pixels as stored, before the EXIF orientation is applied; x1
+            and y1 are exclusive.
     """
 
     def __init__(self, plain: FolderSet, boxes: Mapping[str, Sequence[Box]]) -> None:
@@ -28,9 +32,11 @@ class BoxedSet(FolderSet):
         self.boxes, self.has_masks = boxes, True
 
     def read(self, position: int) -> ImageSample:
-        """The image, and a mask that is 1 inside its boxes."""
-        image = super().read(position).image
-        return ImageSample(image, fill_boxes(self.boxes.get(self.keys[position], ()), image.width, image.height))
+        """The image, and a mask that is 1 inside its boxes, turned upright with the image."""
+        image, orientation = open_turned(self.root / self.keys[position], self.decoding)
+        width, height = image.size if orientation < 5 else image.size[::-1]
+        mask = fill_boxes(self.boxes.get(self.keys[position], ()), width, height)
+        return ImageSample(image, np.array(upright(Image.fromarray(mask), orientation)))
 
 
 def fill_boxes(boxes: Sequence[Box], width: int, height: int) -> NDArray[np.float32]:
@@ -93,6 +99,8 @@ def read_boxes(path: Path, keys: set[str]) -> dict[str, list[Box]]:
                 if not (x0 < x1 and y0 < y1):
                     raise InputError(f"{path}, line {rows.line_num}: the box is empty; x0 < x1 and y0 < y1 is required")
                 found.setdefault(row["path"], []).append((x0, y0, x1, y1))
-    except (OSError, ValueError, TypeError, csv.Error) as error:
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, TypeError, csv.Error) as error:
         raise InputError(f"{path}: not a CSV table of {','.join(BOX_COLUMNS)} with numbers: {error}") from error
     return found

@@ -22,7 +22,7 @@ from .image_sets import ArraySet, FolderSet, ImageSet
 CACHE_FOLDER = ".clipos-cache"
 MAX_SIDE = 64  # pixels; larger images are not cached
 MIN_IMAGES = 1000  # smaller sets are decoded fast enough
-CACHE_VERSION = b"2"  # part of the key: change it with the file format or the key
+CACHE_VERSION = b"3"  # part of the key: change it with the file format or the key
 
 
 def cached_arrays(root: Path | None, sources: Iterable[Path], build: Callable[[], Arrays], part: str = "") -> Arrays:
@@ -64,7 +64,10 @@ def cached_folder(images: FolderSet, root: Path, positions: int) -> ImageSet:
     """
     if len(images) < MIN_IMAGES or positions < len(images) / 2:
         return images
-    key = folder_digest(images)
+    try:
+        key = folder_digest(images)
+    except OSError:  # the reader of that image reports the error
+        return images
     rows = load(root, key)
     if rows is None:
         pixels = decode_small(images) if os.access(root, os.W_OK) else None
@@ -75,8 +78,8 @@ def cached_folder(images: FolderSet, root: Path, positions: int) -> ImageSet:
 
 
 def folder_digest(images: FolderSet) -> str:
-    """A digest of the folder's path and of each file's name, inode, size, mtime and ctime."""
-    digest = hashlib.sha256(CACHE_VERSION + os.fsencode(images.root.resolve()))
+    """A digest of the folder's path, the background, and each file's name, inode, size, mtime and ctime."""
+    digest = hashlib.sha256(CACHE_VERSION + os.fsencode(f"{images.root.resolve()}\0{images.decoding.background}"))
     for key in images.keys:
         stat = (images.root / key).stat()
         numbers = (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
@@ -90,18 +93,18 @@ def decode_small(images: FolderSet) -> NDArray[np.uint8] | None:
     Returns:
         The array; None if an image cannot be read, is larger than ``MAX_SIDE``, or differs in size from the first.
     """
-    width, height = images.size(0)
-    if max(width, height) > MAX_SIDE:
-        return None
-    pixels = np.empty((len(images), height, width, 3), dtype=np.uint8)
-    for i in range(len(images)):
-        try:
+    try:
+        width, height = images.size(0)
+        if max(width, height) > MAX_SIDE:
+            return None
+        pixels = np.empty((len(images), height, width, 3), dtype=np.uint8)
+        for i in range(len(images)):
             image = images.read(i).image
-        except InputError:  # the reader of that image reports the error
-            return None
-        if image.size != (width, height):
-            return None
-        pixels[i] = np.asarray(image)
+            if image.size != (width, height):
+                return None
+            pixels[i] = np.asarray(image)
+    except InputError:  # the reader of that image reports the error
+        return None
     return pixels
 
 

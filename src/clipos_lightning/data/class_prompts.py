@@ -1,12 +1,10 @@
 """Class names and prompt templates from a YAML file: ``--data.class_names FILE``."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..errors import InputError
+from ..options.yaml_files import read_yaml
 
 TEMPLATES = "_templates"  # key of the templates that apply to all classes
 Wording = dict[str, list[str]]  # "names": the first one is displayed; optionally "templates"
@@ -17,7 +15,8 @@ def read_wordings(file: str, keys: Sequence[str], defaults: Sequence[str]) -> li
 
     The file maps the key or the default name of a class to a name, a list of names, or a mapping
     ``{names: [...], templates: [...]}``. The entry ``_templates`` holds the templates of all classes that have none of
-    their own. A class without an entry keeps its default name.
+    their own. A class without an entry keeps its default name. Keys and names are text exactly as written: ``010`` and
+    ``yes`` need no quotes.
 
     Args:
         file: path of the YAML file.
@@ -28,18 +27,17 @@ def read_wordings(file: str, keys: Sequence[str], defaults: Sequence[str]) -> li
         One wording per class (C): ``names``, and ``templates`` where the file gives some.
 
     Raises:
-        InputError: the file cannot be read, has another structure, or names a class that the ID set does not have.
+        InputError: the file cannot be read, has another structure or a key twice, or names a class that the ID set does
+            not have.
 
     >>> import tempfile
+    >>> from pathlib import Path
     >>> file = Path(tempfile.mkdtemp()) / "names.yaml"
     >>> _ = file.write_text("red_fox: [red fox, fox in the snow]")
     >>> read_wordings(str(file), ["red_fox", "wolf"], ["red fox", "wolf"])
     [{'names': ['red fox', 'fox in the snow']}, {'names': ['wolf']}]
     """
-    try:
-        given = yaml.safe_load(Path(file).read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"--data.class_names: cannot read {file}: {' '.join(str(error).split())}") from error
+    given = read_yaml(file, "--data.class_names: cannot read", as_text=True)
     if not isinstance(given, dict):
         raise InputError(f"--data.class_names: {file} must map each class folder to its wording, like `cat: tabby cat`")
     if TEMPLATES in keys:
@@ -47,7 +45,7 @@ def read_wordings(file: str, keys: Sequence[str], defaults: Sequence[str]) -> li
     common = {"templates": given.pop(TEMPLATES)} if TEMPLATES in given else {}
     if common:
         check_texts(common["templates"], f"{file}: {TEMPLATES}", template=True)
-    wordings = {str(key): as_wording(value, f"{file}: {key}") for key, value in given.items()}
+    wordings = {key: as_wording(value, f"{file}: {key}") for key, value in given.items()}
     unknown = sorted(set(wordings) - set(keys) - set(defaults))
     if unknown:
         raise InputError(f"--data.class_names: {file} names {unknown[0]!r}, which is not a class of the ID set")
@@ -88,7 +86,7 @@ def check_texts(texts: Any, where: str, template: bool) -> None:
     """
     if not isinstance(texts, list) or not texts or not all(isinstance(t, str) and t.strip() for t in texts):
         what = "a list of templates" if template else "a name, or a list of names"
-        raise InputError(f"--data.class_names: {where} must be {what}: quote what YAML reads as a number, yes or no")
+        raise InputError(f"--data.class_names: {where} must be {what}")
     if template and any(text.count("{}") != 1 for text in texts):
         raise InputError(
             f"--data.class_names: {where}: each template must contain {{}} exactly once, for the class name"

@@ -1,10 +1,13 @@
 """Default class names for the prompts, each list with its source."""
 
+import os
+from collections.abc import Sequence
+from functools import cache
 from importlib.resources import files
 from itertools import pairwise
-from pathlib import Path
 
 from ..errors import InputError
+from ..options.text_files import read_text_file
 
 # batches.meta's own order and names, which OpenAI's CLIP prompts use too
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -46,9 +49,35 @@ BLOODMNIST = (
 )
 
 
+@cache
 def imagenet_classes() -> dict[str, str]:
     """WordNet ids of ImageNet-1k to class names, in index order; the packaged file names its sources."""
     return dict(line.split(" ", 1) for line in packaged_lines("imagenet_classes.txt"))
+
+
+def folder_names(folders: Sequence[str]) -> list[str]:
+    """Class names of folders: with ``_`` as space, or ImageNet-1k's names if all folders are its WordNet ids.
+
+    Names that are not UTF-8 are read as Latin-1.
+
+    >>> folder_names(["red_fox", "wolf"]), folder_names(["n01440764", "n01443537"])
+    (['red fox', 'wolf'], ['tench', 'goldfish'])
+    >>> folder_names([os.fsdecode("café".encode("latin-1")), "café"])
+    ['café', 'café']
+    """
+    known = imagenet_classes()
+    if folders and all(folder in known for folder in folders):
+        return [known[folder] for folder in folders]
+    return [as_text(folder).replace("_", " ") for folder in folders]
+
+
+def as_text(name: str) -> str:
+    """A file name as text that can be written anywhere: read as Latin-1 if it is not UTF-8."""
+    content = os.fsencode(name)
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
 
 
 def imagenet100_classes() -> list[str]:
@@ -71,10 +100,7 @@ def read_class_list(file: str) -> list[str]:
     Raises:
         InputError: the file cannot be read, or has fewer than two names or a name twice.
     """
-    try:
-        lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--data.class_list: cannot read {file}: {' '.join(str(error).split())}") from error
+    lines = read_text_file(file, "--data.class_list: cannot read").splitlines()
     names = sorted(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
     twice = [a for a, b in pairwise(names) if a == b]
     if len(names) < 2 or twice:

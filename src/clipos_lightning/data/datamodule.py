@@ -15,15 +15,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import InputError
+from ..options.finite import check_finite
 from ..types import Images, Labels
+from ..utils.files import expand_home
 from .benchmarks import BENCHMARKS, kind_of, open_id, open_ood_sets, parse_ood_specs
-from .cache import cached_folder
 from .class_prompts import Wording, one_name_each, read_wordings
 from .classnames import read_class_list
-from .image_sets import FolderSet, ImageSet, ModelSizeImages
-from .resolution import DownscaledSet, native_side
+from .decoding import DEFAULT, Decoding
+from .image_sets import ModelSizeImages, unreadable_in
 from .sampler import ShardSampler
 from .splits import draw_shots, find_shots, limit_positions, manifest, read_shots
+from .test_sets import Tests, downscale, readable_images, select_images
 from .transforms import to_model_size, view, view_rng
 
 ID = "id"  # key of the ID test set among the test sets
@@ -31,7 +33,7 @@ ID = "id"  # key of the ID test set among the test sets
 
 def absolute(path: str | None) -> str | None:
     """The absolute path, so that a later command finds the file from another working directory; None stays None."""
-    return None if path is None else str(Path(path).absolute())
+    return None if path is None else str(Path(expand_home(path)).absolute())
 
 
 class FewShotOOD(LightningDataModule):
@@ -42,8 +44,9 @@ class FewShotOOD(LightningDataModule):
 
     Args:
         root: folder of the data sets, which relative paths start from; null: $CLIPOS_DATA if set, else ./data.
-        id: the ID set: scenes (embedded), cifar10, cifar100, imagenet100, imagenet1k, eurosat, medmnist, or folder:PATH
-            with train/<class>/ and test/<class>/ (or only <class>/, which is enough for fit and predict).
+        id: the ID set: scenes (embedded; in another style: scenes-sketch, …), cifar10, cifar100, imagenet100,
+            imagenet1k, eurosat, medmnist, or folder:PATH with train/<class>/ and test/<class>/ (or only <class>/, which
+            is enough for fit and predict).
         ood_sets: OOD test sets: names, folder:PATH, or LABEL=folder:PATH; null: the benchmark of the ID set.
         shots: labelled training images per class, or all.
         shots_file: shots.json of an earlier run, to use its images; null: draw by shots and seed.
@@ -65,6 +68,10 @@ class FewShotOOD(LightningDataModule):
         cache: keep sets of small images decoded in .clipos-cache below the root; false: decode them each time.
         validate: fit validates on held-out training images, every trainer.check_val_every_n_epoch epochs, and logs
             val/accuracy and val/outliers/auroc, for EarlyStopping and ModelCheckpoint; false: it does not validate.
+        background: colour behind transparent pixels, a name or #rrggbb; detectors keep it.
+        max_pixels: images with more pixels are unreadable, to limit the memory.
+        unreadable: error stops when an image cannot be read; skip leaves such images out of test and validation, and
+            the report counts them. The few-shot images must be readable.
 
     Raises:
         InputError: an option is out of range, a file of options cannot be read, or the ID set is missing or unknown.
@@ -104,15 +111,21 @@ class FewShotOOD(LightningDataModule):
         resize: Literal["pil", "torch", "device"] = "pil",
         cache: bool = True,
         validate: bool = False,
+        background: str = DEFAULT.background,
+        max_pixels: int = DEFAULT.max_pixels,
+        unreadable: Literal["error", "skip"] = "error",
     ) -> None:
         super().__init__()
         self.allow_zero_length_dataloader_with_multiple_devices = True  # there may be more processes than images
-        self.root = Path(root or os.environ.get("CLIPOS_DATA") or "data").expanduser()
+        self.root = Path(expand_home(root or os.environ.get("CLIPOS_DATA") or "data"))
+        id, ood_sets = expand_home(id), None if ood_sets is None else [expand_home(entry) for entry in ood_sets]
+        shots_file, class_names, class_list = absolute(shots_file), absolute(class_names), absolute(class_list)
         self.seed = 1 if seed is None else seed
         counts = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "views": views}
         for option, value in counts.items():
             if value < 1:
                 raise InputError(f"--data.{option} is {value}: it must be at least 1")
+        check_finite({**counts, "seed": self.seed, "num_workers": num_workers}, "--data")
         if self.seed < 0:
             raise InputError(f"--data.seed is {self.seed}: it must be at least 0")
         if num_workers is not None and num_workers < 0:
@@ -124,7 +137,8 @@ class FewShotOOD(LightningDataModule):
         self.shots, self.shots_file = shots, shots_file
         self.batch_size, self.eval_batch_size, self.limit_per_set = batch_size, eval_batch_size, limit_per_set
         self.views, self.ood_resolution, self.resize, self.cache = views, ood_resolution, resize, cache
-        self.validate = validate
+        self.validate, self.skip_unreadable = validate, unreadable == "skip"
+        self.decoding = Decoding(background, max_pixels).check("--data.")
         self.num_workers = min(8, (os.cpu_count() or 1) // 2) if num_workers is None else num_workers
         classes = read_class_list(class_list) if class_list else None
         self.draw_options: tuple[int, int | str] = (self.seed, shots)  # a shots_file's own, if there is one
@@ -132,6 +146,7 @@ class FewShotOOD(LightningDataModule):
             with suppress(InputError):  # setup("fit") reports a broken file; testing does not need it
                 self.draw_options = read_shots(shots_file)[1:]
         self.id_set = open_id(id, self.root, *self.draw_options, classes, cache)
+        self.id_set.train.decoding = self.decoding  # test sets get it from select_images
         marks = BENCHMARKS.get(id, {})
         chosen = [*marks.get("near", []), *marks.get("far", [])] if ood_sets is None else ood_sets
         self.ood_specs = parse_ood_specs(chosen)
@@ -142,14 +157,16 @@ class FewShotOOD(LightningDataModule):
         self.class_wordings: list[Wording] | None = (
             None if one_name_each(wordings) else wordings
         )  # of --data.class_names
-        self.test_sets: dict[str, tuple[ImageSet, list[int]]] = {}  # name to set and positions of the images to test
+        self.test_sets: Tests = {}
+        self.left_out: dict[str, int] = {}  # test set to number of unreadable images
         self.shot_positions: list[int] = []  # of the few-shot images in id_set.train
         self.image_size = 0  # side of the model's input in pixels
         options: dict[str, Any] = {"root": str(self.root.absolute()), "id": id, "ood_sets": chosen, "shots": shots}
-        options |= {"seed": self.seed, "shots_file": absolute(shots_file), "limit_per_set": limit_per_set}
-        options |= {"class_names": absolute(class_names), "class_list": absolute(class_list)}
+        options |= {"seed": self.seed, "shots_file": shots_file, "limit_per_set": limit_per_set}
+        options |= {"class_names": class_names, "class_list": class_list}
         options |= {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "views": views}
         options |= {"ood_resolution": ood_resolution, "resize": resize, "cache": cache, "validate": validate}
+        options |= {"background": background, "max_pixels": max_pixels, "unreadable": unreadable}
         self.save_hyperparameters(options, logger=False)
 
     def setup(self, stage: str) -> None:
@@ -189,11 +206,11 @@ class FewShotOOD(LightningDataModule):
         drawn = [(int(train.labels[i]), train.shot_key(i)) for i in self.shot_positions]
         return manifest(self.id_set.name, *self.draw_options, self.id_set.class_keys, drawn, self.views)
 
-    def open_test_sets(self) -> dict[str, tuple[ImageSet, list[int]]]:
+    def open_test_sets(self) -> Tests:
         """Open the ID test set and the OOD sets: name to (set, positions of the images to test), the ID set first.
 
         Raises:
-            InputError: the ID set has no test images, or an OOD set is missing.
+            InputError: the ID set has no test images, an OOD set is missing, or an image cannot be read.
         """
         if self.id_set.test is None:
             raise InputError(
@@ -201,14 +218,9 @@ class FewShotOOD(LightningDataModule):
                 "test/<class>/ (fit, calibrate and predict do not)"
             )
         sets = {ID: self.id_set.test} | open_ood_sets(self.ood_specs, self.root, self.cache)
-        side = native_side(self.id_set.test) if self.ood_resolution == "id" else None
-        tests = {}
-        for name, images in sets.items():
-            positions = limit_positions(images.keys, self.limit_per_set)
-            if self.cache and isinstance(images, FolderSet) and not images.has_masks:
-                images = cached_folder(images, self.root, len(positions))
-            tests[name] = (images if side is None or name == ID else DownscaledSet(images, side), positions)
-        return tests
+        tests = select_images(sets, self.limit_per_set, self.root if self.cache else None, self.decoding)
+        tests, self.left_out = readable_images(tests, self.skip_unreadable, self.num_workers)
+        return tests if self.ood_resolution == "native" else downscale(tests, ID)
 
     @property
     def shot_labels(self) -> Labels:
@@ -225,8 +237,11 @@ class FewShotOOD(LightningDataModule):
         Returns:
             uint8 (n, 3, image_size, image_size).
         """
-        with ThreadPoolExecutor(max(1, self.num_workers)) as pool:  # decoding releases the interpreter's lock
-            pixels = list(pool.map(self.shot_view, index.tolist()))
+        try:
+            with ThreadPoolExecutor(max(1, self.num_workers)) as pool:  # decoding releases the interpreter's lock
+                pixels = list(pool.map(self.shot_view, index.tolist()))
+        except InputError as error:
+            raise unreadable_in(self.id_set.train, self.shot_positions) from error
         return torch.stack(pixels) if pixels else torch.empty(0, 3, self.image_size, self.image_size, dtype=torch.uint8)
 
     def shot_view(self, row: int) -> UInt8[Tensor, "3 {self.image_size} {self.image_size}"]:
@@ -293,9 +308,10 @@ class FewShotOOD(LightningDataModule):
         """
         if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING and not self.validate:
             return []
-        positions = self.held_out()
+        held_out: Tests = {"train": (self.id_set.train, self.held_out())}
+        images, positions = readable_images(held_out, self.skip_unreadable, self.num_workers)[0]["train"]
         self.check_world_size(len(positions))
-        return self.loader(ModelSizeImages(self.id_set.train, positions, self.image_size))
+        return self.loader(ModelSizeImages(images, positions, self.image_size))
 
     def check_world_size(self, largest: int) -> None:
         """Check that each process gets an image of the largest set; otherwise Lightning's processes would deadlock.

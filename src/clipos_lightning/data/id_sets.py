@@ -15,6 +15,7 @@ from .cache import cached_arrays
 from .classnames import (
     BLOODMNIST,
     EUROSAT,
+    folder_names,
     imagenet100_classes,
     imagenet_classes,
 )
@@ -23,6 +24,7 @@ from .sources import SOURCES
 from .splits import digest
 
 SCENE_POOL = 1000  # training images per class of `scenes`, or --data.shots if that is more
+SCENE_MOST = 10_000  # training images per class of `scenes`: rendering them takes minutes
 SCENE_ID_COUNT = 1000  # ID test images of `scenes`
 SPLITS = {  # kind of a split to the names of its folder, in lower case
     "train": ("train", "training", "trainset", "train_set", "seg_train"),
@@ -91,13 +93,22 @@ def broken_set(name: str, path: Path, error: Exception) -> InputError:
     )
 
 
-def id_scenes(request: Request) -> IdSet:
-    """The embedded procedural set: ten shapes; at least 1,000 training images per class and 1,000 test images."""
+def id_scenes(name: str, style: str, request: Request) -> IdSet:
+    """The embedded procedural set: ten shapes; at least 1,000 training images per class and 1,000 test images.
+
+    Raises:
+        InputError: more images per class are requested than :data:`SCENE_MOST`.
+    """
+    if isinstance(request.shots, int) and request.shots > SCENE_MOST:
+        raise InputError(
+            f"--data.shots is {request.shots}: scenes renders at most {SCENE_MOST:,} training images per class, which "
+            "takes minutes; lower it"
+        )
     classes = len(scenes.ID_SHAPES)
     pool = max(SCENE_POOL, request.shots if isinstance(request.shots, int) else 0)
-    train = SceneSet("id", "train", request.seed, pool * classes)
-    test = SceneSet("id", "report", 0, SCENE_ID_COUNT)
-    return IdSet("scenes", [str(i) for i in range(classes)], list(scenes.ID_SHAPES), train, test)
+    train = SceneSet("id", "train", request.seed, pool * classes, style)
+    test = SceneSet("id", "report", 0, SCENE_ID_COUNT, style)
+    return IdSet(name, [str(i) for i in range(classes)], list(scenes.ID_SHAPES), train, test)
 
 
 def id_cifar(name: str, names: Sequence[str], request: Request) -> IdSet:
@@ -279,4 +290,4 @@ def id_folder(path: Path, classes: Sequence[str] | None = None) -> IdSet:
     train = labelled_folder(name, train_root, classes, only)
     test = labelled_folder(name, test_root, classes, only) if test_root is not None else None
     test = with_boxes(test) if test is not None and len(test) else None
-    return IdSet(name, classes, [folder.replace("_", " ") for folder in classes], train, test)
+    return IdSet(name, classes, folder_names(classes), train, test)

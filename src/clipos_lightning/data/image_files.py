@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -10,7 +10,8 @@ from PIL import features
 
 from ..errors import InputError
 
-SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp", ".png", ".apng", ".bmp", ".dib", ".webp", ".gif"}
+SUFFIXES |= {".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".jp2", ".j2k"}
 AVIF_SUFFIXES = {".avif"}
 HEIF_SUFFIXES = {".heic", ".heif", ".hif"}
 MAX_SUFFIXES = 100  # suffixes that are counted; all further ones together
@@ -57,45 +58,77 @@ def is_image(name: str, left_out: Counter[str]) -> bool:
 def walk_images(folder: str, left_out: Counter[str] | None = None) -> Iterator[str]:
     """Yield the paths of the image files below a folder, sorted; hidden files and folders are skipped.
 
-    Symlinks are followed, except into a folder that contains them. A folder that cannot be read is yielded as a path,
-    so that the reader of the images reports it.
+    Symlinks are followed, except into a folder that contains them. Folders and links that cannot be read are yielded as
+    paths, so that the reader of the images reports them.
 
     Args:
         folder: where to search.
         left_out: gets the number of other files by suffix.
     """
     others = Counter[str]() if left_out is None else left_out
-    yield from walk(str(Path(folder)), frozenset([os.path.realpath(folder)]), others)
+    return walk(folder, lambda name: is_image(name, others))
 
 
-def walk(folder: str, above: frozenset[str], left_out: Counter[str]) -> Iterator[str]:
-    """Recursive part of :func:`walk_images`; ``above``: real paths of the folder and its parents, to detect cycles."""
-    if not os.access(folder, os.R_OK | os.X_OK):
-        yield folder  # its reader reports the error
-        return
-    for entry in sorted_entries(folder, left_out):
-        name = entry.removesuffix("/")
-        path = name if folder == "." else os.path.join(folder, name)
-        if not entry.endswith("/"):
+def walk(folder: str, keep: Callable[[str], bool]) -> Iterator[str]:
+    """:func:`walk_images` for any kind of file.
+
+    Args:
+        folder: where to search.
+        keep: whether to yield a file, by its name.
+    """
+    top = str(Path(folder))
+    above, pending = [identity(top)], [folder_entries(top, keep)]  # of the folders that are being listed
+    while pending:
+        path = next(pending[-1], None)
+        if path is None:
+            above.pop()
+            pending.pop()
+        elif not path.endswith("/"):
             yield path
-        elif (real := os.path.realpath(path)) not in above:
-            yield from walk(path, above | {real}, left_out)
+        elif (folder_id := identity(path)) not in above:
+            above.append(folder_id)
+            pending.append(folder_entries(path[:-1], keep))
 
 
-def sorted_entries(folder: str, left_out: Counter[str]) -> list[str]:
-    """Sub-folders (ending in a slash) and image files of a folder, sorted in memory (10 MB per 100,000 names)."""
-    found = []
-    with os.scandir(folder) as listing:
-        for entry in (e for e in listing if e.name[0] != "."):
-            if entry.is_dir():
-                found.append(f"{entry.name}/")
-            elif is_image(entry.name, left_out):
-                found.append(entry.name)
-    return sorted(found)
+def identity(folder: str) -> tuple[int, int] | str:
+    """What is the same for a folder and a link to it: device and inode; its path if it cannot be read."""
+    try:
+        found = os.stat(folder)
+    except OSError:
+        return folder
+    return found.st_dev, found.st_ino
+
+
+def folder_entries(folder: str, keep: Callable[[str], bool]) -> Iterator[str]:
+    """Paths of the sub-folders (ending in a slash) and files of a folder, sorted; itself if it cannot be read.
+
+    They are sorted in memory, 10 MB per 100,000 names.
+    """
+    names = []
+    try:
+        with os.scandir(folder) as listing:
+            for entry in (e for e in listing if e.name[0] != "."):
+                if is_folder(entry):
+                    names.append(f"{entry.name}/")
+                elif keep(entry.name):
+                    names.append(entry.name)
+    except OSError:
+        return iter([folder])  # its reader reports the error
+    return iter([name if folder == "." else os.path.join(folder, name) for name in sorted(names)])
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry of a folder is a folder, or a link to one; not if that cannot be known (a link to itself)."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def list_images(root: Path) -> list[str]:
     """POSIX paths of the image files below a folder, relative to it and sorted; hidden ones are skipped.
+
+    If the folder itself cannot be read, it is the only path, ``.``.
 
     >>> import tempfile
     >>> root = Path(tempfile.mkdtemp())
@@ -107,7 +140,8 @@ def list_images(root: Path) -> list[str]:
     if not root.is_dir():
         return []
     above = os.path.join("" if str(root) == "." else root, "")
-    return sorted(path.removeprefix(above).replace(os.sep, "/") for path in walk_images(str(root)))
+    paths = ("." if path == str(root) else path.removeprefix(above) for path in walk_images(str(root)))
+    return sorted(path.replace(os.sep, "/") for path in paths)
 
 
 def count_other_suffixes(root: Path) -> Counter[str]:

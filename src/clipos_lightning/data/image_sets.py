@@ -4,19 +4,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import InputError
 from . import scenes
-from .image_files import list_images, no_images_error, reading_hint, register_heif, suffix_of
-from .transforms import as_rgb, batch_to_model_size, mask_to_model_size, to_model_size
+from .decoding import DEFAULT, image_size, many_unreadable, open_image
+from .image_files import list_images, no_images_error
+from .styles import PHOTO
+from .transforms import batch_to_model_size, mask_to_model_size, to_model_size
 
 
 @dataclass
@@ -36,9 +37,11 @@ class ImageSet(ABC):
         labels: class indices (N), or None for an OOD set.
         has_masks: whether images have ground-truth object masks.
         uniform_size: whether all images are known to have one size, without reading them.
+        decoding: how image files become pixels.
     """
 
     uniform_size = False
+    decoding = DEFAULT
 
     def __init__(
         self, name: str, keys: Sequence[str], labels: NDArray[np.int64] | None, has_masks: bool = False
@@ -85,17 +88,11 @@ class FolderSet(ImageSet):
 
     def read(self, position: int) -> ImageSample:
         """Decode the image file."""
-        return ImageSample(open_image(self.root / self.keys[position]))
+        return ImageSample(open_image(self.root / self.keys[position], self.decoding))
 
     def size(self, position: int) -> tuple[int, int]:
         """Width and height from the header of the file, without decoding it."""
-        path = self.root / self.keys[position]
-        register_heif()
-        try:
-            with Image.open(path) as image:
-                return image.size
-        except Exception as error:  # decoders raise all kinds of errors
-            raise unreadable_image(path, error) from error
+        return image_size(self.root / self.keys[position], self.decoding)
 
     def shot_key(self, position: int) -> str:
         """The path inside the class folder."""
@@ -137,41 +134,37 @@ class SceneSet(ImageSet):
         stream: ``train``, ``tune`` or ``report``; different streams have no image in common.
         seed: seed of the stream; test sets take the report stream with seed 0, whatever the run's seed.
         count: number of images N.
+        style: ``photo`` or a key of ``styles.STYLES``.
     """
 
     uniform_size = True
 
-    def __init__(self, kind: str, stream: str, seed: int, count: int) -> None:
+    def __init__(self, kind: str, stream: str, seed: int, count: int, style: str = PHOTO) -> None:
         labels = np.arange(count) % len(scenes.ID_SHAPES) if kind == "id" else None
         super().__init__(kind, [str(i) for i in range(count)], labels, has_masks=kind == "id")
-        self.kind, self.stream, self.seed = kind, stream, seed
+        self.kind, self.stream, self.seed, self.style = kind, stream, seed, style
 
     def read(self, position: int) -> ImageSample:
         """Render the image."""
-        scene = scenes.render(self.kind, self.stream, self.seed, position)
+        scene = scenes.render(self.kind, self.stream, self.seed, position, style=self.style)
         return ImageSample(Image.fromarray(scene.image), scene.mask if self.has_masks else None)
 
 
-class TorchvisionSet(ImageSet):
-    """Torchvision data sets, one after another, as an OOD set: their labels are ignored.
+def unreadable_in(images: ImageSet, positions: Sequence[int], option: str = "") -> InputError:
+    """The error that names all images at these positions that cannot be read, of which there is at least one.
 
     Args:
-        name: name of the set in reports.
-        parts: data sets whose items start with a PIL image, N items in all.
-        keys: keys of the N images.
+        images: the set.
+        positions: of the images to decode.
+        option: that leaves unreadable images out; "": there is none.
     """
-
-    def __init__(self, name: str, parts: Sequence[Any], keys: Sequence[str]) -> None:
-        super().__init__(name, keys, None)
-        self.items = [(part, i) for part in parts for i in range(len(part))]
-
-    def read(self, position: int) -> ImageSample:
-        """Read the image with torchvision."""
-        part, i = self.items[position]
+    errors = []
+    for position in positions:
         try:
-            return ImageSample(part[i][0])
-        except OSError as error:
-            raise unreadable_image(self.keys[position], error) from error
+            images.read(position)
+        except InputError as error:
+            errors.append(str(error))
+    return many_unreadable(errors, option)
 
 
 class ModelSizeImages(Dataset[dict[str, Tensor]]):
@@ -207,7 +200,10 @@ class ModelSizeImages(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, i: int) -> dict[str, Tensor]:
         position = self.positions[i]
-        sample = self.images.read(position)
+        try:
+            sample = self.images.read(position)
+        except InputError as error:
+            raise unreadable_in(self.images, self.positions[i:], "--data.unreadable skip") from error
         label = -1 if self.images.labels is None else int(self.images.labels[position])
         item = {
             "image": to_model_size(sample.image, self.size),
@@ -230,39 +226,6 @@ class ModelSizeImages(Dataset[dict[str, Tensor]]):
             {"image": image, "label": torch.tensor(label), "index": torch.tensor(position)}
             for image, label, position in zip(pixels, labels, positions, strict=True)
         ]
-
-
-def unreadable_image(path: Any, error: Exception) -> InputError:
-    """Build the error for an image file that cannot be read: its path, the reason, and what to do."""
-    unknown = isinstance(error, UnidentifiedImageError)
-    text = "unknown image format" if unknown else getattr(error, "strerror", None) or str(error)
-    reason = " ".join(text.split()) or type(error).__name__
-    remedy = (reading_hint([suffix_of(str(path))]) if unknown else "") or "repair it, or remove it from the folder"
-    return InputError(f"cannot read image {path}: {reason}. {remedy[0].upper()}{remedy[1:]}")
-
-
-def short_reason(path: str, error: str) -> str:
-    """The reason in the message of :func:`unreadable_image`, without path and remedy.
-
-    Example:
-        >>> short_reason("./a.png", "cannot read image a.png: broken PNG file. Repair it, or remove it from the folder")
-        'broken PNG file'
-    """
-    return error.removeprefix(f"cannot read image {Path(path)}: ").partition(". ")[0]
-
-
-def open_image(path: Path) -> Image.Image:
-    """Decode an image file to RGB, with its EXIF orientation applied.
-
-    Raises:
-        InputError: the file cannot be read, is truncated, or is not an image.
-    """
-    register_heif()
-    try:
-        with Image.open(path) as image:
-            return as_rgb(image)
-    except Exception as error:  # decoders raise all kinds of errors
-        raise unreadable_image(path, error) from error
 
 
 class MissingSet(InputError):

@@ -1,7 +1,6 @@
 """Readers of the named out-of-distribution sets; ``data/benchmarks.py`` lists them by name."""
 
 from pathlib import Path
-from typing import Any
 
 import torchvision
 
@@ -10,15 +9,15 @@ from .arrays import UNREADABLE, read_svhn
 from .cache import cached_arrays
 from .classnames import packaged_lines
 from .id_sets import Request, broken_set, missing_set, read_cifar_split
-from .image_sets import ArraySet, FolderSet, ImageSet, SceneSet, TorchvisionSet, folder_images
+from .image_sets import ArraySet, FolderSet, ImageSet, SceneSet, folder_images
 from .sources import SOURCES
 
 SCENE_OOD_COUNT = 600
 
 
-def ood_scenes(kind: str, request: Request) -> ImageSet:
+def ood_scenes(kind: str, style: str, request: Request) -> ImageSet:
     """One of the OOD kinds of ``scenes``, from the report stream: 600 images, the same in every run."""
-    return SceneSet(kind, "report", 0, SCENE_OOD_COUNT)
+    return SceneSet(kind, "report", 0, SCENE_OOD_COUNT, style)
 
 
 def ood_folder(name: str, request: Request) -> FolderSet:
@@ -41,16 +40,17 @@ def ood_tiny_imagenet(request: Request) -> FolderSet:
     return folder_images("tiny_imagenet", request.root / "tiny-imagenet-200/val")
 
 
-def ood_textures(request: Request) -> ImageSet:
+def ood_textures(request: Request) -> FolderSet:
     """Describable Textures (DTD), all three splits as torchvision reads them: 5,640 images."""
-    parts: list[Any] = []
+    files: list[Path] = []
     for split in ("train", "val", "test"):
         try:
-            parts.append(torchvision.datasets.DTD(str(request.root), split=split, download=False))
+            part = torchvision.datasets.DTD(str(request.root), split=split, download=False)
         except (RuntimeError, OSError) as error:
             raise missing_set("textures", request.root) from error
-    files = [Path(p) for part in parts for p in part._image_files]
-    return TorchvisionSet("textures", parts, [f"{p.parent.name}/{p.name}" for p in files])
+        files += [Path(file) for file in part._image_files]
+    folder = request.root / SOURCES["textures"].image_paths[0]
+    return FolderSet("textures", folder, [f"{file.parent.name}/{file.name}" for file in files])
 
 
 def ood_places365(request: Request) -> FolderSet:

@@ -1,8 +1,11 @@
 """``--data.ood_resolution id``: OOD images are scaled down to the ID images' native size before the model's resize."""
 
+from collections.abc import Sequence
+
 from ..errors import InputError
 from .image_sets import ImageSample, ImageSet
-from .transforms import as_rgb, resize_and_crop
+from .pixels import as_rgb
+from .transforms import resize_and_crop
 
 
 class DownscaledSet(ImageSet):
@@ -25,14 +28,19 @@ class DownscaledSet(ImageSet):
         return ImageSample(resize_and_crop(image, self.side) if min(image.size) > self.side else image)
 
 
-def native_side(images: ImageSet) -> int:
-    """The side in pixels of a set of square images of one size, from the headers of the files.
+def native_side(images: ImageSet, positions: Sequence[int] | None = None) -> int:
+    """The side in pixels of square images of one size, from the headers of the files.
+
+    Args:
+        images: the set.
+        positions: of the images; None: all.
 
     Raises:
         InputError: the images are not square, or differ in size.
     """
-    width, height = images.size(0)
-    for i in range(len(images)) if not images.uniform_size else range(1):
+    positions = range(len(images)) if positions is None else positions
+    width, height = images.size(positions[0])
+    for i in positions[:1] if images.uniform_size else positions:
         size = images.size(i)
         if size != (width, height) or width != height:
             others = f" and {size[0]}x{size[1]}" if size != (width, height) else ""

@@ -12,10 +12,12 @@ the other kinds are the OOD sets:
     texture       only a background, of a known or a new pattern        zeros
     noise         a mixture of per-pixel and low-frequency noise        zeros
     letters       one to three large letters on a background            zeros
+
+Every kind exists as a photo and in the styles of ``data/styles.py``: as a sketch, a blueprint, …
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import cos, pi, sin
 from string import ascii_uppercase
@@ -28,6 +30,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..types import Pixels
 from .shapes import SHAPES, Part
+from .styles import PHOTO, STYLES
 
 Plane = NDArray[np.floating]
 
@@ -170,9 +173,9 @@ def render_scene(rng: Generator, shape: str | None = None, *, size: int = 32, su
     return Scene(image, _reduce(cover, size), shape, color, background)
 
 
-def render_texture(rng: Generator, size: int = 32) -> Pixels:
+def render_texture(rng: Generator, size: int = 32, supersample: int = SUPERSAMPLE) -> Pixels:
     """Render a background of ``BACKGROUNDS`` or ``NEW_TEXTURES`` without an object: uint8 (size, size, 3)."""
-    pattern = _pattern(rng, _pick(rng, BACKGROUNDS + NEW_TEXTURES), SUPERSAMPLE * size)
+    pattern = _pattern(rng, _pick(rng, BACKGROUNDS + NEW_TEXTURES), supersample * size)
     return _compose(rng, pattern, np.zeros_like(pattern), "white", size)
 
 
@@ -187,17 +190,18 @@ def render_noise(rng: Generator, size: int = 32) -> Pixels:
     return _to_uint8(np.broadcast_to(image, (size, size, 3)))
 
 
-def render_letters(rng: Generator, size: int = 32) -> Pixels:
+def render_letters(rng: Generator, size: int = 32, supersample: int = SUPERSAMPLE) -> Pixels:
     """Render one to three large letters of one colour on a background: uint8 (size, size, 3)."""
-    color, n = _pick(rng, tuple(COLORS)), SUPERSAMPLE * size
+    color, n = _pick(rng, tuple(COLORS)), supersample * size
     return _compose(rng, _pattern(rng, _pick(rng, BACKGROUNDS), n), _draw_letters(rng, n), color, size)
 
 
-def render(kind: str, stream: str, seed: int, index: int, *, size: int = 32) -> Scene:
+def render(kind: str, stream: str, seed: int, index: int, *, size: int = 32, style: str = PHOTO) -> Scene:
     """Render image ``index`` of a kind: a pure function of its arguments.
 
     Different streams have no image in common. Shapes cycle with the index, so that classes are balanced: the label of
-    an ID image is ``index % len(ID_SHAPES)``. The report stream is the same in every run: use seed 0 for it.
+    an ID image is ``index % len(ID_SHAPES)``. The report stream is the same in every run: use seed 0 for it. The same
+    index shows another object in each style.
 
     Args:
         kind: one of ``KINDS``.
@@ -205,12 +209,13 @@ def render(kind: str, stream: str, seed: int, index: int, *, size: int = 32) -> 
         seed: at least 0.
         index: at least 0, without an upper limit.
         size: side of the image in pixels.
+        style: "photo", or a key of ``STYLES``.
 
     Returns:
         The scene; without an object its mask is zeros, and its shape and colour are "".
 
     Raises:
-        ValueError: the kind or stream is unknown, or the seed or index is negative.
+        ValueError: the kind, stream or style is unknown, or the seed or index is negative.
 
     >>> scene = render("id", "report", seed=0, index=3)
     >>> scene.shape, scene.image.shape, scene.mask.shape
@@ -218,12 +223,43 @@ def render(kind: str, stream: str, seed: int, index: int, *, size: int = 32) -> 
     """
     if kind not in KINDS or stream not in STREAMS:
         raise ValueError(f"no scenes {kind!r} of stream {stream!r}; kinds: {', '.join(KINDS)}; {', '.join(STREAMS)}")
-    rng = np.random.default_rng((STREAMS[stream], seed, KINDS.index(kind), index))
+    key = (STREAMS[stream], seed, KINDS.index(kind), index)
+    if style == PHOTO:
+        return _render(np.random.default_rng(key), kind, index, size, SUPERSAMPLE)
+    if style not in STYLES:
+        raise ValueError(f"no style {style!r}; one of {', '.join((PHOTO, *STYLES))}")
+    rng = np.random.default_rng((*key, 1 + list(STYLES).index(style)))
+    return restyle(rng, _render(rng, kind, index, SUPERSAMPLE * size, 1), style)
+
+
+def restyle(rng: Generator, scene: Scene, style: str) -> Scene:
+    """Show a scene in another style.
+
+    Args:
+        rng: generator of the style's random choices.
+        scene: rendered at ``SUPERSAMPLE`` times the image's side, without supersampling.
+        style: a key of ``STYLES``.
+
+    Returns:
+        The scene with an image and a mask of the image's side.
+    """
+    size = len(scene.image) // SUPERSAMPLE
+    styled = STYLES[style](rng, scene.image.astype(np.float32))
+    image = np.stack([_reduce(channel, size) for channel in np.moveaxis(styled, 2, 0)], 2)
+    image += PIXEL_NOISE * rng.standard_normal(image.shape, dtype=np.float32)
+    return replace(scene, image=_to_uint8(image), mask=_reduce(scene.mask, size))
+
+
+def _render(rng: Generator, kind: str, index: int, size: int, supersample: int) -> Scene:
+    """Image ``index`` of a kind as a photo."""
     if kind in SHAPES_OF:
         shapes = SHAPES_OF[kind]
-        return render_scene(rng, shapes[index % len(shapes)], size=size)
-    draw = {"texture": render_texture, "noise": render_noise, "letters": render_letters}[kind]
-    return Scene(draw(rng, size), np.zeros((size, size), np.float32), "", "", "")
+        return render_scene(rng, shapes[index % len(shapes)], size=size, supersample=supersample)
+    if kind == "noise":
+        image = render_noise(rng, size)
+    else:
+        image = (render_texture if kind == "texture" else render_letters)(rng, size, supersample)
+    return Scene(image, np.zeros((size, size), np.float32), "", "", "")
 
 
 def _pick(rng: Generator, names: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from ..errors import InputError
+from ..options.text_files import read_json
 
 
 class StoredDraw(NamedTuple):
@@ -94,13 +95,12 @@ def read_shots(file: str) -> StoredDraw:
     Raises:
         InputError: the file cannot be read, or is not a ``shots.json``.
     """
+    written = read_json(file, "--data.shots_file: cannot read")
     try:
-        with open(file, encoding="utf-8") as opened:
-            written = json.load(opened)
         images = {str(group): list(map(str, members)) for group, members in written["images"].items()}
         shots = written["shots"] if written["shots"] == "all" else int(written["shots"])
         return StoredDraw(images, int(written["seed"]), shots)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise InputError(f"--data.shots_file: {file} is not a shots.json of a run: {error}") from error
 
 

@@ -1,7 +1,6 @@
 """CLIP's image preprocessing up to the normalisation, as uint8 tensors; random views for augmentation."""
 
 import hashlib
-from contextlib import suppress
 from math import exp, log, sqrt
 
 import numpy as np
@@ -9,29 +8,17 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tf
 
 from ..types import Images
+from .pixels import as_rgb
 
 VIEW_SCALE = (0.5, 1.0)  # area of a view's crop, relative to the image
 VIEW_RATIO = (3 / 4, 4 / 3)  # width / height of a view's crop
-
-
-def as_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image to RGB: the EXIF orientation is applied, 16-bit grey is scaled to 8 bits (PIL would clip it).
-
-    >>> as_rgb(Image.new("L", (4, 2), 255)).getpixel((0, 0))
-    (255, 255, 255)
-    """
-    with suppress(Exception):  # broken EXIF data raises all kinds of errors
-        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-            image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image) // 257).clip(0, 255).astype(np.uint8))
-    return image.convert("RGB")
+MAX_RATIO = 8  # longer / shorter side of images that are resized as a whole
 
 
 def to_model_size(image: Image.Image, size: int) -> UInt8[Tensor, "3 {size} {size}"]:
@@ -54,7 +41,37 @@ def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
     """Scale the shorter side of an image to ``size`` (bicubic, antialiased) and crop the centre: (size, size)."""
     if image.size == (size, size):
         return image
+    if is_long(*image.size):
+        return image.resize((size, size), Image.Resampling.BICUBIC, central_box(*image.size, size))
     return tf.center_crop(tf.resize(image, [size], InterpolationMode.BICUBIC), [size, size])
+
+
+def is_long(width: int, height: int) -> bool:
+    """Whether an image is so long that only the pixels of the crop are computed, to limit the memory.
+
+    Scaled as a whole, an image of 15,000 x 1 pixels would have millions of columns, nearly all of which are cropped.
+    """
+    return max(width, height) > MAX_RATIO * min(width, height)
+
+
+def central_box(width: int, height: int, size: int) -> tuple[float, float, float, float]:
+    """The part of an image that remains after scaling its shorter side to ``size`` and cropping the centre.
+
+    As in torchvision, the scaled longer side is rounded down, and the crop starts at a whole scaled pixel.
+
+    Returns:
+        left, top, right and bottom in pixels of the image.
+
+    >>> central_box(80, 40, 20)
+    (20.0, 0.0, 60.0, 40.0)
+    """
+    ends = []
+    for side in (width, height):
+        scaled = int(size * side / min(width, height))
+        start = round((scaled - size) / 2)
+        ends.append((start * side / scaled, min((start + size) * side / scaled, side)))
+    (left, right), (top, bottom) = ends
+    return left, top, right, bottom
 
 
 def as_tensor(image: Image.Image) -> UInt8[Tensor, "3 height width"]:
@@ -147,6 +164,11 @@ def view(image: Image.Image, size: int, rng: np.random.Generator) -> UInt8[Tenso
 
 def mask_to_model_size(mask: NDArray[np.float32], size: int) -> Float[Tensor, "{size} {size}"]:
     """Resize and crop a ground-truth mask (H, W) in [0, 1] as :func:`to_model_size` does its image: (size, size)."""
+    height, width = mask.shape
+    if is_long(width, height):
+        box = central_box(width, height, size)
+        resized = Image.fromarray(mask).resize((size, size), Image.Resampling.BILINEAR, box)
+        return torch.from_numpy(np.array(resized))
     tensor = torch.from_numpy(mask)[None]
     if mask.shape != (size, size):
         tensor = tf.center_crop(tf.resize(tensor, [size], InterpolationMode.BILINEAR, antialias=True), [size, size])

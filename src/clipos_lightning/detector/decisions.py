@@ -1,5 +1,6 @@
 """A detector's results: tensors for a batch, and a decision for each image."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Float
@@ -10,12 +11,25 @@ from ..types import Labels
 UNKNOWN = "unknown"  # label of an image whose score is below the threshold
 
 
+def unknown_label(class_names: Sequence[str]) -> str:
+    """The label of images below the threshold: ``unknown``, in brackets if a class is named so, in any case.
+
+    Example:
+        >>> unknown_label(["cat", "dog"]), unknown_label(["cat", "Unknown"])
+        ('unknown', '(unknown)')
+    """
+    label, taken = UNKNOWN, {name.lower() for name in class_names}
+    while label in taken:
+        label = f"({label})"
+    return label
+
+
 @dataclass(frozen=True)
 class Decision:
     """A detector's result for one image.
 
     Attributes:
-        label: ``class_name``, or ``unknown`` if the score is below the threshold.
+        label: ``class_name``, or ``unknown`` if the score is below the threshold (:func:`unknown_label`).
         class_name: the most probable of the C classes, independent of the threshold.
         probability: probability of that class over the C classes, softmax(l / T) with the calibrated temperature T.
         score: the detector's score; higher = more in-distribution.

@@ -15,6 +15,8 @@ from ..clip.backbone import FrozenClip
 from ..clip.loading import load_backbone
 from ..clip.surgery import SurgeryOptions
 from ..data.class_prompts import Wording, as_wording
+from ..data.decoding import Decoding
+from ..data.pixels import WHITE
 from ..data.transforms import to_model_size
 from ..errors import InputError
 from ..evaluation.heads import Head
@@ -24,9 +26,9 @@ from ..method.mask import MaskOptions
 from ..training.checkpoint import known_options, read_checkpoint, refuse_imports
 from ..training.record import DetectorRecord, check_identity
 from ..types import ClassMaps, ImageFeatures, Images, PathName, concatenate
-from .decisions import UNKNOWN, Decision, Prediction
+from .decisions import Decision, Prediction, unknown_label
 from .extension import Prompting, extend_head, extend_wordings, new_rows
-from .file import CALIBRATION, MEMORY_TENSORS, is_checkpoint, name_pretrained, read_detector, write_detector
+from .file import ATTRIBUTES, MEMORY_TENSORS, is_checkpoint, name_pretrained, read_detector, write_detector
 from .image_inputs import ImageInput, as_list, is_single_input, open_images
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ class Detector:
         pretrained: tag or file of the backbone's weights; None: the default of the backbone.
         class_wordings: names and templates of each class; None: one name each.
         prompting: what :meth:`add_class` needs; None: a file of version 0.1.0, which cannot be extended.
+        background: colour behind transparent pixels, as in training.
 
     Example:
         >>> from clipos_lightning import ClipOS, ContextOptions, Detector
@@ -59,7 +62,7 @@ class Detector:
         >>> green, white = Image.new("RGB", (32, 32), "green"), Image.new("RGB", (32, 32), "white")
         >>> detector(green).label
         'green'
-        >>> detector.threshold = 10.0
+        >>> detector.threshold = 8.0
         >>> [decision.label for decision in detector([green, white])]
         ['green', 'unknown']
     """
@@ -74,6 +77,7 @@ class Detector:
     pretrained: str | None = None
     class_wordings: list[dict[str, list[str]]] | None = None
     prompting: Prompting | None = None
+    background: str = WHITE
 
     def __post_init__(self) -> None:
         """Check that the head has what its score needs.
@@ -101,7 +105,8 @@ class Detector:
         context = None if learned is None else learned.detach()
         prompting = Prompting(module.image_weight, options["template"], options["unknown_word"], context)
         detector = cls(module.backbone, module.detector_head, record.class_names, pretrained=record.pretrained)
-        return replace(detector, class_wordings=record.class_wordings, prompting=prompting)
+        wordings, background = record.class_wordings, module.background
+        return replace(detector, class_wordings=wordings, prompting=prompting, background=background)
 
     @classmethod
     def load(
@@ -156,9 +161,9 @@ class Detector:
         kept = [tensors[name] for name in MEMORY_TENSORS if name in tensors]
         prompts, options = (tensors["text"], tensors["class_text"], scale), (surgery, mask, scoring)
         head = Head("", *prompts, scores, *options, Memory(*kept) if kept else None)
-        calibrated = {key: record[key] for key in CALIBRATION if key in record}
+        attributes = {key: record[key] for key in ATTRIBUTES if key in record}
         prompting = Prompting.of(record.get("prompting"), tensors.get("context"))
-        detector = cls(backbone, head, record["class_names"], **calibrated, pretrained=weights)
+        detector = cls(backbone, head, record["class_names"], **attributes, pretrained=weights)
         return replace(detector, class_wordings=record.get("class_wordings"), prompting=prompting)
 
     def save(self, path: str | Path, overwrite: bool = False) -> None:
@@ -171,11 +176,11 @@ class Detector:
         Raises:
             InputError: the file exists and ``overwrite`` is not set, or its folder does not exist.
         """
-        calibrated = {key: getattr(self, key) for key in CALIBRATION}
+        attributes = {key: getattr(self, key) for key in ATTRIBUTES}
         tensors = {"text": self.head.text, "class_text": self.head.class_text}
         if self.head.memory is not None:
             tensors |= {f"memory.{name}": tensor for name, tensor in self.head.memory.tensors.items()}
-        record = asdict(self.record) | calibrated
+        record = asdict(self.record) | attributes
         if self.prompting is not None:
             record["prompting"] = self.prompting.plain
             tensors |= {} if self.prompting.context is None else {"context": self.prompting.context}
@@ -297,7 +302,9 @@ class Detector:
         """Apply the threshold to the score of an image: the label is the class, or ``unknown`` below the threshold."""
         class_name, threshold = self.class_names[predicted], self.threshold_of(predicted)
         accepted = threshold is None or score >= threshold
-        return Decision(class_name if accepted else UNKNOWN, class_name, probability, score, threshold)
+        return Decision(
+            class_name if accepted else unknown_label(self.class_names), class_name, probability, score, threshold
+        )
 
     def threshold_of(self, predicted: int) -> float | None:
         """The threshold for images of a predicted class; None: not calibrated."""
@@ -309,8 +316,8 @@ class Detector:
         Raises:
             InputError: an image cannot be read, or a tensor or array is not an image.
         """
-        size = self.backbone.image_size
-        return torch.stack([to_model_size(image, size) for item in as_list(images) for image in open_images(item)])
+        opened = (image for item in as_list(images) for image in open_images(item, Decoding(self.background)))
+        return torch.stack([to_model_size(image, self.backbone.image_size) for image in opened])
 
     @overload
     def __call__(self, images: Image.Image | str | Path | NDArray[np.uint8]) -> Decision: ...  # type: ignore[overload-overlap]

@@ -23,13 +23,13 @@ class Prompting:
 
     Attributes:
         image_weight: weight of the class's mean image feature, in [0, 1].
-        template: frozen prompt, with {} for the name.
+        template: frozen prompt, with {} for the name, several, or the name of a list, as ``--model.template`` takes it.
         unknown_word: the word for "none of the classes", which no class may have as its name.
         context: the learned context of the class prompts, (n, W); None: the class prompts are not learned.
     """
 
     image_weight: float
-    template: str
+    template: str | list[str]
     unknown_word: str
     context: Float[Tensor, "tokens width"] | None = None
 

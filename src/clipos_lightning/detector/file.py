@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..evaluation.memory import invalid_tensors, is_matrix
+from ..options.text_files import parse_json
 from ..training.checkpoint import update_paths
 from ..training.record import DetectorRecord
 from ..utils.files import atomic_write, check_parent
@@ -23,14 +24,15 @@ KEY = "clipos"  # metadata key of the JSON
 TENSORS = ("text", "class_text")
 MEMORY_TENSORS = ("memory.features", "memory.regions", "memory.labels", "memory.patches")  # all, or none
 CONTEXT = "context"  # tensor of detectors whose class prompts are learned
-CALIBRATION: dict[str, Any] = {  # key of the JSON to its type
+ATTRIBUTES: dict[str, Any] = {  # key of the JSON, which is the name of an attribute of the detector, to its type
     "threshold": float | None,
     "class_thresholds": list[float] | None,
     "temperature": float,
     "calibration": dict,
+    "background": str,
 }
-FIELD_TYPES: dict[str, Any] = {**get_type_hints(DetectorRecord), **CALIBRATION}
-OPTIONAL = ("class_wordings", "class_thresholds")  # files of version 0.1.0 lack them
+FIELD_TYPES: dict[str, Any] = {**get_type_hints(DetectorRecord), **ATTRIBUTES}
+OPTIONAL = ("class_wordings", "class_thresholds", "background")  # files of version 0.1.0 lack them
 
 
 def write_detector(path: str | Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any], overwrite: bool) -> None:
@@ -105,7 +107,7 @@ def check_record(path: str | Path, text: str | None, tensors: Mapping[str, Tenso
         InputError: it is not a record, is of another format, or lacks something.
     """
     try:
-        record = json.loads(text or "null")
+        record = parse_json(text or "null")
     except ValueError as error:
         raise InputError(f"{path} is broken: its record is not JSON ({error}); write the detector again") from error
     if not isinstance(record, dict) or "format" not in record:
@@ -148,7 +150,7 @@ def is_prompting(value: Any) -> bool:
     """Whether a JSON value is the ``plain`` data of a :class:`~.extension.Prompting`, or None."""
     if value is None:
         return True
-    kinds = {"image_weight": float, "template": str, "unknown_word": str}
+    kinds = {"image_weight": float, "template": str | list[str], "unknown_word": str}
     return isinstance(value, dict) and all(has_kind(value.get(key, ...), kind) for key, kind in kinds.items())
 
 

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ..data.image_sets import open_image
+from ..data.decoding import Decoding, open_image
+from ..data.pixels import as_rgb
 from ..errors import InputError
 
 ImageInput = Image.Image | str | Path | Tensor | NDArray[np.uint8]
@@ -27,16 +28,20 @@ def is_single_input(images: ImageInput | Iterable[ImageInput]) -> bool:
     return isinstance(images, Image.Image | str | Path | Tensor)
 
 
-def open_images(image: ImageInput) -> Iterator[Image.Image]:
-    """Yield the image of a path, an array or a tensor, or each image of a batch.
+def open_images(image: ImageInput, decoding: Decoding) -> Iterator[Image.Image]:
+    """Yield the RGB image of a path, an array or a tensor, or each image of a batch.
+
+    Args:
+        image: in any of the forms.
+        decoding: how files and PIL images become pixels.
 
     Raises:
         InputError: the image cannot be read, or the input is not an image.
     """
     if isinstance(image, str | Path):
-        yield open_image(Path(image))
+        yield open_image(Path(image), decoding)
     elif isinstance(image, Image.Image):
-        yield image
+        yield as_rgb(image, decoding.background)
     elif isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             given = f"{image.dtype} of shape {image.shape}"

@@ -1,5 +1,7 @@
 """Paths of the images given to a command as files, folders, patterns or a list on stdin; streamed in a fixed order."""
 
+import codecs
+import fnmatch
 import glob
 import os
 import sys
@@ -7,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from ..data.image_files import is_image, no_images_error, walk_images
+from ..data.image_files import is_image, no_images_error, walk, walk_images
 from ..errors import InputError
 
 STDIN = "-"  # the path that stands for a list on stdin, one path per line
@@ -55,12 +57,32 @@ def stream_paths(paths: Iterable[str], left_out: Counter[str] | None = None) -> 
 
 
 def match_pattern(pattern: str, left_out: Counter[str] | None = None) -> list[str]:
-    """The sorted matches of a pattern; those of a recursive one (``**``) are image files only, each once."""
-    paths = set(glob.iglob(pattern, recursive=True))
-    if "**" in Path(pattern).parts:
-        others = Counter[str]() if left_out is None else left_out
-        paths = {path for path in paths if not os.path.isdir(path) and is_image(os.path.basename(path), others)}
-    return sorted(paths)
+    """The sorted matches of a pattern; those of a recursive one (``**``) are image files only, each once.
+
+    Like a folder, a recursive pattern does not follow a link into a folder that contains it.
+    """
+    parts = Path(pattern).parts
+    if "**" not in parts:
+        return sorted(glob.iglob(pattern))
+    start = parts.index("**")
+    tops = glob.iglob(os.path.join(*parts[:start])) if start else ["."]
+    others = Counter[str]() if left_out is None else left_out
+    files = {path for top in filter(os.path.isdir, tops) for path in walk(top, lambda _: True)}
+    found = sorted(path for path in files if matches_parts(Path(path).parts, parts))
+    return [path for path in found if is_image(os.path.basename(path), others)]
+
+
+def matches_parts(names: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether the parts of a path match those of a pattern, in which ``**`` stands for any number of folders.
+
+    >>> matches_parts(["photos", "may", "1.png"], ["photos", "**", "*.png"])
+    True
+    """
+    if not pattern:
+        return not names
+    if pattern[0] == "**":
+        return any(matches_parts(names[i:], pattern[1:]) for i in range(len(names) + 1))
+    return bool(names) and fnmatch.fnmatchcase(names[0], pattern[0]) and matches_parts(names[1:], pattern[1:])
 
 
 def expand_folder(path: str, left_out: Counter[str] | None = None) -> Iterator[str]:
@@ -69,9 +91,15 @@ def expand_folder(path: str, left_out: Counter[str] | None = None) -> Iterator[s
 
 
 def read_stdin() -> Iterator[str]:
-    """The lines of stdin that are not empty, as paths in the file system's encoding."""
-    for line in sys.stdin.buffer:
-        path = os.fsdecode(line.rstrip(b"\r\n"))
+    """The lines of stdin that are not empty, as paths in the file system's encoding; a byte order mark is skipped.
+
+    Raises:
+        InputError: the list is in UTF-16, as PowerShell writes it.
+    """
+    for number, line in enumerate(sys.stdin.buffer):
+        if number == 0 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise InputError("the list of paths on stdin is UTF-16: write it as UTF-8")
+        path = os.fsdecode((line if number else line.removeprefix(codecs.BOM_UTF8)).rstrip(b"\r\n"))
         if path:
             yield path
 

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.image_sets import short_reason
-from ..errors import InputError
+from ..data.decoding import short_reason
+from ..errors import InputError, printable
+from ..options.text_files import parse_json
 from ..utils.files import atomic_write, check_parent
 
 ROW_COLUMNS = ("path", "class", "probability", "score", "error", "decision", "threshold")
@@ -62,11 +63,12 @@ def table_line(width: int, color: bool, columns: int | None = None) -> Callable[
     def line(row: PredictionRow | None) -> str:
         if row is None:
             return f"{'decision':<{width}}  {'class':<{width}}  {'prob.':>7}  {'score':>9}  path\n"
+        path = printable(row["path"])
         if row["error"]:
-            text = f"{'unreadable':<{width}}  {'':<{width}}  {'':>7}  {'':>9}  {row['path']}"
-            text = with_reason(text, short_reason(row["path"], row["error"]), columns)
+            text = f"{'unreadable':<{width}}  {'':<{width}}  {'':>7}  {'':>9}  {path}"
+            text = with_reason(text, short_reason(path, row["error"]), columns)
             return f"\x1b[31m{text}\x1b[0m\n" if color else f"{text}\n"
-        cells = f"{row['class']:<{width}}  {100 * row['probability']:>5.1f} %  {row['score']:>9.4g}  {row['path']}"
+        cells = f"{row['class']:<{width}}  {100 * row['probability']:>5.1f} %  {row['score']:>9.4g}  {path}"
         accepted = row["threshold"] is None or row["score"] >= row["threshold"]
         decision = f"{row['decision']:<{width}}"
         return f"{decision}  {cells}\n" if accepted or not color else f"\x1b[33m{decision}\x1b[0m  {cells}\n"
@@ -121,7 +123,7 @@ def read_jsonl(lines: Iterator[str], path: Path) -> Iterator[PredictionRow]:
     """
     for number, line in enumerate(lines, 1):
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError:
             row = None
         if not isinstance(row, dict) or tuple(row) != ROW_COLUMNS:

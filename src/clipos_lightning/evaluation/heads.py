@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..clip.surgery import SurgeryOptions
-from ..method.mask import MAP_PATHS, MaskOptions, region_feature, relevant_patches, similarity_map
+from ..method.mask import MAP_PATHS, MaskOptions, region_feature, relevant_patches, similarity_map, surgery_map
 from ..types import ClassMaps, ClassTexts, ImageFeatures, Labels, PathName, Texts
 from .memory import Memory, Reference
 from .scores import ScoreOptions, compute_scores, needed_paths
@@ -114,11 +114,11 @@ class Head:
             features: with the paths of ``map_paths``.
             labels: the class of each image's maps, (B,).
         """
-        text, known = self.class_text[labels], self.memory
+        text, known = self.class_text, self.memory
         return ClassMaps(
-            surgery=similarity_map(features.path("vv"), text),
-            clip=similarity_map(features.path("clip"), text),
-            mask=relevant_patches(features, self.class_text, labels, self.mask),
+            surgery=surgery_map(features, text, labels, self.mask),
+            clip=similarity_map(features.path("clip"), text[labels]),
+            mask=relevant_patches(features, text, labels, self.mask),
             difference=known.difference(features.path("vv")) if known is not None and len(known.patches) else None,
         )
 

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..method.mask import MAP_PATHS, similarity_map
-from ..types import Features, ImageFeatures, PathName
+from ..method.mask import MAP_PATHS, similarity_map, surgery_map
+from ..types import ImageFeatures, Labels, PathName
 from .heads import Head, all_paths, score_all
 from .metrics import OOD_METRICS, RowBuffer, ood_metrics
 
@@ -23,7 +23,7 @@ class TestTables:
     """Predictions, scores and maps of every test set under several heads, filled batch by batch.
 
     Args:
-        heads: the detectors; the maps use the class prompts of the first one.
+        heads: the detectors; the maps use the class prompts and mask options of the first one.
         masked: test set to whether it has true object masks, in the order of the test loaders.
         grid: rows and columns of patches.
         device: of the scores.
@@ -56,7 +56,7 @@ class TestTables:
         """
         values = [score_all(self.heads, {self.heads[0].surgery: features})]
         if "mask" in batch:
-            values.append(map_values(features, self.heads[0].class_text[batch["label"]], batch["mask"], self.grid))
+            values.append(map_values(features, self.heads[0], batch["label"], batch["mask"], self.grid))
         list(self.rows.values())[set_index].update(batch["index"], torch.cat(values, 1))
 
     def gather(self) -> dict[str, dict[str, NDArray[np.float64]]]:
@@ -65,19 +65,25 @@ class TestTables:
 
 
 def map_values(
-    features: ImageFeatures, text: Features, mask: Float[Tensor, "batch height width"], grid: tuple[int, int]
+    features: ImageFeatures,
+    head: Head,
+    labels: Labels,
+    mask: Float[Tensor, "batch height width"],
+    grid: tuple[int, int],
 ) -> Float[Tensor, "batch columns"]:
     """S_clip, S and the fraction of each patch that the object covers, concatenated, (B, 3 P).
 
     Args:
         features: with the paths ``clip`` and ``vv``.
-        text: the text feature of each image's true class, (B, D).
+        head: the detector, for its class prompts and mask options.
+        labels: true classes, (B,).
         mask: true object masks in [0, 1], (B, H, W).
         grid: rows and columns of patches.
     """
     truth = F.adaptive_avg_pool2d(mask[:, None].float(), grid).flatten(1)
-    maps = (similarity_map(features.path("clip"), text), similarity_map(features.path("vv"), text), truth)
-    return torch.cat([m.float() for m in maps], 1)
+    clip = similarity_map(features.path("clip"), head.class_text[labels])
+    s = surgery_map(features, head.class_text, labels, head.mask)
+    return torch.cat([values.float() for values in (clip, s, truth)], 1)
 
 
 def headline_metrics(results: Results, score: str) -> dict[str, float]:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import yaml
-
 from ..errors import InputError
 from ..options.configs import EMBEDDED_BACKBONE
+from ..options.text_files import read_text_file
+from ..options.yaml_files import read_yaml
 
 KEYS = {"title", "kind", "configs", "options", "seeds", "axes", "reference", "rows", "vary"}
 ROW_KEYS = {"configs", "micro", "options", "train", "baseline", "headlines", "only"}
@@ -83,15 +83,11 @@ def read_grid(path: Path, backbone: str | None = EMBEDDED_BACKBONE) -> Grid:
             all rows.
 
     Raises:
-        InputError: the file cannot be read or is not a grid.
+        InputError: the file cannot be read, has a key twice, or is not a grid.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-        given = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"benchmark: cannot read grid {path}: {' '.join(str(error).split())}") from error
+    given = read_yaml(path, "benchmark: cannot read grid")
     check_keys(given, KEYS, f"grid {path}")
-    first = text.split("\n", 1)[0]
+    first = read_text_file(path, "benchmark: cannot read grid").split("\n", 1)[0]
     title = given.get("title") or (first.removeprefix("#").strip() if first.startswith("#") else path.stem)
     rows = [*named_rows(given.get("rows") or {}, path, backbone), *varied_rows(given.get("vary") or {}, path)]
     seeds = given.get("seeds", [1, 2, 3])

@@ -22,7 +22,7 @@ from .grid import Grid, GridRow, read_grid, run_digest, slug
 # Options that do not affect the result; excluded from the digest in a run's ID.
 IGNORED_OPTIONS = {
     "model": ("feature_budget_mb", "compile"),
-    "data": ("root", "num_workers", "eval_batch_size", "cache", "validate"),
+    "data": ("root", "num_workers", "eval_batch_size", "cache", "validate", "max_pixels", "unreadable"),
     "trainer": (
         *("accelerator", "strategy", "devices", "num_nodes", "logger", "callbacks", "default_root_dir", "profiler"),
         *("enable_checkpointing", "enable_progress_bar", "enable_model_summary", "enable_autolog_hparams"),
@@ -35,7 +35,10 @@ ZERO_SHOT_OPTIONS = {  # options that a detector without training depends on
         *("backbone", "pretrained", "image_size", "template", "zero_shot_unknown", "surgery", "mask", "scoring"),
         *("scores", "image_weight"),
     ),
-    "data": ("id", "ood_sets", "limit_per_set", "class_names", "class_list", "ood_resolution", "resize"),
+    "data": (
+        *("id", "ood_sets", "limit_per_set", "class_names", "class_list", "ood_resolution", "resize"),
+        *("background", "unreadable"),
+    ),
     "trainer": ("precision",),
 }
 SHOT_OPTIONS = ("seed", "shots", "views", "shots_file")  # also, if model.image_weight is set

@@ -1,9 +1,9 @@
 """A benchmark's outcome as one self-contained HTML page. Pure functions."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 from markupsafe import Markup
@@ -22,6 +22,7 @@ from .columns import (
     set_columns,
 )
 from .grid_plots import LINE_COLORS, DotPlot, dot_plot, option_panels
+from .shot_curves import ShotCurve, curve_columns, curve_figure, describe_shot_curves, shot_curves
 from .tables import by_grid_point, describe_tests, grid_title
 
 
@@ -44,6 +45,14 @@ class PageTable:
     folded: bool = False
 
 
+class WideFigure(NamedTuple):
+    """A wide figure: its caption, the SVG element, and its alternative text (empty: the caption says it all)."""
+
+    caption: str
+    svg: Markup
+    text: str = ""
+
+
 @dataclass(frozen=True)
 class PageSection:
     """One section of the page.
@@ -53,14 +62,14 @@ class PageSection:
         tables: the first one is shown above the figures.
         dots: the dot plot.
         panels: small figures side by side, caption to SVG element.
-        picture: a wide figure, (caption, SVG element).
+        picture: a wide figure.
     """
 
     heading: str
     tables: Sequence[PageTable]
     dots: DotPlot | None = None
     panels: Mapping[str, Markup] | None = None
-    picture: tuple[str, Markup] | None = None
+    picture: WideFigure | None = None
 
 
 def to_page(outcome: Mapping[str, Any]) -> str:
@@ -69,12 +78,38 @@ def to_page(outcome: Mapping[str, Any]) -> str:
     Args:
         outcome: the contents of ``results.json``.
     """
-    sections = []
+    sections = list(curve_sections(outcome))
     for grid_point, rows in by_grid_point(outcome).items():
         panels = {name: svg_element(figure) for name, figure in option_panels(rows).items()}
         sections.append(PageSection(grid_point, page_tables(rows), dot_plot(rows), panels))
     rows = outcome["grid_points"][0]["rows"]
     return render_page(grid_title(outcome), [describe_tests(outcome), *reading_notes(rows)], sections)
+
+
+def curve_sections(outcome: Mapping[str, Any]) -> Iterator[PageSection]:
+    """The curves over the number of shots with their tables; nothing if the grid has too few numbers of shots."""
+    overall = overall_name(outcome["grid_points"][0]["rows"])
+    for others, curves in shot_curves(outcome).items():
+        labels = [(curve.name, curve.score) for curve in curves]
+        tables = [
+            PageTable(f"{metric} by number of shots", "method", labels, curve_columns(curves, metric))
+            for metric in curves[0].metrics
+        ]
+        picture = WideFigure(
+            curve_caption(curves, overall), svg_element(curve_figure(curves)), describe_shot_curves(curves)
+        )
+        yield PageSection(", ".join(filter(None, ("number of shots", others))), tables, picture=picture)
+
+
+def curve_caption(curves: Sequence[ShotCurve], overall: str) -> str:
+    """What the curves show."""
+    auroc = f"AUROC by each method's score ({overall}) and ID accuracy" if overall else "ID accuracy"
+    spreads = [spread for curve in curves for points in curve.metrics.values() for spread in points.values()]
+    several = any(spread["std"] is not None for spread in spreads)
+    seeds = "mean over seeds, bands: ± one standard deviation" if several else "one seed"
+    dashed = "; dashed: baselines" if any(curve.baseline for curve in curves) else ""
+    shifted = "; points at the same number of shots are shifted sideways, so that equal ones stay visible"
+    return f"{auroc} against the number of shots, in percent: {seeds}{dashed}{shifted}"
 
 
 def reading_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -31,7 +31,7 @@ def describe_tests(outcome: Mapping[str, Any]) -> str:
     text = f"ID set {', '.join(sets)}; seeds {', '.join(str(s['seed']) for s in rows[0]['seeds'])}."
     resolutions = {t.get("ood_resolution", "native") for t in sets.values()} - {"native"}
     text += " OOD images were first scaled down to the size of the ID images." if resolutions else ""
-    if any(t["id"]["name"] == "scenes" for t in sets.values()):
+    if any(t["id"]["name"].split("-")[0] == "scenes" for t in sets.values()):
         text += " Other images of scenes, generated from another random stream, were used for tuning."
     return text
 

@@ -1,7 +1,8 @@
 """Which patches belong to the class: similarity maps and the CLIP-surgery-discrepancy mask. Pure functions.
 
-Source: CLIP-OS, Sun et al. 2024, arXiv:2404.00323, section 3, "CLIP-surgery-discrepancy masking". Constants that the
-paper leaves open are options. Shapes: B images, P patches, C classes, D dimensions; all features are L2-normalised.
+Sources: CLIP-OS, Sun et al. 2024, arXiv:2404.00323, section 3, "CLIP-surgery-discrepancy masking"; CLIP surgery, Li et
+al. 2023, arXiv:2304.05653 (feature surgery). Constants that the papers leave open are options. Shapes: B images,
+P patches, C classes, D dimensions; all features are L2-normalised.
 """
 
 from dataclasses import dataclass
@@ -28,9 +29,12 @@ class MaskOptions:
             surgery (S alone), clip (plain CLIP's S_clip alone) or none (every patch).
         threshold: patches with a value above it are ID-relevant; null: 0 for discrepancy, 0.5 for surgery and clip.
         top_k: K of kind top_k and of LoCoOp's and SCT's losses, as a fraction of the classes (LoCoOp: 200 of 1,000).
+        feature_surgery: subtract from S what all classes have in common (CLIP surgery), for kinds discrepancy and
+            surgery; needs at least two classes.
 
     Raises:
-        InputError: top_k is outside (0, 1], or a threshold is given for kind top_k or none.
+        InputError: top_k is outside (0, 1], or an option has no meaning for the kind: a threshold for top_k and none,
+            feature_surgery for top_k, clip and none.
 
     Example:
         >>> from clipos_lightning import MaskOptions
@@ -41,12 +45,15 @@ class MaskOptions:
     kind: Literal["discrepancy", "top_k", "surgery", "clip", "none"] = "discrepancy"
     threshold: float | None = None
     top_k: float = 0.2
+    feature_surgery: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.top_k <= 1:
             raise InputError(f"--model.mask.top_k is {self.top_k}: take a fraction of the classes in (0, 1]")
         if self.threshold is not None and self.kind in ("top_k", "none"):
             raise InputError(f"--model.mask.threshold has no meaning for kind {self.kind}: leave it out")
+        if self.feature_surgery and self.kind not in ("discrepancy", "surgery"):
+            raise InputError(f"--model.mask.feature_surgery has no meaning for kind {self.kind}: leave it out")
 
     @property
     def paths(self) -> frozenset[PathName]:
@@ -56,6 +63,18 @@ class MaskOptions:
             **{"surgery": {"vv"}, "top_k": {"vv"}},
         }
         return frozenset(by_kind[self.kind])
+
+    def check_classes(self, count: int) -> None:
+        """Check that the mask works with this number of classes.
+
+        Raises:
+            InputError: feature surgery with a single class: S would be constant.
+        """
+        if self.feature_surgery and count < 2:
+            raise InputError(
+                "--model.mask.feature_surgery subtracts what all classes have in common, and there is one class: leave "
+                "it out"
+            )
 
 
 def min_max(scores: PatchMap) -> PatchMap:
@@ -85,23 +104,84 @@ def similarity_map(patches: Patches, text: Features) -> PatchMap:
     return min_max(torch.einsum("bpd,bd->bp", patches, text))
 
 
-def discrepancy(features: ImageFeatures, text: Features) -> PatchMap:
+def class_weights(cls: Features, text: Texts) -> Float[Tensor, "batch prompts"]:
+    """Feature surgery's weights of the classes for each image, w_c = C p_c with p = softmax(2 cos(f, t)), (B, C).
+
+    Their mean is 1. They restrain the influence of obvious classes on the maps of the others (Li et al. 2023).
+
+    Args:
+        cls: global features f, (B, D).
+        text: class features t, (C, D).
+
+    Example:
+        >>> class_weights(torch.tensor([[1.0, 0.0]]), torch.eye(2))  # 2 / (1 + e^-2), 2 / (1 + e^2)
+        tensor([[1.7616, 0.2384]])
+    """
+    return len(text) * (2 * cls @ text.T).softmax(1)
+
+
+def distinct_text(cls: Features, text: Texts, labels: Labels) -> Features:
+    """The text feature of each image's label without what all classes have in common, (B, D); not normalised.
+
+    It is u = w_y t_y - mean_c(w_c t_c), so that <f_p, u> is feature surgery's similarity (Li et al. 2023) of patch p to
+    label y, w_y <f_p, t_y> - mean_c(w_c <f_p, t_c>), with the weights of :func:`class_weights`.
+
+    Args:
+        cls: global features, (B, D).
+        text: class features, (C, D); with C = 1 the result is 0.
+        labels: each image's class, (B,).
+
+    Example:
+        >>> distinct_text(torch.tensor([[1.0, 0.0]]), torch.eye(2), torch.tensor([0]))
+        tensor([[ 0.8808, -0.1192]])
+    """
+    weights = class_weights(cls, text)
+    return weights.gather(1, labels[:, None]) * text[labels] - weights @ text / len(text)
+
+
+def surgery_map(features: ImageFeatures, text: Texts, labels: Labels, options: MaskOptions) -> PatchMap:
+    """S, the similarity map of the surgery path for each image's label, in [0, 1], (B, P).
+
+    Args:
+        features: with the path ``vv``.
+        text: the frozen class prompts, (C, D).
+        labels: each image's class, (B,).
+        options: whether with feature surgery.
+
+    Raises:
+        InputError: feature surgery with a single class.
+        ValueError: the path was not computed.
+
+    Example:
+        >>> features = ImageFeatures(cls=torch.eye(2)[:1], patches_vv=torch.tensor([[[1.0, 0.0], [0.6, 0.8]]]))
+        >>> surgery_map(features, torch.eye(2), torch.tensor([1]), MaskOptions())
+        tensor([[0., 1.]])
+    """
+    options.check_classes(len(text))
+    label_text = distinct_text(features.cls, text, labels) if options.feature_surgery else text[labels]
+    return similarity_map(features.path("vv"), label_text)
+
+
+def discrepancy(features: ImageFeatures, text: Texts, labels: Labels, options: MaskOptions) -> PatchMap:
     """Delta = S - S_clip in [-1, 1], (B, P): the surgery path's map minus plain CLIP's (CLIP-OS, section 3).
 
     Args:
         features: with the paths ``vv`` and ``clip``.
-        text: one text feature per image, (B, D).
+        text: the frozen class prompts, (C, D).
+        labels: each image's class, (B,).
+        options: whether S is with feature surgery.
 
     Raises:
+        InputError: feature surgery with a single class.
         ValueError: a path was not computed.
 
     Example:
         >>> vv, clip = torch.eye(2)[None], torch.eye(2).flip(0)[None]  # the first patch is the object
         >>> features = ImageFeatures(cls=torch.eye(2)[:1], patches=clip, patches_vv=vv)
-        >>> discrepancy(features, torch.tensor([[1.0, 0.0]]))
+        >>> discrepancy(features, torch.eye(2), torch.tensor([0]), MaskOptions())
         tensor([[ 1., -1.]])
     """
-    return similarity_map(features.path("vv"), text) - similarity_map(features.path("clip"), text)
+    return surgery_map(features, text, labels, options) - similarity_map(features.path("clip"), text[labels])
 
 
 def relevance_map(features: ImageFeatures, text: Texts, labels: Labels, options: MaskOptions) -> PatchMap:
@@ -119,12 +199,13 @@ def relevance_map(features: ImageFeatures, text: Texts, labels: Labels, options:
         >>> relevance_map(features, torch.eye(2), torch.tensor([0]), MaskOptions(kind="clip"))
         tensor([[0., 1.]])
     """
-    label_text = text[labels]
     if options.kind == "discrepancy":
-        return discrepancy(features, label_text)
+        return discrepancy(features, text, labels, options)
     if options.kind == "top_k":
         return -label_rank(features.path("vv"), text, labels).to(text.dtype)
-    return similarity_map(features.path("vv" if options.kind == "surgery" else "clip"), label_text)
+    if options.kind == "surgery":
+        return surgery_map(features, text, labels, options)
+    return similarity_map(features.path("clip"), text[labels])
 
 
 def relevant_patches(features: ImageFeatures, text: Texts, labels: Labels, options: MaskOptions) -> PatchMask:

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..clip.backbone import FrozenClip
+from ..clip.prompt_templates import as_templates
 from ..data.class_prompts import Wording
 from ..errors import InputError
 from ..types import Texts
@@ -50,8 +51,8 @@ class ContextOptions:
     learn: Literal["shared", "own", "unknown_only"] = "shared"
 
 
-def check_names(class_names: Sequence[str], unknown_word: str, template: str) -> None:
-    """Check that class names differ from each other and from the unknown word, and that the template has one place.
+def check_names(class_names: Sequence[str], unknown_word: str) -> None:
+    """Check that class names differ from each other and from the unknown word.
 
     Raises:
         InputError: one of these does not hold; the message names the option to change.
@@ -62,8 +63,6 @@ def check_names(class_names: Sequence[str], unknown_word: str, template: str) ->
     twice = [name for name, count in Counter(name.lower() for name in class_names).items() if count > 1]
     if twice:
         raise InputError(f"two classes are named {twice[0]!r} (CLIP ignores case): rename one with --data.class_names")
-    if template.count("{}") != 1:
-        raise InputError(f"--model.template {template!r} must contain {{}} once, in place of the class name")
 
 
 def check_tokens(tokenize: Callable[[str], list[int]], names: Sequence[str]) -> None:
@@ -110,11 +109,15 @@ class Wordings:
     templates: list[list[str]]
 
     @classmethod
-    def of(cls, class_names: Sequence[str], given: Sequence[Wording] | None, template: str) -> "Wordings":
-        """Use ``given`` if it is not None, else one name per class; classes without templates use ``template``."""
+    def of(cls, class_names: Sequence[str], given: Sequence[Wording] | None, template: str | list[str]) -> "Wordings":
+        """Use ``given`` if it is not None, else one name per class; classes without templates use ``template``.
+
+        Raises:
+            InputError: ``template`` is not one of the forms that :func:`~.prompt_templates.as_templates` takes.
+        """
         plain: list[Wording] = [{"names": [name]} for name in class_names]
-        chosen = plain if given is None else list(given)
-        return cls([w["names"] for w in chosen], [w.get("templates", [template]) for w in chosen])
+        chosen, common = plain if given is None else list(given), as_templates(template)
+        return cls([w["names"] for w in chosen], [w.get("templates", common) for w in chosen])
 
     @property
     def prompts(self) -> list[list[str]]:
@@ -180,7 +183,7 @@ class PromptLearner(nn.Module):
         class_names: C class names as they appear in the prompts.
         unknown_word: the word for "none of the classes"; None: no such prompt (C rows instead of C + 1).
         options: length or words of the context, and what learns.
-        template: of class prompts that do not learn (``unknown_only``).
+        template: one or several, of class prompts that do not learn (``unknown_only``).
         seed: of the random initial context.
         wordings: several names per class, whose features are averaged, and their templates; None: ``class_names``.
 
@@ -208,7 +211,7 @@ class PromptLearner(nn.Module):
         class_names: Sequence[str],
         unknown_word: str | None,
         options: ContextOptions,
-        template: str = "a photo of a {}.",
+        template: str | list[str] = "a photo of a {}.",
         seed: int = 1,
         wordings: Sequence[Wording] | None = None,
     ) -> None:

@@ -32,6 +32,21 @@ def option_value(words: Sequence[str], option: str) -> str | None:
     return values[-1] if values and values[-1] not in ("null", "") else None
 
 
+def option_pairs(words: Sequence[str]) -> list[tuple[str, str]]:
+    """All options with their values, given as ``--x v`` or ``--x=v``.
+
+    Example:
+        >>> option_pairs(["fit", "--model.score", "mcm", "--config=b.yaml"])
+        [('--model.score', 'mcm'), ('--config', 'b.yaml')]
+    """
+    pairs = []
+    for word, after in zip(words, [*words[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        if name.startswith("-") and (equals or after):
+            pairs.append((name, value if equals else after))
+    return pairs
+
+
 def option_values(words: Sequence[str], *options: str) -> list[str]:
     """All values of an option under one of its names, given as ``--x v`` or ``--x=v``."""
     found = []

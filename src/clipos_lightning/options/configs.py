@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from .yaml_files import read_yaml
 
 EMBEDDED_BACKBONE = "MicroCLIP"  # the backbone inside the package
 
@@ -102,16 +103,11 @@ def read_config(path: Path) -> dict[str, Any]:
     """The options in a config file; empty if it holds nothing but comments.
 
     Raises:
-        InputError: it cannot be read, or it or a section of it is not a mapping.
+        InputError: it cannot be read, it or a section of it is not a mapping, or it has a section or an option twice.
     """
-    import yaml  # imported here to keep the entry point fast
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"cannot read config {path}: {' '.join(str(error).split())}") from error
+    content = read_yaml(path, "cannot read config")
     if content is not None and not isinstance(content, dict):
-        raise InputError(f"config {path} is not a mapping of options")
+        raise InputError(f"config {path} is not a mapping of options, such as `data: {{shots: 1}}`")
     for section in ("model", "data", "trainer"):
         value = (content or {}).get(section, {})
         if not isinstance(value, dict | None):

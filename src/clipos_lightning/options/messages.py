@@ -46,6 +46,18 @@ def reword(message: str) -> str:
     return f"--{found[1]} is {found[3]!r}: it must be {' or '.join(allowed)}"
 
 
+def describe_class_problem(message: str) -> str | None:
+    r"""jsonargparse's message for a class that cannot be instantiated, in one line; None for other messages.
+
+    Example:
+        >>> describe_class_problem("Problem with given class_path 'a.B':\n no tensorboard\n - Expected a bool")
+        'a.B: no tensorboard'
+    """
+    pattern = r"Problem with given class_path '([^']+)': (.+?)(?= - Expected| - Not a valid| Given value|$)"
+    found = re.search(pattern, " ".join(message.split()))
+    return f"{found[1]}: {found[2]}" if found else None
+
+
 def name_choices(values: str) -> str:
     """The values of a Literal as text.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ActionConfigFile
+from jsonargparse import ActionConfigFile, get_loader, set_loader
 from jsonargparse.typing import Path_fr
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -16,9 +16,32 @@ from ..errors import InputError
 from .class_paths import check_class_paths, options_of_command
 from .configs import find_config, with_bases
 from .finite import check_finite
-from .messages import reword
+from .messages import describe_class_problem, reword
+from .text_files import read_text_file
+from .yaml_files import MAX_MIB, check_yaml
 
+YAML_SUFFIXES = (".yaml", ".yml")
 LINKED = ("class_names", "class_wordings")  # model options that are set from the data
+parse_value = get_loader("yaml")  # jsonargparse's own, which sets the types of values
+
+
+def load_checked(text: str) -> Any:
+    """Load YAML as jsonargparse does, after :func:`check_yaml`: values on the command line, configs in configs.
+
+    Raises:
+        InputError: a key is given twice, or the value is too large or too deeply nested.
+        yaml.YAMLError: it is not YAML.
+    """
+    try:
+        check_yaml(text, "cannot read the value of an option")
+        return parse_value(text)
+    except InputError as error:
+        if isinstance(error.__cause__, yaml.YAMLError | ValueError):  # jsonargparse takes it as a plain string
+            raise yaml.YAMLError(str(error)) from error
+        raise
+
+
+set_loader("yaml", load_checked, (yaml.YAMLError,))
 
 
 class PackagedConfig(ActionConfigFile):
@@ -31,9 +54,32 @@ class PackagedConfig(ActionConfigFile):
             return
         for path, options in with_bases(find_config(values)):
             refuse_linked(path, options)
+            for section, value in options.items():
+                check_named_files(value, f"{path}: {section}", path.parent)
             if options:
                 with Path_fr(str(path)).relative_path_context():  # files named in a config are relative to it
                     super().__call__(parser, cfg, yaml.safe_dump(options, sort_keys=False), option_string)
+
+
+def check_named_files(value: Any, where: str, folder: Path = Path()) -> None:
+    """Check the YAML files that options name, such as ``model.surgery: surgery.yaml``; other values are left alone.
+
+    Args:
+        value: plain data.
+        where: the option, for the message. Files of class names are left to their reader.
+        folder: the folder that relative paths start from.
+
+    Raises:
+        InputError: a file is not YAML, or has a key twice.
+    """
+    if isinstance(value, dict):
+        for name, item in value.items():
+            check_named_files(item, f"{where}.{name}", folder)
+    elif isinstance(value, str) and value.endswith(YAML_SUFFIXES) and not where.endswith("class_names"):
+        path = folder / value
+        if "\n" not in value and path.is_file():
+            what = f"{where}: cannot read"
+            check_yaml(read_text_file(path, what, MAX_MIB), f"{what} {path}")
 
 
 def refuse_linked(path: Path, options: dict[str, Any]) -> None:
@@ -66,14 +112,21 @@ class TrainerParser(LightningArgumentParser):
         """Instantiate the classes of a config after checking what they are, and that its numbers are finite.
 
         Raises:
-            InputError: the optimizer or the scheduler is none of torch's classes, or a number is not finite.
+            InputError: the optimizer or the scheduler is none of torch's classes, a number is not finite or too large,
+                or a class cannot be instantiated.
         """
         plain = cfg.as_dict()
         check_class_paths(plain)
         options = options_of_command(plain)
         for part in ("model", "data"):
             check_finite(options.get(part), f"--{part}")
-        return super().instantiate_classes(cfg, **kwargs)
+        try:
+            return super().instantiate_classes(cfg, **kwargs)
+        except ValueError as error:
+            problem = describe_class_problem(str(error))
+            if problem is None:
+                raise
+            raise InputError(problem) from error
 
     def every_parser(self) -> Iterator[Any]:
         """This parser and the parsers of its subcommands."""

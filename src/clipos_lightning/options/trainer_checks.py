@@ -1,5 +1,6 @@
 """Checks of Trainer options, for the command line and for a user's own Trainer. No torch."""
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,6 +19,29 @@ def check_precision(given: Any) -> None:
     precision = str(given)
     if (precision.endswith("-true") and precision != "32-true") or precision in ("64", "transformer-engine"):
         raise InputError(f"--trainer.precision {precision}: scores are fp32; use 32-true, 16-mixed or bf16-mixed")
+
+
+def check_seed(given: int | bool | None) -> None:
+    """Check the seed for everything, which NumPy's global generator takes too.
+
+    Args:
+        given: ``--seed_everything``; true and false: a random one, or none.
+
+    Raises:
+        InputError: it does not have 32 bits.
+    """
+    if given is not None and not 0 <= given < 2**32:
+        raise InputError(f"--seed_everything is {given}: it must be from 0 to {2**32 - 1}, a number of 32 bits")
+
+
+def describe_unwritable(error: Exception) -> str:
+    """Why options cannot be written to ``config.yaml``: a value of a callback or a logger that is no plain data."""
+    found = re.search(r"cannot represent an object['\"]?, (.+?)\)", " ".join(str(error).split()))
+    what = f"the value {found[1]}" if found else "a value"
+    return (
+        f"{what} of a callback's or logger's option cannot be written to config.yaml: give the option as plain text "
+        "(instead of the callback Timer: --trainer.max_time)"
+    )
 
 
 def check_whole_test(fast_dev_run: int | bool, limit_test_batches: int | float | None) -> None:

@@ -108,6 +108,8 @@ class TestReport(Callback):
             "image_weight": module.image_weight,
             "limit_per_set": data.limit_per_set,
             "ood_resolution": data.ood_resolution,
+            "background": data.decoding.background,
+            "unreadable": data.left_out,
             "device": str(module.device),
             "config": self.config,
         }

@@ -17,6 +17,8 @@ HEAT_COLORS = "RdBu_r"  # matplotlib's colour map of all heat maps: blue is low,
 GRID_COLOR = "#dde3ea"
 PAGE_COLORS = {"#000000": "var(--ink)", "#ffffff": "none", ID_COLOR: "var(--id)", OOD_COLOR: "var(--ood)"}
 PAGE_COLORS |= {GRID_COLOR: "var(--line)"}  # a figure's colours to those of the page around it
+METHOD_COLORS = (ID_COLOR, OOD_COLOR, "#6a4fb3", "#2f7d32", "#a8327f", "#7a5c00", "#1f55c4", "#5f6c79")
+PAGE_COLORS |= {color: f"var(--method-{k})" for k, color in enumerate(METHOD_COLORS) if k > 1}  # of grid.html.j2
 MAX_EMBEDDED_SIDE = 160  # largest side of an embedded image, in pixels
 
 

@@ -155,10 +155,11 @@ def is_trained(report: Mapping[str, Any]) -> bool:
 
 
 def report_title(report: Mapping[str, Any]) -> str:
-    """The title: what was tested, and the limit of images per set if there is one."""
-    limit = report["run"].get("limit_per_set")
+    """The title: what was tested, the limit of images per set, and the number of images left out, if there are any."""
+    limit, left_out = report["run"].get("limit_per_set"), sum(report["run"].get("unreadable", {}).values())
     what = "OOD report" if is_trained(report) else "OOD report of the zero-shot detector (no training)"
-    return f"{what}: {report['id']['name']}" + (f" — at most {limit} images per set, not a full run" if limit else "")
+    title = f"{what}: {report['id']['name']}" + (f" — at most {limit} images per set, not a full run" if limit else "")
+    return title + (f" — {left_out:,} unreadable image{'s' * (left_out > 1)} left out" if left_out else "")
 
 
 def shown_averages(report: Mapping[str, Any]) -> list[str]:
@@ -233,6 +234,8 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
         sets = list(report["ood"])
         where = f"average over {len(sets)} OOD sets" if len(sets) > 1 else f"OOD set {sets[0]}"
         lines.append(f"headline score `{score}`, {where}: {'; '.join(texts)}")
+        if trained and score in zero_shot["average"]:
+            lines.append(training_line(report))
     else:
         lines.append("no OOD set was tested: give some with --data.ood_sets '[folder:PATH]' for AUROC and FPR95")
     if "images" in report:
@@ -246,6 +249,14 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
         lines.append(f"resolution of the OOD images: {report['run']['ood_resolution']} (--data.ood_resolution)")
     lines.append("FPR95: ID is positive; at the threshold whose ID recall is closest to 95 %; higher score = more ID")
     return lines
+
+
+def training_line(report: Mapping[str, Any]) -> str:
+    """What training changed: average AUROC of the headline score and ID accuracy, zero-shot and trained."""
+    score, before = report["headline"], report["zero_shot"]
+    old, new = (part["average"][score]["auroc"] for part in (before, report))
+    accuracies = f"{before['id']['accuracy']:.1f} → {report['id']['accuracy']:.1f} %"
+    return f"what training changed: AUROC {old:.1f} → {new:.1f} ({new - old:+.1f}), ID accuracy {accuracies}"
 
 
 def image_weight_line(report: Mapping[str, Any]) -> str:

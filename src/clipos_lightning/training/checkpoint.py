@@ -3,17 +3,31 @@
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
 
 import torch
 
+from ..clip.surgery import SurgeryOptions
 from ..errors import InputError
 from ..evaluation.memory import invalid_tensors
+from ..evaluation.scores import ScoreOptions
+from ..method.mask import MaskOptions
+from ..method.prompts import ContextOptions
+from ..method.synthesis import SynthesisOptions
 from ..options.class_paths import check_recipe
 
 NOT_OPTIONS = ("class_names", "class_wordings")  # hyper-parameters of the model that come from the data
+
+OPTION_GROUPS = {
+    "surgery": SurgeryOptions,
+    "mask": MaskOptions,
+    "synthesis": SynthesisOptions,
+    "context": ContextOptions,
+    "scoring": ScoreOptions,
+}
 
 RENAMED = {  # prefixes of dotted paths in checkpoints of version 0.1.0: old to new
     "clipos_lightning.losses.": "clipos_lightning.method.objectives.",
@@ -62,7 +76,7 @@ def update_paths(value: Any) -> Any:
 
 
 def model_options(checkpoint: dict[str, Any], recipe: bool) -> dict[str, Any]:
-    """The model's options in training.
+    """The model's options in training; those that its version did not have, with their defaults.
 
     Args:
         checkpoint: of :func:`read_checkpoint`.
@@ -72,6 +86,7 @@ def model_options(checkpoint: dict[str, Any], recipe: bool) -> dict[str, Any]:
         InputError: the optimizer or the scheduler is not of torch, Lightning or this package.
     """
     options = {k: v for k, v in checkpoint["hyper_parameters"].items() if k not in NOT_OPTIONS}
+    options |= {name: asdict(kind()) | options.get(name, {}) for name, kind in OPTION_GROUPS.items()}
     if not recipe:
         return options
     found = checkpoint["clipos"].get("recipe", {})

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..clip.backbone import FrozenClip
 from ..data.datamodule import FewShotOOD
+from ..data.pixels import WHITE
 from ..errors import InputError
 from ..evaluation.heads import Head
 from ..evaluation.memory import Memory
@@ -20,6 +21,7 @@ from ..method.mask import MaskOptions
 from ..method.prompts import Wordings, encode_prompts, neutral_prompts
 from ..method.prototypes import blend
 from ..types import ClassTexts, Features, Texts
+from .name_notes import describe_codes
 from .notes import ONE_CLASS, describe_choice, describe_quality, describe_shots
 from .shots import Shots
 
@@ -46,6 +48,7 @@ class ClassFeatures(LightningModule):
         memory_labels: their classes, (M,).
         memory_patches: patch features of images of a single class, (K, D); empty with several classes.
         notes: messages to print after training.
+        background: colour behind the transparent pixels of the few-shot images.
     """
 
     backbone: FrozenClip
@@ -56,6 +59,7 @@ class ClassFeatures(LightningModule):
     mask: MaskOptions
     scoring: ScoreOptions
     scale: float
+    background: str = WHITE
     plain_text: Tensor
     image_text: Tensor
     image_weight: float
@@ -112,7 +116,7 @@ class ClassFeatures(LightningModule):
     # ---- what comes from the few-shot images
 
     def encode_shots(self, data: FewShotOOD) -> None:
-        """Set what the detector keeps of the few-shot images: ``image_text``, the image weight and the memory.
+        """Set what the detector keeps of the few-shot images: background, ``image_text``, image weight and memory.
 
         Args:
             data: the DataModule.
@@ -120,6 +124,7 @@ class ClassFeatures(LightningModule):
         Raises:
             InputError: the few-shot images are missing.
         """
+        self.background = data.decoding.background
         if not self.keeps_memory:
             return
         data.setup("fit")  # unlike the set-up of a test, it raises if few-shot images are missing
@@ -153,7 +158,8 @@ class ClassFeatures(LightningModule):
             features: global features of the few-shot images, (N, D); None: not at hand.
         """
         labels = data.shot_labels[: len(data.shot_positions)]
-        self.notes.insert(0, describe_shots(self.wordings.prompts, labels))
+        codes = describe_codes(self.class_names, data.id_set.class_keys)
+        self.notes[:0] = [describe_shots(self.wordings.prompts, labels), *codes]
         if self.single_class:
             self.notes += ONE_CLASS
         elif self.hparams["image_weight"] != "auto" and features is not None:

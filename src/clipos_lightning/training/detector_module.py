@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data.datamodule import FewShotOOD
+from ..data.pixels import WHITE
 from ..errors import InputError
 from ..evaluation.heads import PART_PREFIXES, ZERO_SHOT, Head
 from ..evaluation.results import TestTables, headline_metrics
@@ -234,4 +235,5 @@ class DetectorModule(ClassFeatures):
         state = {k: v for k, v in self.state_dict().items() if not k.startswith("backbone.")}
         check_state(checkpoint["state_dict"], state)
         self.image_weight = checkpoint["clipos"].get("image_weight", self.image_weight)
+        self.background = checkpoint.get("datamodule_hyper_parameters", {}).get("background", WHITE)
         self.trained = True

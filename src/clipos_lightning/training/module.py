@@ -55,7 +55,8 @@ class ClipOS(DetectorModule):
         image_weight: weight of the few-shot images' mean feature in each class feature, from 0 (text alone) to 1
             (images alone); auto: chosen on augmented views of these images (docs/names.md).
         unknown_word: the word for "none of the classes" in the learned prompts.
-        template: frozen prompt of a class, with {} for its name: for the mask, the zero-shot detector and unknown_only.
+        template: frozen prompt of a class, with {} for its name, or several, whose features are averaged, or CLIP's
+            lists imagenet7 and imagenet80; for the mask, the zero-shot detector and unknown_only (docs/own_classes.md).
         zero_shot_unknown: the zero-shot detector's prompt for "none of the classes", or several, whose features are
             averaged; null: "a photo of an unknown object.", and with a single class neutral prompts (docs/scores.md).
         class_wordings: names and templates of each class; taken from the data, not set by hand; null: one name each.
@@ -97,7 +98,7 @@ class ClipOS(DetectorModule):
         scores: list[str] | None = None,
         image_weight: float | Literal["auto"] = 0.0,
         unknown_word: str = "unknown",
-        template: str = "a photo of a {}.",
+        template: str | list[str] = "a photo of a {}.",
         zero_shot_unknown: str | list[str] | None = None,
         class_wordings: list[dict[str, list[str]]] | None = None,
         surgery: SurgeryOptions = SurgeryOptions(),
@@ -124,7 +125,8 @@ class ClipOS(DetectorModule):
         self.scores = reported_scores(scores, self.score, self.objective.unknown, images)
         check_scores(self.scores, self.objective.unknown, "--model.scores")
         wordings = Wordings.of(class_names, class_wordings, template)
-        check_names([name for names in wordings.names for name in names], unknown_word, template)
+        check_names([name for names in wordings.names for name in names], unknown_word)
+        mask.check_classes(len(class_names))
         self.class_names, self.outlier_weight, self.wordings = list(class_names), outlier_weight, wordings
         self.image_weight = 0.0 if image_weight == "auto" else image_weight  # auto: set by encode_shots
         self.mask, self.synthesis, self.scoring = mask, synthesis, scoring

@@ -26,13 +26,14 @@ def describe_shots(prompts: Sequence[Sequence[str]], labels: Labels) -> str:
 
     Example:
         >>> import torch
-        >>> describe_shots([["a photo of a cat."], ["a photo of a dog."]], torch.tensor([0, 0, 1]))
-        'learned from 3 images of 2 classes (1 to 2 each): "a photo of a cat.", "a photo of a dog."'
+        >>> describe_shots([["a photo of a cat."], ["a dog.", "a hound."]], torch.tensor([0, 0, 1]))
+        'learned from 3 images of 2 classes (1 to 2 each): "a photo of a cat.", "a dog." (first of 2)'
     """
     counts = labels.bincount(minlength=len(prompts))
     low, high = int(counts.min()), int(counts.max())
     each = f"{low} each" if low == high else f"{low} to {high} each"
-    shown = ", ".join(f'"{group[0]}"' for group in prompts[:SHOWN_NAMES])
+    more = (f" (first of {len(group)})" if len(group) > 1 else "" for group in prompts)
+    shown = ", ".join(f'"{group[0]}"{rest}' for group, rest in zip(prompts[:SHOWN_NAMES], more, strict=False))
     shown += ", …" if len(prompts) > SHOWN_NAMES else ""
     images, classes = counted(len(labels), "image"), counted(len(prompts), "class", "classes")
     return f"learned from {images} of {classes} ({each}): {shown}"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 import uuid
 from collections.abc import Iterator
@@ -43,6 +44,20 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a value as an indented JSON file, atomically."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def expand_home(path: str) -> str:
+    """Replace a leading ``~`` or ``~user`` by that home folder, as a shell does.
+
+    Args:
+        path: a path, ``folder:PATH`` or ``LABEL=folder:PATH``.
+
+    >>> expand_home("photos/~cat"), expand_home("folder:~/photos") == f"folder:{Path.home()}/photos"
+    ('photos/~cat', True)
+    """
+    mark = re.match("([^/]*=)?folder:", path)
+    start = mark.end() if mark else 0
+    return path[:start] + os.path.expanduser(path[start:])
 
 
 def check_parent(path: Path) -> None:
