@@ -18,6 +18,7 @@ from PIL import Image
 
 from clipos_lightning.data import cache
 from clipos_lightning.data.image_sets import ImageSet, ModelSizeImages, folder_images
+from clipos_lightning.data.preprocessing import Preprocessing
 from clipos_lightning.data.scenes import render
 
 BATCH = 128
@@ -49,8 +50,8 @@ def rows(given: argparse.Namespace) -> Iterator[Row]:
         write_images(root / "images", count, given.side, given.format)
         files = folder_images("images", root / "images")
         cached = cache.cached_folder(files, root, len(files))
-        plain, fast = (ModelSizeImages(images, range(count), given.size) for images in (files, cached))
-        batched = ModelSizeImages(cached, range(count), given.size, batched=True)
+        plain, fast = (ModelSizeImages(images, range(count), Preprocessing(given.size)) for images in (files, cached))
+        batched = ModelSizeImages(cached, range(count), Preprocessing(given.size), batched=True)
         first = [ways[0]["image"].float() for ways in (plain.__getitems__([0]), fast.__getitems__([0]))]
         check(*first, "pixels from the cache", 0)
         check(batched.__getitems__([0])[0]["image"].float(), first[0], "torch's pixels", 2.5 / 255)

@@ -5,9 +5,11 @@ The tuning tasks are in `tuning_tasks.py`: no reported test set, style or seed i
 1. Each method has the same number of settings (`trials`), each trained and evaluated with every seed: 24 over a wide
    range, then 8 near the best of these.
 2. AUROC is averaged over seeds and over the OOD sets of a kind: near and far of each ID set.
-3. A setting is admissible with a score if on each kind of photos it is at most 0.3 points behind the best score without
-   training (the one with the highest mean over the kinds of photos). If no setting is, all are.
-4. For each score, the admissible setting with the highest mean over all kinds. Region scores are CLIP-OS's alone.
+3. A setting is admissible with a score if on each kind of photos it is at most 0.3 points behind the best score of the
+   literature without training (the one with the highest mean over the kinds of photos; no region score). Scores without
+   an admissible setting are out, unless all are.
+4. For each score, the admissible setting with the highest mean over all kinds. Region scores are CLIP-OS's, trained or
+   not.
 5. Of these scores, the one with the best mean rank over the kinds: no single kind decides.
 
     python scripts/choose_defaults.py --data $CLIPOS_DATA --photos $CLIPOS_PRETRAIN --results tuning --out tables.md
@@ -49,7 +51,7 @@ SLACK = 0.3  # points of AUROC that a setting may lose on photos
 RATES = (0.0005, 0.01, 0.1, 0.5, 2.0, 5.0)
 WORDS = "a photo of a"
 
-Figures = dict[str, dict[str, float]]  # score to OOD set ("task/set") to AUROC in percent, or kind to AUROC
+Figures = dict[str, dict[str, float]]  # score to OOD set, or to kind of OOD sets, to AUROC in percent
 
 
 @dataclass
@@ -148,11 +150,14 @@ def clipos(learn: str, begin: str, weight: float, rate: float, mixed: dict[str, 
         "synthesis": SynthesisOptions(**mixed),
         "surgery": SurgeryOptions(depth=DEPTH),
     }
-    text = f"{learn}, {begin}, λ {weight}, {', '.join(mixed.values())}"
+    text = [learn, begin, f"λ {weight}", *mixed.values()]
     for name, value in (other or {}).items():
         options[name] = value
-        text += {"mask": ", S > 0.5" if getattr(value, "kind", "") == "surgery" else ", τ 0.2"}.get(name, ", depth 4")
-    return Trial("CLIP-OS", text, rate, options)
+        if name == "surgery":
+            text.append(f"depth {value.depth}")
+        else:
+            text.append("S > 0.5" if value.kind == "surgery" else f"τ {value.threshold}")
+    return Trial("CLIP-OS", ", ".join(text), rate, options)
 
 
 # -------------------------------------------------------------------------------------------------- one trial
@@ -181,12 +186,12 @@ def evaluate(module: ClipOS, data: FewShotOOD, task: Task) -> tuple[float, Figur
     drawn = {data.id_set.train.keys[i] for i in data.shot_positions} if task.drawn else set()
     kept = torch.tensor([i for i, key in enumerate(task.known.keys) if key not in drawn])
     inside, accuracy = scores_of(module, features.inside[kept], task.labels[kept])
-    table: Figures = {name: {} for name in inside}
+    found: Figures = {name: {} for name in inside}
     for name, images in features.outside.items():
         outside, _ = scores_of(module, images, None)
         for score, values in outside.items():
-            table[score][name] = auroc(inside[score], values)
-    return accuracy, table
+            found[score][name] = auroc(inside[score], values)
+    return accuracy, found
 
 
 @torch.no_grad()
@@ -209,9 +214,9 @@ def run(trial: Trial, tasks: Sequence[Task]) -> dict[str, Any]:
     for task in tasks:
         for seed in SEEDS if trial.rate else SEEDS[:1]:
             module, data = train(trial, task, seed)
-            correct, table = evaluate(module, data, task)
+            correct, figures = evaluate(module, data, task)
             accuracy[task.name].append(correct)
-            for score, row in table.items():
+            for score, row in figures.items():
                 for name, value in row.items():
                     values_of.setdefault(score, {}).setdefault(f"{task.name}/{name}", []).append(value)
     means = {score: {name: float(np.mean(v)) for name, v in row.items()} for score, row in values_of.items()}
@@ -309,7 +314,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--count", type=int, default=200, help="pictures of each OOD set")
     parser.add_argument("--weights", help="weights file (default: the shipped weights)")
-    parser.add_argument("--methods", nargs="*", help="only these methods")
+    methods = sorted({trial.method for trial in trials()})
+    parser.add_argument("--methods", nargs="*", choices=methods, help="only these methods")
     parser.add_argument("--results", default="tuning", help="folder for the results of the trials; runs can share it")
     parser.add_argument("--out", help="Markdown file to write")
     given = parser.parse_args(arguments)
@@ -321,6 +327,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warnings.filterwarnings("ignore")
     folder = Path(given.results)
     folder.mkdir(parents=True, exist_ok=True)
+    made_with = json.dumps({"weights": given.weights, "count": given.count, "data": str(Path(given.data).absolute())})
+    record = folder / "settings.txt"
+    if record.exists() and record.read_text(encoding="utf-8") != made_with:
+        parser.error(f"--results {folder} holds results of other settings ({record}): give another folder")
+    write_text(record, made_with)
     every = trials()
     with tempfile.TemporaryDirectory() as scratch:
         root, photos = Path(given.data).absolute(), Path(given.photos)

@@ -115,12 +115,13 @@ def without_class(kind: str, count: int) -> Iterator[Picture]:
 
 def encode_pool(backbone: FrozenClip, pictures: Iterator[Picture]) -> Pool:
     """Encode images, and their views if they have classes."""
-    size, given = backbone.image_size, list(pictures)
-    batches = torch.stack([to_model_size(image, size) for image, _, _ in given]).split(250)
+    preprocessing, given = backbone.preprocessing, list(pictures)
+    batches = torch.stack([to_model_size(image, preprocessing) for image, _, _ in given]).split(250)
     features = concatenate([backbone.encode_image(batch, frozenset({"clip", "vv"})) for batch in batches])
     views = [features.cls]
     for v in range(1, VIEWS if given[0][1] else 1):
-        crops = torch.stack([view(image, size, view_rng(1, label, key, v)) for image, label, key in given])
+        rngs = (view_rng(1, label, key, v) for _, label, key in given)
+        crops = torch.stack([view(image, preprocessing, rng) for (image, *_), rng in zip(given, rngs, strict=True)])
         views.append(torch.cat([backbone.encode_image(batch).cls for batch in crops.split(250)]))
     return Pool(features, torch.stack(views, 1), np.array([label for _, label, _ in given]))
 

@@ -72,7 +72,7 @@ def open_task(backbone: FrozenClip, name: str, options: dict[str, Any]) -> Task:
     features: dict[str, Tensor] = {}
     labels: np.ndarray[Any, Any] = np.empty(0)
     for key, (images, positions) in data.open_test_sets().items():
-        sized, parts = ModelSizeImages(images, positions, backbone.image_size), []
+        sized, parts = ModelSizeImages(images, positions, backbone.preprocessing), []
         for chunk in torch.arange(len(sized)).split(250):
             parts.append(encode(backbone, torch.stack([sized[int(i)]["image"] for i in chunk])))
         features[key] = torch.cat(parts)

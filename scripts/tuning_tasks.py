@@ -21,6 +21,7 @@ from pretrain_microclip import read_shard
 
 from clipos_lightning.clip.loading import load_backbone
 from clipos_lightning.clip.surgery import SurgeryOptions
+from clipos_lightning.data import scenes
 from clipos_lightning.data.datamodule import FewShotOOD
 from clipos_lightning.data.image_sets import ArraySet, ImageSet, ModelSizeImages, SceneSet, folder_images
 from clipos_lightning.data.styles import PHOTO
@@ -28,31 +29,11 @@ from clipos_lightning.types import ImageFeatures, PathName, concatenate
 
 STYLES = (PHOTO, "sketch", "thermal", "relief")
 NEAR = {"seen_shapes", "new_shapes", "left-out classes"}
-KINDS = ("seen_shapes", "new_shapes", "texture", "noise", "letters")
+KINDS = tuple(kind for kind in scenes.KINDS if kind != "id")
 LEFT_OUT = ("bird", "deer", "horse", "truck")
 THIN = 3  # use every third image of CIFAR-10's training folders
-THINGS = (
-    63,
-    72,
-    78,
-    83,
-    92,
-    101,
-    104,
-    113,
-    126,
-    140,
-    149,
-    156,
-    160,
-    176,
-    177,
-    181,
-    184,
-    188,
-    191,
-    193,
-)  # Tiny-ImageNet
+# classes of Tiny-ImageNet by their line in its list: objects unlike the six classes (backpack, beaker, …), landscapes
+THINGS = tuple(map(int, "63 72 78 83 92 101 104 113 126 140 149 156 160 176 177 181 184 188 191 193".split()))
 LANDSCAPES = (14, 96, 129, 152, 162, 194, 195, 196, 197, 198)
 CROP = 12  # side in pixels of the enlarged crops
 PATHS: frozenset[PathName] = frozenset({"clip", "vv", "local"})
@@ -111,7 +92,7 @@ class Task:
     def encode(self, images: ImageSet, depth: int, every: int) -> ImageFeatures:
         """All feature paths of every n-th image of a set."""
         backbone = load_backbone(pretrained=self.pretrained, surgery=SurgeryOptions(depth=depth))
-        sized = ModelSizeImages(images, range(0, len(images), every), backbone.image_size)
+        sized = ModelSizeImages(images, range(0, len(images), every), backbone.preprocessing)
         parts = []
         for chunk in torch.arange(len(sized)).split(250):
             parts.append(backbone.encode_image(torch.stack([sized[int(i)]["image"] for i in chunk]), PATHS))

@@ -27,6 +27,7 @@ from clipos_lightning.data.decoding import open_image
 from clipos_lightning.data.image_files import list_images
 from clipos_lightning.data.image_sets import ModelSizeImages, SceneSet
 from clipos_lightning.data.pixels import as_rgb
+from clipos_lightning.data.preprocessing import Preprocessing
 from clipos_lightning.data.sampler import ShardSampler
 from clipos_lightning.data.splits import draw_shots, limit_positions, manifest
 from clipos_lightning.data.transforms import mask_to_model_size, to_model_size
@@ -357,7 +358,7 @@ def test_phone_pictures_are_upright(orientation: int, tmp_path: Path) -> None:
     assert upright.tobytes() == ImageOps.exif_transpose(picture).tobytes()
     assert upright.size == ((9, 7) if orientation < 5 else (7, 9))
     assert as_rgb(upright).tobytes() == upright.tobytes()
-    assert torch.equal(to_model_size(picture, 5), to_model_size(upright, 5))
+    assert torch.equal(to_model_size(picture, Preprocessing(5)), to_model_size(upright, Preprocessing(5)))
     picture.info["exif"] = b"Exif\0\0broken"
     assert as_rgb(picture).size in ((9, 7), (7, 9))
 
@@ -366,7 +367,9 @@ def test_16_bits_are_the_same_by_path_and_as_a_picture(tmp_path: Path) -> None:
     Image.fromarray(np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)).save(tmp_path / "x.png")
     by_path = open_image(tmp_path / "x.png")
     assert len(set(by_path.tobytes())) > 50
-    assert torch.equal(to_model_size(Image.open(tmp_path / "x.png"), 8), to_model_size(by_path, 8))
+    assert torch.equal(
+        to_model_size(Image.open(tmp_path / "x.png"), Preprocessing(8)), to_model_size(by_path, Preprocessing(8))
+    )
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "1", "CMYK", "I;16"])
@@ -456,7 +459,7 @@ def test_resizing_is_pils_bicubic_and_a_centre_crop(size: tuple[int, int]) -> No
     assert abs(height - scale * size[1]) < 1
     left, top = round((width - 32) / 2), round((height - 32) / 2)
     expected = image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + 32, top + 32))
-    tensor = to_model_size(image, 32)
+    tensor = to_model_size(image, Preprocessing(32))
     assert tensor.dtype == torch.uint8
     assert tensor.is_contiguous()
     np.testing.assert_array_equal(tensor.permute(1, 2, 0).numpy(), np.asarray(expected))
@@ -466,7 +469,7 @@ def test_masks_are_resized_by_area() -> None:
     mask = np.zeros((32, 32), dtype=np.float32)
     mask[:16] = 1
     for size in (8, 16, 32, 64):
-        resized = mask_to_model_size(mask, size)
+        resized = mask_to_model_size(mask, Preprocessing(size))
         assert resized.shape == (size, size)
         assert resized.mean().item() == pytest.approx(0.5, abs=1e-3)
         assert resized[0].min() > 0.99
@@ -474,12 +477,12 @@ def test_masks_are_resized_by_area() -> None:
 
 
 def test_items_of_a_set_with_masks_and_of_one_without(tiny_folder: Path) -> None:
-    scene = ModelSizeImages(SceneSet("id", "report", 0, 20), [13, 4], 48)[0]
+    scene = ModelSizeImages(SceneSet("id", "report", 0, 20), [13, 4], Preprocessing(48))[0]
     assert scene["image"].shape == (3, 48, 48)
     assert scene["mask"].shape == (48, 48)
     assert (scene["label"].item(), scene["index"].item()) == (3, 13)
     spec = parse_ood_specs(["folder:other"])[0]
-    picture = ModelSizeImages(open_ood(spec, tiny_folder), [5], 32)[0]
+    picture = ModelSizeImages(open_ood(spec, tiny_folder), [5], Preprocessing(32))[0]
     assert "mask" not in picture
     assert (picture["label"].item(), picture["index"].item()) == (-1, 5)
 

@@ -11,6 +11,7 @@ from running import save_noise
 
 from clipos_lightning.data import decoding
 from clipos_lightning.data.decoding import Decoding, formats, image_size, open_image, prepare_pillow, short_reason
+from clipos_lightning.data.preprocessing import Preprocessing
 from clipos_lightning.data.transforms import is_long, mask_to_model_size, to_model_size, view, view_rng
 from clipos_lightning.errors import InputError
 
@@ -131,17 +132,17 @@ def test_of_long_images_only_the_crop_is_computed(size: tuple[int, int]) -> None
     scaled = tuple(max(32, int(32 * side / min(size))) for side in size)
     left, top = (round((side - 32) / 2) for side in scaled)
     whole = image.resize(scaled, Image.Resampling.BICUBIC).crop((left, top, left + 32, top + 32))
-    found = to_model_size(image, 32).permute(1, 2, 0).numpy().astype(int)
+    found = to_model_size(image, Preprocessing(32)).permute(1, 2, 0).numpy().astype(int)
     assert abs(found - np.asarray(whole)).max() <= 2
     mask = (np.asarray(image)[..., 0] > 127).astype(np.float32)
     whole_mask = Image.fromarray(mask).resize(scaled, Image.Resampling.BILINEAR).crop((left, top, left + 32, top + 32))
-    assert abs(mask_to_model_size(mask, 32).numpy() - np.asarray(whole_mask)).max() < 1e-3
+    assert abs(mask_to_model_size(mask, Preprocessing(32)).numpy() - np.asarray(whole_mask)).max() < 1e-3
 
 
 def test_extremely_thin_images_take_little_memory() -> None:
     """Scaled as a whole, they would have 4e10 pixels."""
     for size in ((200_000, 1), (1, 200_000)):
         image = Image.new("RGB", size, (10, 200, 30))
-        assert (to_model_size(image, 224).flatten(1).float().mean(1).tolist()) == [10, 200, 30]
-        assert view(image, 224, view_rng(1, "a", "b", 1)).shape == (3, 224, 224)
-        assert mask_to_model_size(np.ones(size[::-1], dtype=np.float32), 224).min() > 0.999
+        assert (to_model_size(image, Preprocessing(224)).flatten(1).float().mean(1).tolist()) == [10, 200, 30]
+        assert view(image, Preprocessing(224), view_rng(1, "a", "b", 1)).shape == (3, 224, 224)
+        assert mask_to_model_size(np.ones(size[::-1], dtype=np.float32), Preprocessing(224)).min() > 0.999

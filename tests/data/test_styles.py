@@ -53,7 +53,18 @@ def test_the_mask_is_where_the_object_is(style: str) -> None:
     assert len(inside) / box.prod() > 0.6  # a square fills most of its box
 
 
-def test_an_unknown_style_is_an_error() -> None:
+@pytest.mark.parametrize("style", STYLES)
+def test_a_style_looks_the_same_at_every_size(style: str) -> None:
+    small, large = (
+        np.stack([render("id", "train", 0, i, size=n, style=style).image for i in range(10)]) for n in (32, 128)
+    )
+    assert large.std() == pytest.approx(small.std(), rel=0.35)
+    assert large.mean() == pytest.approx(small.mean(), rel=0.35)
+
+
+def test_an_unknown_style_or_size_is_an_error() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        render("id", "train", 0, 0, size=0, style="sketch")
     with pytest.raises(ValueError, match="no style 'oil'; one of photo, sketch"):
         render("id", "train", 0, 0, style="oil")
 

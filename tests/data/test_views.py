@@ -17,6 +17,7 @@ from clipos_lightning.data.arrays import read_cifar
 from clipos_lightning.data.benchmarks import open_ood, parse_ood_specs
 from clipos_lightning.data.datamodule import FewShotOOD
 from clipos_lightning.data.image_sets import ArraySet, FolderSet, ModelSizeImages, SceneSet, folder_images
+from clipos_lightning.data.preprocessing import Preprocessing
 from clipos_lightning.data.resolution import DownscaledSet, native_side
 from clipos_lightning.data.scenes import render
 from clipos_lightning.data.transforms import (
@@ -50,7 +51,7 @@ def shown(width: int, height: int, number: int) -> tuple[bool, list[float]]:
     """Whether a view is mirrored, and its crop (left, top, width, height), recovered from its colours."""
     ramp = np.zeros((height, width, 3), dtype=np.uint8)
     ramp[..., 0], ramp[..., 1] = np.arange(width), np.arange(height)[:, None]
-    seen = view(Image.fromarray(ramp), 24, view_rng(3, "cat", "a/b.png", number)).double()
+    seen = view(Image.fromarray(ramp), Preprocessing(24), view_rng(3, "cat", "a/b.png", number)).double()
     columns, rows = seen[0].mean(0), seen[1].mean(1)  # the source's coordinates, one grey level a pixel
     (left, across), (top, down) = ((float(c[4:20].mean()), float(c[19] - c[4]) / 15) for c in (columns, rows))
     return across < 0, [left + 0.5 - 12 * abs(across), top + 0.5 - 12 * down, 24 * abs(across), 24 * down]
@@ -75,7 +76,7 @@ def test_a_view_shows_at_least_half_of_the_image_at_nearly_its_shape() -> None:
 def test_a_view_is_pils_crop_to_the_pixel(number: int) -> None:
     """One of the crops within two pixels of the recovered one equals the view."""
     image = Image.fromarray(noise(1, 160, 200)[0])
-    ours = view(image, 24, view_rng(3, "cat", "a/b.png", number))
+    ours = view(image, Preprocessing(24), view_rng(3, "cat", "a/b.png", number))
     assert (ours.shape, ours.dtype, ours.is_contiguous()) == ((3, 24, 24), torch.uint8, True)
     mirrored, (left, top, across, down) = shown(200, 160, number)
     edges = [range(round(e) - 2, round(e) + 3) for e in (left, top, left + across, top + down)]
@@ -83,14 +84,14 @@ def test_a_view_is_pils_crop_to_the_pixel(number: int) -> None:
     boxes = (b for b in product(*edges) if b[0] >= 0 and b[1] >= 0 and b[2] <= 200 and b[3] <= 160)
     crops = (image.crop(box).resize((24, 24), Image.Resampling.BICUBIC) for box in boxes)
     assert any(torch.equal(as_tensor(crop), wanted) for crop in crops)
-    assert not torch.equal(ours, view(image, 24, view_rng(3, "cat", "a/b.png", number + 1)))
+    assert not torch.equal(ours, view(image, Preprocessing(24), view_rng(3, "cat", "a/b.png", number + 1)))
 
 
 @pytest.mark.parametrize("size", [(32, 32), (50, 20), (7, 90), (1, 1)])
 def test_views_of_small_and_narrow_images(size: tuple[int, int]) -> None:
     image = Image.fromarray(noise(1, size[1], size[0])[0])
     for number in range(1, 9):
-        assert view(image, 24, view_rng(3, "cat", "a/b.png", number)).shape == (3, 24, 24)
+        assert view(image, Preprocessing(24), view_rng(3, "cat", "a/b.png", number)).shape == (3, 24, 24)
 
 
 def test_known_views() -> None:
@@ -111,7 +112,7 @@ def test_views_are_rows_after_the_images(tiny_folder: Path) -> None:
         path = tiny_folder / "photos/train" / data.id_set.train.keys[position]
         for number in (1, 2):
             rng = view_rng(1, path.parent.name, path.name, number)
-            assert torch.equal(rows[number * count + i], view(Image.open(path), 24, rng))
+            assert torch.equal(rows[number * count + i], view(Image.open(path), Preprocessing(24), rng))
     order = [3 * count - 1, 0, count]
     assert torch.equal(data.shot_images(torch.tensor(order)), rows[order])
     assert len({row.numpy().tobytes() for row in rows}) == 3 * count
@@ -160,11 +161,11 @@ def test_ood_images_go_down_to_the_id_sets_size(tmp_path: Path) -> None:
     data.setup("test")
     data.image_size = 48
     images, positions = data.test_sets["big"]
-    first, second = (ModelSizeImages(images, positions, 48)[i]["image"] for i in (0, 1))
+    first, second = (ModelSizeImages(images, positions, Preprocessing(48))[i]["image"] for i in (0, 1))
     big = Image.open(root / "big/0.png")
     down = big.resize((41, 32), Image.Resampling.BICUBIC).crop((4, 0, 36, 32))
-    assert torch.equal(first, to_model_size(down, 48))
-    assert torch.equal(second, to_model_size(Image.open(root / "big/1.png"), 48))  # smaller already
+    assert torch.equal(first, to_model_size(down, Preprocessing(48)))
+    assert torch.equal(second, to_model_size(Image.open(root / "big/1.png"), Preprocessing(48)))  # smaller already
     assert images.keys == ["0.png", "1.png"]
     assert not isinstance(data.test_sets["id"][0], DownscaledSet)
     assert data.hparams["ood_resolution"] == "id"
@@ -342,8 +343,8 @@ def test_torchs_resizing_is_nearly_pils(kind: str, size: int) -> None:
     elif kind == "scenes":
         scenes = SceneSet("id", "report", 0, 24)
         images = np.stack([np.asarray(scenes.read(i).image) for i in range(24)])
-    plain = torch.stack([to_model_size(Image.fromarray(image), size) for image in images])
-    batch = batch_to_model_size(images, size)
+    plain = torch.stack([to_model_size(Image.fromarray(image), Preprocessing(size)) for image in images])
+    batch = batch_to_model_size(images, Preprocessing(size))
     assert batch.shape == plain.shape
     assert batch.is_contiguous()
     differences = (batch.int() - plain.int()).abs()
@@ -355,37 +356,37 @@ def test_torchs_resizing_is_nearly_pils(kind: str, size: int) -> None:
 
 def test_only_arrays_are_resized_in_batches(tmp_path: Path) -> None:
     images = ArraySet("x", noise(6), np.arange(6))
-    sized = ModelSizeImages(images, [5, 1, 3], 40, batched=True)
+    sized = ModelSizeImages(images, [5, 1, 3], Preprocessing(40), batched=True)
     items = sized.__getitems__([2, 0])
-    assert torch.equal(items[0]["image"], batch_to_model_size(images.images[3:4], 40)[0])
+    assert torch.equal(items[0]["image"], batch_to_model_size(images.images[3:4], Preprocessing(40))[0])
     assert [(item["label"].item(), item["index"].item()) for item in items] == [(3, 3), (5, 5)]
-    plain = ModelSizeImages(images, [5, 1, 3], 40)
+    plain = ModelSizeImages(images, [5, 1, 3], Preprocessing(40))
     assert torch.equal(plain.__getitems__([2])[0]["image"], plain[2]["image"])
     save_noise(tmp_path / "0.png", 0)
-    folder = ModelSizeImages(FolderSet("y", tmp_path, ["0.png"]), [0], 16, batched=True)
+    folder = ModelSizeImages(FolderSet("y", tmp_path, ["0.png"]), [0], Preprocessing(16), batched=True)
     assert torch.equal(folder.__getitems__([0])[0]["image"], folder[0]["image"])
-    wide = batch_to_model_size(noise(2, 20, 30), 16)
-    assert torch.equal(wide[1], to_model_size(Image.fromarray(noise(2, 20, 30)[1]), 16))
+    wide = batch_to_model_size(noise(2, 20, 30), Preprocessing(16))
+    assert torch.equal(wide[1], to_model_size(Image.fromarray(noise(2, 20, 30)[1]), Preprocessing(16)))
 
 
 @pytest.mark.parametrize(("side", "size"), [(32, 224), (64, 32), (500, 224), (32, 32)])
 def test_resizing_on_the_device_is_pils_but_for_one_in_255(side: int, size: int) -> None:
     pictures = [Image.fromarray(render("id", "tune", 1, i).image).resize((side, side)) for i in range(4)]
-    expected = torch.stack([to_model_size(picture, size) for picture in pictures]).int()
+    expected = torch.stack([to_model_size(picture, Preprocessing(size)) for picture in pictures]).int()
     pixels = torch.stack([as_tensor(picture) for picture in pictures])
-    off = (resize_on_device(pixels, size).int() - expected).abs()
+    off = (resize_on_device(pixels, Preprocessing(size)).int() - expected).abs()
     assert off.max() <= 1
     assert (off > 0).float().mean() < 0.01
 
 
 def test_the_backbone_resizes_what_the_loader_left_small(microclip) -> None:
     images = ArraySet("x", noise(6, 20, 20), np.arange(6))
-    raw = ModelSizeImages(images, range(6), 32, raw=True)
+    raw = ModelSizeImages(images, range(6), Preprocessing(32), raw=True)
     pixels = torch.stack([item["image"] for item in raw.__getitems__([0, 3])])
     assert pixels.shape == (2, 3, 20, 20)
     found = microclip.encode_image(pixels)
-    assert torch.equal(found.cls, microclip.encode_image(resize_on_device(pixels, 32)).cls)
-    wide = ModelSizeImages(ArraySet("y", noise(2, 20, 30), None), range(2), 32, raw=True)
+    assert torch.equal(found.cls, microclip.encode_image(resize_on_device(pixels, Preprocessing(32))).cls)
+    wide = ModelSizeImages(ArraySet("y", noise(2, 20, 30), None), range(2), Preprocessing(32), raw=True)
     assert wide.__getitems__([1])[0]["image"].shape == (3, 32, 32)  # not square: cropped as ever
 
 

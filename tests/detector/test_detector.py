@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 import clipos_lightning
 from clipos_lightning import ClipOS, ContextOptions, Decision, Detector, InputError, MaskOptions
 from clipos_lightning.cli import calibration_views
+from clipos_lightning.data.preprocessing import Preprocessing
 from clipos_lightning.data.scenes import render
 from clipos_lightning.evaluation.calibration import (
     conformal_point,
@@ -327,7 +328,7 @@ def test_the_views_are_others_than_those_of_training(
     """Also not the views that chose the image weight; encoded some at a time, and a bounded number of them."""
     monkeypatch.setattr(calibration_views, "MAX_VIEWS", most)
     detector, asked = Detector.load(fitted.checkpoint, "cpu"), list[int]()
-    data = calibration_views.open_shots(fitted.checkpoint, None, 32)
+    data = calibration_views.open_shots(fitted.checkpoint, None, Preprocessing(32))
     shot_images = data.shot_images
     monkeypatch.setattr(data, "shot_images", lambda rows: asked.extend(rows.tolist()) or shot_images(rows))
     views = calibration_views.score_views(detector, data, 5)

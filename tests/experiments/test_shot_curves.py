@@ -10,7 +10,7 @@ from outcomes import grid_row, outcome_of
 
 from clipos_lightning.experiments.results_page import to_page
 from clipos_lightning.experiments.shot_curves import (
-    SPREAD,
+    SHIFTS,
     curve_columns,
     curve_figure,
     describe_shot_curves,
@@ -45,9 +45,9 @@ def drawn(axis: Axes) -> dict[str, list[tuple[float, float]]]:
 
 
 def tick_of(x: float) -> float:
-    """The number of shots of a point, which is at most SPREAD / 2 octaves away."""
+    """The number of shots of a point, which is at most SHIFTS / 2 octaves away."""
     tick = 2 ** round(math.log2(x))
-    assert abs(math.log2(x / tick)) <= SPREAD / 2 + 1e-9
+    assert abs(math.log2(x / tick)) <= SHIFTS / 2 + 1e-9
     return tick
 
 

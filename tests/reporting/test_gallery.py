@@ -10,6 +10,7 @@ import torch
 
 from clipos_lightning.data.datamodule import FewShotOOD
 from clipos_lightning.data.image_sets import ArraySet
+from clipos_lightning.data.preprocessing import Preprocessing
 from clipos_lightning.reporting import gallery
 from clipos_lightning.training.module import ClipOS
 
@@ -45,7 +46,7 @@ def data_of(labels: list[int], module: Any, positions: list[int] | None = None) 
         if name == "id":
             ids[sorted(chosen)] = labels
         tests[name] = (ArraySet(name, images, ids if name == "id" else None), list(chosen))
-    return Mock(FewShotOOD, test_sets=tests, image_size=8, class_names=NAMES)
+    return Mock(FewShotOOD, test_sets=tests, preprocessing=Preprocessing(8), class_names=NAMES)
 
 
 def test_the_worst_mistakes_come_first() -> None:

@@ -28,9 +28,9 @@ from ..experiments.latex import to_latex
 from ..experiments.outcome import RunFolders, build_outcome
 from ..experiments.plan import Entry, GridRun, make_plan, overridden_flags
 from ..experiments.results_page import to_page
+from ..experiments.run_files import SCHEMA, read_plan
 from ..options.configs import find_grid
 from ..options.messages import CommandParser
-from ..options.text_files import read_json
 from ..reporting.terminal import print_table
 from ..utils.files import write_json, write_text
 from ..utils.progress import silence_libraries
@@ -168,7 +168,7 @@ def folder_name(grid: Grid, runs: Sequence[GridRun]) -> str:
 def grid_record(grid: Grid, entries: Sequence[Entry]) -> dict[str, Any]:
     """The contents of ``grid.json``: what the tables need of the plan."""
     fields = {"name": grid.name, "kind": grid.kind, "title": grid.title, "reference": grid.reference}
-    return {"schema": 2, **fields, "entries": [asdict(entry) for entry in entries]}
+    return {"schema": SCHEMA, **fields, "entries": [asdict(entry) for entry in entries]}
 
 
 def print_timing(runner: BenchmarkRunner, count: int) -> None:
@@ -272,18 +272,3 @@ def report(arguments: Sequence[str]) -> int:
     write_json(out / "grid.json", plans[0])
     write_results(out, folders, given)
     return 0
-
-
-def read_plan(folder: Path) -> dict[str, Any]:
-    """Read the ``grid.json`` of a benchmark's folder.
-
-    Raises:
-        InputError: the file is missing, broken or of another version.
-    """
-    try:
-        plan = read_json(folder / "grid.json", "report: cannot read")
-    except InputError as error:
-        raise InputError(f"{error}; give a folder of `clipos benchmark`") from error
-    if not isinstance(plan, dict) or plan.get("schema") != 2:
-        raise InputError(f"report: {folder}/grid.json is of another version of clipos: run the benchmark again")
-    return plan

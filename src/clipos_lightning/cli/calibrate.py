@@ -282,7 +282,7 @@ def find_views(detector: Detector, given: argparse.Namespace, lines: list[str]) 
         lines.append(f"temperature: {detector.temperature:.3g} ({reason}: a detector file has no labelled images)")
         return None
     try:
-        return score_views(detector, open_shots(given.file, given.root, detector.backbone.image_size), given.views)
+        return score_views(detector, open_shots(given.file, given.root, detector.backbone.preprocessing), given.views)
     except InputError as error:
         reason = f"the few-shot images are not available: {error}; give their folder as --root"
         if not given.paths and set_by(given) == "recall":

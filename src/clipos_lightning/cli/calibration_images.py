@@ -78,7 +78,7 @@ def encode_paths(
     """
     left_out, unreadable, decoding = Counter[str](), 0, decoding_for(detector, given)
     backbone, files = detector.backbone, unique_files(stream_paths(paths, left_out))
-    batches = load_batches(files, backbone.image_size, decoding, given.batch_size, given.num_workers)
+    batches = load_batches(files, backbone.preprocessing, decoding, given.batch_size, given.num_workers)
     with open_bar(what, partial(count_paths, paths), "images", leave=True) as bar, report_dead_workers():
         for batch in batches:
             readable = [i for i, error in enumerate(batch.errors) if not error]

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from ..data.datamodule import FewShotOOD
 from ..data.image_sets import FolderSet
+from ..data.preprocessing import Preprocessing
 from ..detector.detector import BATCH, Detector
 from ..errors import InputError
 from ..method.image_weight import VIEWS
-from ..training.checkpoint import data_options, known_options, read_checkpoint
+from ..training.checkpoint import data_options, read_checkpoint
 from ..training.record import shorten_value
 from ..types import Labels
 from ..utils.progress import track
@@ -62,7 +63,7 @@ def score_views(detector: Detector, data: FewShotOOD, views: int) -> ViewScores:
     return ViewScores(torch.cat(scores).numpy(), torch.cat(logits), labels, min(count, len(rows)), real)
 
 
-def open_shots(file: str, root: str | None, image_size: int) -> FewShotOOD:
+def open_shots(file: str, root: str | None, preprocessing: Preprocessing) -> FewShotOOD:
     """Open the few-shot images that a checkpoint was trained on.
 
     Raises:
@@ -70,9 +71,8 @@ def open_shots(file: str, root: str | None, image_size: int) -> FewShotOOD:
     """
     checkpoint = read_checkpoint(file)
     options = data_options(checkpoint) | ({} if root is None else {"root": root}) | {"ood_sets": []}
-    with known_options(file):
-        data = FewShotOOD(**options)
-    data.image_size = image_size
+    data = FewShotOOD(**options)
+    data.preprocessing = preprocessing
     data.setup("fit")
     trained, where = checkpoint["clipos"], f"{data.id_set.name!r} in {data.root}"
     if data.class_names != trained["class_names"]:

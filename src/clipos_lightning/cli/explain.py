@@ -4,6 +4,7 @@ import difflib
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -12,7 +13,7 @@ from PIL import Image
 
 from ..data.decoding import Decoding, open_image
 from ..data.pixels import as_rgb
-from ..data.transforms import resize_and_crop
+from ..data.transforms import resize_image
 from ..detector.detector import Detector
 from ..errors import InputError
 from ..options.messages import DETECTOR_HELP, DEVICE_HELP, PRETRAINED_HELP, TRUST_HELP, CommandParser
@@ -50,11 +51,11 @@ def explain_images(
     found = []
     for i, (picture, name) in enumerate(zip(pictures, names, strict=True)):
         classes = zip(ranked.indices[i].tolist(), ranked.values[i].tolist(), strict=True)
-        crop = resize_and_crop(as_rgb(picture), min(FIGURE_SIDE, *picture.size))  # the part that the model sees
+        shown = replace(detector.backbone.preprocessing, size=min(FIGURE_SIDE, *picture.size))
         found.append(
             Explanation(
                 name=name,
-                image=np.asarray(crop),
+                image=np.asarray(resize_image(as_rgb(picture), shown)),
                 **{kind: values[i] for kind, values in grids.items()},
                 shown=detector.class_names[int(predictions.predicted[i]) if label is None else label],
                 classes=[(detector.class_names[c], probability) for c, probability in classes],

@@ -33,10 +33,7 @@ MASK_MARGIN = 1e-3  # patches whose relevance is closer to the threshold may dif
 OPSET = 18
 MAX_FILE_BYTES = 2**31 - 2**20  # limit of a single ONNX file
 REQUIRED_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
-PREPROCESSING = (
-    "RGB, shorter side to {size} pixels (bicubic, antialiased), centre crop {size} x {size}, uint8, channels first; "
-    "scaling to 0-1 and normalisation are inside the graph"
-)
+PREPROCESSING = "RGB, {}, uint8, channels first; scaling to 0-1 and normalisation are inside the graph"
 
 
 class Deployed(nn.Module):
@@ -104,7 +101,7 @@ def metadata(detector: Detector) -> dict[str, str]:
         found["class_thresholds"] = detector.class_thresholds
     found |= {"temperature": detector.temperature, "image_size": backbone.image_size, "grid": list(backbone.grid)}
     texts = {"score": detector.score, "backbone": backbone.name, "fingerprint": backbone.fingerprint}
-    texts |= {"preprocessing": PREPROCESSING.format(size=backbone.image_size), "clipos_version": __version__}
+    texts |= {"preprocessing": PREPROCESSING.format(backbone.preprocessing.text), "clipos_version": __version__}
     return texts | {key: json.dumps(value, ensure_ascii=False) for key, value in found.items()}
 
 

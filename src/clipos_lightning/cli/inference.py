@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..data.decoding import MAX_PIXELS, Decoding, open_image
 from ..data.image_files import describe_left_out
+from ..data.preprocessing import Preprocessing
 from ..data.transforms import to_model_size
 from ..detector.detector import Detector
 from ..errors import InputError, printable
@@ -112,12 +113,12 @@ class Batch:
 class ImageFiles(Dataset[tuple[str, torch.Tensor | None, str]]):
     """Image files indexed by path: (path, pixels at the model's size, error)."""
 
-    def __init__(self, size: int, decoding: Decoding) -> None:
-        self.size, self.decoding = size, decoding
+    def __init__(self, preprocessing: Preprocessing, decoding: Decoding) -> None:
+        self.preprocessing, self.decoding = preprocessing, decoding
 
     def __getitem__(self, path: str) -> tuple[str, torch.Tensor | None, str]:
         try:
-            return path, to_model_size(open_image(Path(path), self.decoding), self.size), ""
+            return path, to_model_size(open_image(Path(path), self.decoding), self.preprocessing), ""
         except InputError as error:
             return path, None, str(error)
         except Exception as error:  # decoders raise any type of error for broken files
@@ -125,7 +126,8 @@ class ImageFiles(Dataset[tuple[str, torch.Tensor | None, str]]):
 
     def collate(self, items: list[tuple[str, torch.Tensor | None, str]]) -> Batch:
         """Combine items into a batch."""
-        blank = torch.zeros(3, self.size, self.size, dtype=torch.uint8)
+        size = self.preprocessing.size
+        blank = torch.zeros(3, size, size, dtype=torch.uint8)
         paths, images, errors = zip(*items, strict=True)
         return Batch(list(paths), torch.stack([blank if i is None else i for i in images]), list(errors))
 
@@ -137,9 +139,11 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield part
 
 
-def load_batches(paths: Iterable[str], size: int, decoding: Decoding, batch_size: int, workers: int) -> Iterator[Batch]:
+def load_batches(
+    paths: Iterable[str], preprocessing: Preprocessing, decoding: Decoding, batch_size: int, workers: int
+) -> Iterator[Batch]:
     """Batches of images in the order of their paths, decoded by worker processes a few batches ahead."""
-    files = ImageFiles(size, decoding)
+    files = ImageFiles(preprocessing, decoding)
     sampler: Any = batched(paths, batch_size)  # consumed in the main process, as batches are needed
     return iter(DataLoader(files, batch_sampler=sampler, num_workers=workers, collate_fn=files.collate))
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,10 @@ def run_masks(grid: Grid, runs: Sequence[GridRun], entries: Sequence[Entry], fol
                 f"remove axes, and model.{name} from the rows"
             )
     backbone = load_backbone(model.backbone, model.pretrained, image_size=model.image_size)
+    if backbone.note:
+        print(f"note: {backbone.note}", file=sys.stderr)
     backbone = backbone.to(device_of(parts[0].trainer.accelerator))
-    data.image_size = backbone.image_size
+    data.preprocessing = backbone.preprocessing
     data.setup("test")
     images, positions = data.test_sets["id"]
     if not images.has_masks:

@@ -78,8 +78,8 @@ def predict(
         error.
     """
     deciders = [make_decider(detector, explain) for detector in detectors]
-    size, decoding = detectors[0].backbone.image_size, Decoding(detectors[0].background, max_pixels)
-    batches = load_batches(paths, size, decoding, batch_size, workers)
+    preprocessing, decoding = detectors[0].backbone.preprocessing, Decoding(detectors[0].background, max_pixels)
+    batches = load_batches(paths, preprocessing, decoding, batch_size, workers)
     for batch, decisions in decide_in_order(batches, deciders):
         yield [row_of(*item) for item in zip(batch.paths, batch.errors, decisions, strict=True)]
 
@@ -186,7 +186,7 @@ def open_output(out: Path, form: str, detector: Detector, decoding: Decoding) ->
     """Open ``--out``; rows of an earlier run are kept after checking that the same detector wrote them."""
 
     def same_detector(rows: Sequence[PredictionRow]) -> bool:
-        files = ImageFiles(detector.backbone.image_size, decoding)
+        files = ImageFiles(detector.backbone.preprocessing, decoding)
         batch = files.collate([files[row["path"]] for row in rows])
         found = detector.decide(detector.predict(batch.images))
         return all(error or agrees(row, now) for row, error, now in zip(rows, batch.errors, found, strict=True))

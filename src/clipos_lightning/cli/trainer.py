@@ -26,7 +26,13 @@ from ..options.checkpoint_options import check_against_checkpoint
 from ..options.command_line import configs_first, option_pairs, option_value
 from ..options.parser import LINKED, PackagedConfig, TrainerParser, check_named_files
 from ..options.short_help import REPLACED_HELP, VERBOSE_HELP, HelpAction
-from ..options.trainer_checks import check_precision, check_seed, check_whole_test, describe_unwritable
+from ..options.trainer_checks import (
+    check_precision,
+    check_seed,
+    check_whole_test,
+    describe_unwritable,
+    report_failed_restore,
+)
 from ..reporting.callback import TestReport
 from ..training.callbacks import LastCheckpoint, Progress, ShotsManifest
 from ..training.checkpoint import as_config, model_options, read_checkpoint
@@ -112,7 +118,7 @@ class ClipOSCLI(LightningCLI):
         self.command = shlex.join(["clipos", *args])
         path = option_value(words, "--ckpt_path")
         if path is not None:
-            self.checkpoint = read_checkpoint(path)
+            self.checkpoint = read_checkpoint(path, resume=words[0] == "fit")
             base = yaml.safe_dump(as_config(self.checkpoint, words[0] == "fit"), sort_keys=False)
             words = [words[0], "--config", base, *words[1:]]
         try:
@@ -331,7 +337,8 @@ def main(arguments: Sequence[str]) -> None:
     if arguments[0] != "fit":  # EarlyStopping and others, which the checkpoint names, are for training
         warnings.filterwarnings("ignore", "Be aware that when using `ckpt_path`, callbacks used")
     try:
-        start(arguments)
+        with report_failed_restore(option_value(configs_first(arguments), "--ckpt_path")):
+            start(arguments)
     except (MisconfigurationException, RuntimeError) as error:  # raised by Lightning for incompatible trainer options
         if isinstance(error, RuntimeError) and not str(error).startswith("Early stopping conditioned on metric"):
             raise

@@ -5,7 +5,7 @@ embedded and loaded by the same code. The surgery path follows CLIP-OS (arXiv:24
 (arXiv:2304.05653), the local path LoCoOp (arXiv:2306.01293).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ..data.preprocessing import Preprocessing
 from ..data.transforms import resize_on_device
 from ..errors import InputError
 from ..types import ImageFeatures, Images, Patches, PathName, Texts
@@ -45,9 +46,11 @@ class FrozenClip(nn.Module):
         weights_fingerprint: SHA-256 of the weights; None: computed here.
 
     Raises:
-        InputError: an unsupported model, or surgery options that its blocks or its patch grid do not allow.
+        InputError: an unsupported model or preprocessing, or surgery options that its blocks or its patch grid do not
+            allow.
     """
 
+    preprocessing: Preprocessing  # as the weights declare it
     mean: Tensor
     std: Tensor
     note: str = ""  # what could not be checked about the weights; set by load_backbone
@@ -75,10 +78,7 @@ class FrozenClip(nn.Module):
             raise InputError(f"--model.surgery.depth is {depth}: {name} has {blocks} blocks, take 0 to {blocks}")
         self._matrices: dict[SurgeryOptions, Tensor] = {}
         self.compiled: FixedShapes | None = None
-        preprocess = getattr(clip.visual, "preprocess_cfg", {})
-        for key, value in (("mean", open_clip.OPENAI_DATASET_MEAN), ("std", open_clip.OPENAI_DATASET_STD)):
-            tensor = torch.tensor(preprocess.get(key, value), device=clip.logit_scale.device).view(1, 3, 1, 1)
-            self.register_buffer(key, tensor, persistent=False)
+        self.preprocess_as(getattr(clip.visual, "preprocess_cfg", {}), f"backbone {name}")
         self.context_of(surgery)  # validate the options eagerly
         self.requires_grad_(False)
         super().train(False)
@@ -86,6 +86,14 @@ class FrozenClip(nn.Module):
     def train(self, mode: bool = True) -> "FrozenClip":
         """Stay in eval mode, whatever the module around it does."""
         return self
+
+    def preprocess_as(self, config: Mapping[str, Any], source: str) -> None:
+        """Set the preprocessing of images; arguments, defaults and errors as for :meth:`.Preprocessing.declared`."""
+        self.preprocessing = Preprocessing.declared(self.image_size, config, source)
+        device = self.clip.logit_scale.device
+        for key in ("mean", "std"):
+            tensor = torch.tensor(getattr(self.preprocessing, key), device=device).view(1, 3, 1, 1)
+            self.register_buffer(key, tensor, persistent=False)
 
     @property
     def scale(self) -> Float[Tensor, ""]:
@@ -136,7 +144,7 @@ class FrozenClip(nn.Module):
         """
         different = tuple(dict.fromkeys(surgeries))
         if images.shape[-1] != self.image_size:
-            images = resize_on_device(images, self.image_size)
+            images = resize_on_device(images, self.preprocessing)
         cls, clip, local, *patches_vv = (self.compiled or self.tower)(images, paths=paths, surgeries=different)
         assert cls is not None
         shared = ImageFeatures(cls, clip, patches_local=local)

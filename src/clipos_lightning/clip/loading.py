@@ -14,6 +14,7 @@ from open_clip.constants import HF_SAFE_WEIGHTS_NAME
 from open_clip.model import resize_pos_embed
 from torch import Tensor
 
+from ..data.preprocessing import CLIP_RESIZE, Preprocessing
 from ..errors import InputError
 from ..options.configs import EMBEDDED_BACKBONE
 from ..utils.progress import notify_if_slow
@@ -176,10 +177,12 @@ def checked_weights(name: str, weights: str, image_size: int | None) -> tuple[di
     """Find, read and check weights before their model is built; arguments as for :func:`load_clip`.
 
     Returns:
-        The state dict, the mean and standard deviation of the pixels if they are known, and a note or an empty string.
+        The state dict, what is known of the image preprocessing (fields of open_clip's ``PreprocessCfg``), and a note
+        or an empty string.
 
     Raises:
-        InputError: the weights are neither cached nor reachable, cannot be read, or are not of this model.
+        InputError: the weights are neither cached nor reachable, cannot be read, are not of this model, or declare image
+            preprocessing that is not supported.
     """
     tag = open_clip.is_pretrained_cfg(name, weights)
     path = find_weights(name, weights) if tag else Path(weights)
@@ -188,4 +191,6 @@ def checked_weights(name: str, weights: str, image_size: int | None) -> tuple[di
     quick = True if read.openai else bool(known.get("quick_gelu", False)) if known else None
     check_weights(str(path), name, read.state, image_size, quick)
     note = check_activation(str(path), name, bool(open_clip.get_model_config(name).get("quick_gelu", False)), quick)
-    return read.state, {key: known[key] for key in ("mean", "std") if key in known}, note
+    pixels = {key: known[key] for key in ("mean", "std", *CLIP_RESIZE) if key in known}
+    Preprocessing.declared(0, pixels, str(path))  # raises before the model is built
+    return read.state, pixels, note

@@ -95,7 +95,7 @@ def download_from_hub(repo: str, files: list[str]) -> Path:
 
 
 def known_config(path: Path) -> dict[str, Any]:
-    """What is known about the weights in a local file: ``quick_gelu``, and perhaps ``mean`` and ``std`` of the pixels.
+    """What is known about the weights in a local file: ``quick_gelu``, and perhaps the preprocessing of images.
 
     It is the entry of a pretrained tag, if the file is in the hub's cache or is named as open_clip names it, else the
     ``open_clip_config.json`` beside the file; empty if there is neither. Files named as OpenAI's are left out: those

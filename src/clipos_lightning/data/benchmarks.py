@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import InputError
+from ..options.configs import suggest
 from . import id_sets, ood_sets
 from .classnames import CIFAR10, CIFAR100
 from .id_sets import IdSet, Request, id_folder
@@ -124,7 +125,7 @@ def parse_ood_specs(entries: list[str]) -> list[OodSpec]:
             plain = [name for name in OOD_SETS if "-" not in name]
             raise InputError(
                 f"--data.ood_sets: unknown set {source!r}; use {', '.join(plain)} or folder:PATH (sets of scenes also "
-                f"in a style, such as new_shapes-sketch: {', '.join(STYLES)})"
+                f"in a style, such as new_shapes-sketch: {', '.join(STYLES)}){suggest(source, OOD_SETS)}"
             )
         if spec.folder == "" or not spec.name or "=" in label:
             raise InputError(f"--data.ood_sets: {entry!r} is not a set; write NAME, folder:PATH or LABEL=folder:PATH")
@@ -158,7 +159,8 @@ def open_id(
         return id_folder(root / name.removeprefix("folder:"), classes)
     if name not in ID_SETS:
         folder = f"; for the folder {root / name}: --data.id folder:{name}" if (root / name).is_dir() else ""
-        raise InputError(f"--data.id: unknown set {name!r}; use {', '.join(ID_SETS)} or folder:PATH{folder}")
+        hint = suggest(name, ID_SETS)
+        raise InputError(f"--data.id: unknown set {name!r}; use {', '.join(ID_SETS)} or folder:PATH{folder}{hint}")
     if classes is not None and name not in FOLDER_ID_SETS:
         raise InputError(
             f"--data.class_list: {name} has no class folders; omit the option, or use {', '.join(FOLDER_ID_SETS)} or "

@@ -23,7 +23,8 @@ from .class_prompts import Wording, one_name_each, read_wordings
 from .classnames import read_class_list
 from .decoding import DEFAULT, Decoding
 from .image_sets import ModelSizeImages, unreadable_in
-from .sampler import ShardSampler
+from .preprocessing import Preprocessing
+from .sampler import ShardSampler, check_world_size
 from .splits import draw_shots, find_shots, limit_positions, manifest, read_shots
 from .test_sets import Tests, downscale, readable_images, select_images
 from .transforms import to_model_size, view, view_rng
@@ -122,14 +123,12 @@ class FewShotOOD(LightningDataModule):
         shots_file, class_names, class_list = absolute(shots_file), absolute(class_names), absolute(class_list)
         self.seed = 1 if seed is None else seed
         counts = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "views": views}
+        smallest = dict.fromkeys(counts, 1) | {"seed": 0, "num_workers": 0}
+        counts |= {"seed": self.seed} | ({} if num_workers is None else {"num_workers": num_workers})
         for option, value in counts.items():
-            if value < 1:
-                raise InputError(f"--data.{option} is {value}: it must be at least 1")
-        check_finite({**counts, "seed": self.seed, "num_workers": num_workers}, "--data")
-        if self.seed < 0:
-            raise InputError(f"--data.seed is {self.seed}: it must be at least 0")
-        if num_workers is not None and num_workers < 0:
-            raise InputError(f"--data.num_workers is {num_workers}: it must be at least 0")
+            if value < smallest[option]:
+                raise InputError(f"--data.{option} is {value}: it must be at least {smallest[option]}")
+        check_finite(counts, "--data")
         if limit_per_set is not None and limit_per_set < 1:
             raise InputError(f"--data.limit_per_set is {limit_per_set}: it must be at least 1, or null for all")
         if isinstance(shots, int) and shots < 1:
@@ -154,13 +153,11 @@ class FewShotOOD(LightningDataModule):
         names = self.id_set.class_names
         wordings = read_wordings(class_names, self.id_set.class_keys, names) if class_names else []
         self.class_names: list[str] = [wording["names"][0] for wording in wordings] or names
-        self.class_wordings: list[Wording] | None = (
-            None if one_name_each(wordings) else wordings
-        )  # of --data.class_names
+        self.class_wordings: list[Wording] | None = None if one_name_each(wordings) else wordings
         self.test_sets: Tests = {}
         self.left_out: dict[str, int] = {}  # test set to number of unreadable images
         self.shot_positions: list[int] = []  # of the few-shot images in id_set.train
-        self.image_size = 0  # side of the model's input in pixels
+        self.preprocessing = Preprocessing(0)  # set by the Trainer, from the backbone
         options: dict[str, Any] = {"root": str(self.root.absolute()), "id": id, "ood_sets": chosen, "shots": shots}
         options |= {"seed": self.seed, "shots_file": shots_file, "limit_per_set": limit_per_set}
         options |= {"class_names": class_names, "class_list": class_list}
@@ -169,6 +166,15 @@ class FewShotOOD(LightningDataModule):
         options |= {"background": background, "max_pixels": max_pixels, "unreadable": unreadable}
         self.save_hyperparameters(options, logger=False)
 
+    @property
+    def image_size(self) -> int:
+        """Side of the model's input in pixels; setting it gives the preprocessing of OpenAI's CLIP at this size."""
+        return self.preprocessing.size
+
+    @image_size.setter
+    def image_size(self, size: int) -> None:
+        self.preprocessing = Preprocessing(size)
+
     def setup(self, stage: str) -> None:
         """Draw the few-shot images (``fit``, ``validate``), or open the test sets (``test``).
 
@@ -176,7 +182,7 @@ class FewShotOOD(LightningDataModule):
             InputError: a set or an image is missing, a class has too few images, or ``shots_file`` is of another set.
         """
         backbone: Any = getattr(self.trainer and self.trainer.lightning_module, "backbone", None)
-        self.image_size = self.image_size if backbone is None else backbone.image_size
+        self.preprocessing = self.preprocessing if backbone is None else backbone.preprocessing
         if stage in ("fit", "validate") and not self.shot_positions:
             self.shot_positions = self.read_draw() if self.shots_file else self.draw()
         if stage == "fit" and self.validate:
@@ -220,7 +226,7 @@ class FewShotOOD(LightningDataModule):
         sets = {ID: self.id_set.test} | open_ood_sets(self.ood_specs, self.root, self.cache)
         tests = select_images(sets, self.limit_per_set, self.root if self.cache else None, self.decoding)
         tests, self.left_out = readable_images(tests, self.skip_unreadable, self.num_workers)
-        return tests if self.ood_resolution == "native" else downscale(tests, ID)
+        return tests if self.ood_resolution == "native" else downscale(tests, ID, self.preprocessing)
 
     @property
     def shot_labels(self) -> Labels:
@@ -250,10 +256,10 @@ class FewShotOOD(LightningDataModule):
         train, position = self.id_set.train, self.shot_positions[i]
         image = train.read(position).image
         if number == 0:
-            return to_model_size(image, self.image_size)
+            return to_model_size(image, self.preprocessing)
         assert train.labels is not None
         name = self.id_set.class_keys[train.labels[position]]
-        return view(image, self.image_size, view_rng(self.seed, name, train.shot_key(position), number))
+        return view(image, self.preprocessing, view_rng(self.seed, name, train.shot_key(position), number))
 
     def global_batch(self, step: int) -> dict[str, Any]:
         """The batch of a training step over all processes: a pure function of (seed, step).
@@ -310,35 +316,28 @@ class FewShotOOD(LightningDataModule):
             return []
         held_out: Tests = {"train": (self.id_set.train, self.held_out())}
         images, positions = readable_images(held_out, self.skip_unreadable, self.num_workers)[0]["train"]
-        self.check_world_size(len(positions))
-        return self.loader(ModelSizeImages(images, positions, self.image_size))
+        check_world_size(len(positions), self.process[1])
+        return self.loader(ModelSizeImages(images, positions, self.preprocessing))
 
-    def check_world_size(self, largest: int) -> None:
-        """Check that each process gets an image of the largest set; otherwise Lightning's processes would deadlock.
-
-        Raises:
-            InputError: there are fewer images than processes.
-        """
-        world = 1 if self.trainer is None else self.trainer.world_size
-        if largest < world:
-            raise InputError(
-                f"the largest set has {largest} images, fewer than the {world} processes: lower --trainer.devices"
-            )
+    @property
+    def process(self) -> tuple[int, int]:
+        """The rank of this process, and the number of processes."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def test_dataloader(self) -> dict[str, DataLoader[Any]]:
         """One loader per test set, by name: the ID test set (``id``) first, then the OOD sets."""
-        self.check_world_size(max(len(positions) for _, positions in self.test_sets.values()))
+        check_world_size(max(len(positions) for _, positions in self.test_sets.values()), self.process[1])
         return {name: self.loader(self.test_images(name)) for name in self.test_sets}
 
     def test_images(self, name: str) -> ModelSizeImages:
         """The images of a test set at the model's input size."""
         images, positions = self.test_sets[name]
         batched, raw = self.resize == "torch", self.resize == "device"
-        return ModelSizeImages(images, positions, self.image_size, batched, raw)
+        return ModelSizeImages(images, positions, self.preprocessing, batched, raw)
 
     def loader(self, images: Dataset[dict[str, Tensor]]) -> DataLoader[Any]:
         """A loader over this process's shard of a set (:class:`ShardSampler`)."""
-        rank, world = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        rank, world = self.process
         count = len(images)  # type: ignore[arg-type]
         return DataLoader(
             images,

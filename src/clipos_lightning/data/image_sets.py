@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from ..errors import InputError
 from . import scenes
 from .decoding import DEFAULT, image_size, many_unreadable, open_image
 from .image_files import list_images, no_images_error
+from .preprocessing import Preprocessing
 from .styles import PHOTO
 from .transforms import batch_to_model_size, mask_to_model_size, to_model_size
 
@@ -168,7 +169,7 @@ def unreadable_in(images: ImageSet, positions: Sequence[int], option: str = "") 
 
 
 class ModelSizeImages(Dataset[dict[str, Tensor]]):
-    """Selected images of a set as uint8 tensors, resized and cropped to the model's input.
+    """Selected images of a set as uint8 tensors, resized and cropped or padded to the model's input.
 
     Items: ``image`` uint8 (3, size, size), ``label`` (-1 for OOD sets), ``index`` (the position in the set) and, if the
     set has ground-truth masks, ``mask`` (size, size).
@@ -176,23 +177,29 @@ class ModelSizeImages(Dataset[dict[str, Tensor]]):
     Args:
         images: the set.
         positions: positions of the selected images.
-        size: side of the model's input in pixels.
+        preprocessing: of the model.
         batched: resize arrays of images in batches with torch: faster, but pixels may differ from PIL's by 2/255.
         raw: leave arrays of square images at their native size S: ``image`` is (3, S, S), for the backbone to resize on
             its device.
 
-    >>> images = ModelSizeImages(SceneSet("id", "report", seed=0, count=20), positions=[13, 4], size=48)
+    >>> images = ModelSizeImages(SceneSet("id", "report", seed=0, count=20), [13, 4], Preprocessing(48))
     >>> {name: tuple(value.shape) for name, value in images[0].items()}
     {'image': (3, 48, 48), 'label': (), 'index': (), 'mask': (48, 48)}
     """
 
     def __init__(
-        self, images: ImageSet, positions: Sequence[int], size: int, batched: bool = False, raw: bool = False
+        self,
+        images: ImageSet,
+        positions: Sequence[int],
+        preprocessing: Preprocessing,
+        batched: bool = False,
+        raw: bool = False,
     ) -> None:
-        self.images, self.positions, self.size = images, positions, size
+        self.images, self.positions, self.preprocessing = images, positions, preprocessing
         square = isinstance(images, ArraySet) and images.images.shape[1] == images.images.shape[2]
         if raw and square:
-            self.size = images.images.shape[1]  # type: ignore[attr-defined]
+            side = images.images.shape[1]  # type: ignore[attr-defined]
+            self.preprocessing = replace(preprocessing, size=side)
         self.batched = isinstance(images, ArraySet) and (batched or (raw and square))
 
     def __len__(self) -> int:
@@ -206,12 +213,12 @@ class ModelSizeImages(Dataset[dict[str, Tensor]]):
             raise unreadable_in(self.images, self.positions[i:], "--data.unreadable skip") from error
         label = -1 if self.images.labels is None else int(self.images.labels[position])
         item = {
-            "image": to_model_size(sample.image, self.size),
+            "image": to_model_size(sample.image, self.preprocessing),
             "label": torch.tensor(label),
             "index": torch.tensor(position),
         }
         if sample.mask is not None:
-            item["mask"] = mask_to_model_size(sample.mask, self.size)
+            item["mask"] = mask_to_model_size(sample.mask, self.preprocessing)
         return item
 
     def __getitems__(self, rows: list[int]) -> list[dict[str, Tensor]]:
@@ -220,7 +227,7 @@ class ModelSizeImages(Dataset[dict[str, Tensor]]):
             return [self[i] for i in rows]
         assert isinstance(self.images, ArraySet)
         positions = [self.positions[i] for i in rows]
-        pixels = batch_to_model_size(self.images.images[positions], self.size)
+        pixels = batch_to_model_size(self.images.images[positions], self.preprocessing)
         labels = [-1] * len(rows) if self.images.labels is None else self.images.labels[positions].tolist()
         return [
             {"image": image, "label": torch.tensor(label), "index": torch.tensor(position)}

@@ -5,27 +5,29 @@ from collections.abc import Sequence
 from ..errors import InputError
 from .image_sets import ImageSample, ImageSet
 from .pixels import as_rgb
-from .transforms import resize_and_crop
+from .preprocessing import Preprocessing
+from .transforms import resize_image
 
 
 class DownscaledSet(ImageSet):
-    """An image set scaled down to a given side: shorter side to ``side`` (bicubic, antialiased), then a centre crop.
+    """An image set scaled down to a given side, with the model's own resizing and cropping or padding.
 
-    Images whose shorter side is at most ``side`` stay as they are.
+    Images that are not larger (the longer side, if the model pads; otherwise the shorter one) stay as they are.
 
     Args:
         images: the set.
-        side: in pixels.
+        preprocessing: of the model, with this side as its size.
     """
 
-    def __init__(self, images: ImageSet, side: int) -> None:
+    def __init__(self, images: ImageSet, preprocessing: Preprocessing) -> None:
         super().__init__(images.name, images.keys, images.labels)
-        self.images, self.side = images, side
+        self.images, self.preprocessing = images, preprocessing
 
     def read(self, position: int) -> ImageSample:
         """The image, scaled down."""
         image = as_rgb(self.images.read(position).image)
-        return ImageSample(resize_and_crop(image, self.side) if min(image.size) > self.side else image)
+        side = (max if self.preprocessing.resize_mode == "longest" else min)(image.size)
+        return ImageSample(resize_image(image, self.preprocessing) if side > self.preprocessing.size else image)
 
 
 def native_side(images: ImageSet, positions: Sequence[int] | None = None) -> int:

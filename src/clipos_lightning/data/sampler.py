@@ -1,8 +1,10 @@
-"""The sampler that splits a set's images over the processes."""
+"""How a set's images are split over the processes."""
 
 from collections.abc import Iterator
 
 from torch.utils.data import DistributedSampler
+
+from ..errors import InputError
 
 
 class ShardSampler(DistributedSampler[int]):
@@ -30,3 +32,19 @@ class ShardSampler(DistributedSampler[int]):
 
     def set_epoch(self, epoch: int) -> None:
         """Do nothing: the order is fixed."""
+
+
+def check_world_size(largest: int, world: int) -> None:
+    """Check that each process gets an image of the largest set; otherwise Lightning's processes would deadlock.
+
+    Args:
+        largest: number of images of the largest set.
+        world: number of processes.
+
+    Raises:
+        InputError: there are fewer images than processes.
+    """
+    if largest < world:
+        raise InputError(
+            f"the largest set has {largest} images, fewer than the {world} processes: lower --trainer.devices"
+        )

@@ -200,8 +200,8 @@ def render(kind: str, stream: str, seed: int, index: int, *, size: int = 32, sty
     """Render image ``index`` of a kind: a pure function of its arguments.
 
     Different streams have no image in common. Shapes cycle with the index, so that classes are balanced: the label of
-    an ID image is ``index % len(ID_SHAPES)``. The report stream is the same in every run: use seed 0 for it. The same
-    index shows another object in each style.
+    an ID image is ``index % len(ID_SHAPES)``. The report stream is the same in every run: use seed 0 for it. In each
+    style an index shows the same shape, in another colour and place.
 
     Args:
         kind: one of ``KINDS``.
@@ -215,12 +215,14 @@ def render(kind: str, stream: str, seed: int, index: int, *, size: int = 32, sty
         The scene; without an object its mask is zeros, and its shape and colour are "".
 
     Raises:
-        ValueError: the kind, stream or style is unknown, or the seed or index is negative.
+        ValueError: the kind, stream or style is unknown, the seed or index is negative, or ``size`` is below 1.
 
     >>> scene = render("id", "report", seed=0, index=3)
     >>> scene.shape, scene.image.shape, scene.mask.shape
     ('star', (32, 32, 3), (32, 32))
     """
+    if size < 1:
+        raise ValueError(f"size must be at least 1, not {size}")
     if kind not in KINDS or stream not in STREAMS:
         raise ValueError(f"no scenes {kind!r} of stream {stream!r}; kinds: {', '.join(KINDS)}; {', '.join(STREAMS)}")
     key = (STREAMS[stream], seed, KINDS.index(kind), index)

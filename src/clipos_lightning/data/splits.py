@@ -2,11 +2,15 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from ..errors import InputError
+from ..options.schema import Count, Fields, NonNegative, find_problem
 from ..options.text_files import read_json
+
+SHOTS = Fields({"images": dict[str, list[str | int]], "seed": NonNegative, "shots": Count | Literal["all"]})
 
 
 class StoredDraw(NamedTuple):
@@ -96,12 +100,14 @@ def read_shots(file: str) -> StoredDraw:
         InputError: the file cannot be read, or is not a ``shots.json``.
     """
     written = read_json(file, "--data.shots_file: cannot read")
-    try:
-        images = {str(group): list(map(str, members)) for group, members in written["images"].items()}
-        shots = written["shots"] if written["shots"] == "all" else int(written["shots"])
-        return StoredDraw(images, int(written["seed"]), shots)
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise InputError(f"--data.shots_file: {file} is not a shots.json of a run: {error}") from error
+    problem = find_problem(written, SHOTS)
+    if problem:
+        raise InputError(f"--data.shots_file: {file} is not a shots.json of a run: {problem}; give one that fit wrote")
+    images = {group: list(map(str, members)) for group, members in written["images"].items()}
+    twice = [f"{group}/{key}" for group, members in images.items() for key, n in Counter(members).items() if n > 1]
+    if twice:
+        raise InputError(f"--data.shots_file: {file} names {twice[0]} twice; give one that fit wrote")
+    return StoredDraw(images, written["seed"], written["shots"])
 
 
 def find_shots(

@@ -1,8 +1,8 @@
 """Styles of the embedded ``scenes``: the same objects as a sketch, a blueprint, a thermal image, … Pure functions.
 
 A style maps a picture that was rendered at several times the image's side to RGB values of the same size, before it is
-averaged down. MicroCLIP was trained on images and names of ``KNOWN_STYLES``. It has seen neither images nor names of
-``NEW_STYLES``.
+averaged down. MicroCLIP was trained on images and names of ``KNOWN_STYLES``, and on photos. It has seen neither images
+nor names of ``NEW_STYLES``.
 """
 
 from collections.abc import Callable
@@ -16,6 +16,7 @@ Picture = NDArray[np.float32]  # (n, n, 3), or (n, n) for a plane; 0 to 255
 Style = Callable[[Generator, Picture], Picture]
 
 PHOTO = "photo"
+SIDE = 96  # pixels: side of the pictures that the widths and slopes below are for; others are scaled
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 HEAT = {0: (10, 5, 60), 70: (110, 15, 130), 130: (220, 60, 60), 190: (250, 160, 30), 255: (255, 250, 190)}
 
@@ -31,7 +32,7 @@ def blueprint(rng: Generator, picture: Picture) -> Picture:
     """Light lines along the edges, on blue paper with a fine grid."""
     n = len(picture)
     paper = np.array((25, 60, 150)) * rng.uniform(0.8, 1.2)
-    ruled = (np.arange(n) + rng.integers(n)) % (n // 4) < 2
+    ruled = (np.arange(n) + rng.integers(n)) % max(1, n // 4) < n / 48
     lines = np.maximum(edges(picture), 0.2 * (ruled[:, None] | ruled[None, :]))
     return _colours(paper + (np.array((225, 235, 250)) - paper) * lines[..., None])
 
@@ -61,19 +62,21 @@ def neon(rng: Generator, picture: Picture) -> Picture:
 def relief(rng: Generator, picture: Picture) -> Picture:
     """Pressed into grey metal and lit from one side."""
     angle = rng.uniform(0, 2 * np.pi)
-    down, right = np.gradient(blur(_stretch(luminance(picture)), len(picture) / 96))
+    down, right = slopes(_stretch(luminance(picture)))
     slope = np.cos(angle) * right + np.sin(angle) * down
     return _colours(np.repeat((rng.uniform(115, 140) + 6 * slope)[..., None], 3, 2))
 
 
-KNOWN_STYLES: dict[str, Style] = {
+STYLES: dict[str, Style] = {  # append only: the position is part of the random state
     "sketch": sketch,
     "blueprint": blueprint,
     "thermal": thermal,
     "negative": negative,
+    "neon": neon,
+    "relief": relief,
 }
-NEW_STYLES: dict[str, Style] = {"neon": neon, "relief": relief}
-STYLES = KNOWN_STYLES | NEW_STYLES  # append only: the position is part of the random state
+NEW_STYLES = ("neon", "relief")
+KNOWN_STYLES = tuple(style for style in STYLES if style not in NEW_STYLES)
 STYLE_WORDS = {name: name for name in (PHOTO, *STYLES)} | {
     "thermal": "thermal image",
     "neon": "neon sign",
@@ -87,13 +90,17 @@ def luminance(picture: Picture) -> Picture:
 
 def edges(picture: Picture) -> Picture:
     """How much of an edge each pixel is, in [0, 1], (n, n): the steepest colour channel's gradient, thickened."""
-    n = len(picture)
-    steep = np.zeros((n, n), np.float32)
-    for channel in np.moveaxis(picture, 2, 0):
-        down, right = np.gradient(blur(channel, n / 96))
-        steep = np.maximum(steep, np.hypot(down, right))
+    steep = np.max([np.hypot(*slopes(channel)) for channel in np.moveaxis(picture, 2, 0)], axis=0)
     strong = Image.fromarray((255 * np.clip((steep - 8) / 25, 0, 1)).astype(np.uint8))
-    return np.asarray(strong.filter(ImageFilter.MaxFilter(3)), dtype=np.float32) / np.float32(255)
+    width = 2 * round(len(picture) / SIDE) + 1
+    return np.asarray(strong.filter(ImageFilter.MaxFilter(width)), dtype=np.float32) / np.float32(255)
+
+
+def slopes(plane: Picture) -> tuple[Picture, Picture]:
+    """The slopes of a blurred plane (n, n) downwards and to the right, per 1/``SIDE`` of its side."""
+    scale = len(plane) / SIDE
+    down, right = (np.asarray(scale * slope, dtype=np.float32) for slope in np.gradient(blur(plane, scale)))
+    return down, right
 
 
 def blur(plane: Picture, radius: float) -> Picture:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import InputError
@@ -10,6 +11,7 @@ from ..utils.progress import print_once, track
 from .cache import cached_folder
 from .decoding import Decoding, many_unreadable
 from .image_sets import FolderSet, ImageSet
+from .preprocessing import Preprocessing
 from .resolution import DownscaledSet, native_side
 from .splits import limit_positions
 
@@ -77,10 +79,10 @@ def readable_images(tests: Tests, skip: bool, workers: int) -> tuple[Tests, dict
     return tests, {}
 
 
-def downscale(tests: Tests, id_name: str) -> Tests:
+def downscale(tests: Tests, id_name: str, preprocessing: Preprocessing) -> Tests:
     """The tests with the OOD images scaled down to the size of the ID images (``--data.ood_resolution id``)."""
-    side = native_side(*tests[id_name])
-    return {n: (images if n == id_name else DownscaledSet(images, side), rows) for n, (images, rows) in tests.items()}
+    small = replace(preprocessing, size=native_side(*tests[id_name]))
+    return {n: (images if n == id_name else DownscaledSet(images, small), rows) for n, (images, rows) in tests.items()}
 
 
 def check_headers(tests: Tests) -> None:

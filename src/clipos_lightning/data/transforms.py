@@ -1,4 +1,4 @@
-"""CLIP's image preprocessing up to the normalisation, as uint8 tensors; random views for augmentation."""
+"""A model's image preprocessing up to the normalisation, as uint8 tensors; random views for augmentation."""
 
 import hashlib
 from math import exp, log, sqrt
@@ -15,35 +15,61 @@ from torchvision.transforms import functional as tf
 
 from ..types import Images
 from .pixels import as_rgb
+from .preprocessing import Preprocessing
 
 VIEW_SCALE = (0.5, 1.0)  # area of a view's crop, relative to the image
 VIEW_RATIO = (3 / 4, 4 / 3)  # width / height of a view's crop
-MAX_RATIO = 8  # longer / shorter side of images that are resized as a whole
+MAX_RATIO = 8  # longer / shorter side of images that are resized as a whole before a crop
 
 
-def to_model_size(image: Image.Image, size: int) -> UInt8[Tensor, "3 {size} {size}"]:
-    """Convert an image to RGB, scale its shorter side to ``size`` (bicubic, antialiased) and crop the centre.
+def to_model_size(
+    image: Image.Image, preprocessing: Preprocessing
+) -> UInt8[Tensor, "3 {preprocessing.size} {preprocessing.size}"]:
+    """Convert an image to RGB, and resize and crop or pad it to the model's input.
 
     Args:
         image: of any mode and size.
-        size: side of the model's input in pixels.
+        preprocessing: of the model.
 
     Returns:
         uint8 (3, size, size).
 
-    >>> to_model_size(Image.new("L", (40, 30)), 32).shape
+    >>> to_model_size(Image.new("L", (40, 30)), Preprocessing(32)).shape
     torch.Size([3, 32, 32])
     """
-    return as_tensor(resize_and_crop(as_rgb(image), size))
+    return as_tensor(resize_image(as_rgb(image), preprocessing))
 
 
-def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
-    """Scale the shorter side of an image to ``size`` (bicubic, antialiased) and crop the centre: (size, size)."""
+def resize_image(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+    """Resize an RGB image and crop or pad it at its centre, as open_clip does: (size, size)."""
+    size, kind = preprocessing.size, preprocessing.filter
     if image.size == (size, size):
         return image
-    if is_long(*image.size):
-        return image.resize((size, size), Image.Resampling.BICUBIC, central_box(*image.size, size))
-    return tf.center_crop(tf.resize(image, [size], InterpolationMode.BICUBIC), [size, size])
+    if preprocessing.resize_mode == "shortest" and is_long(*image.size):
+        return image.resize((size, size), kind, central_box(*image.size, size))
+    scaled = scaled_size(*image.size, preprocessing)
+    image = image.resize(scaled, kind)
+    if min(scaled) == size:
+        return tf.center_crop(image, [size, size])
+    padded = Image.new("RGB", (size, size), (preprocessing.fill_color,) * 3)
+    padded.paste(image, ((size - scaled[0]) // 2, (size - scaled[1]) // 2))
+    return padded
+
+
+def scaled_size(width: int, height: int, preprocessing: Preprocessing) -> tuple[int, int]:
+    """Width and height of an image after resizing, before it is cropped or padded; rounded as open_clip does.
+
+    >>> [scaled_size(90, 40, Preprocessing(20, mode)) for mode in ("shortest", "longest", "squash")]
+    [(45, 20), (20, 9), (20, 20)]
+    """
+    size = preprocessing.size
+    if preprocessing.resize_mode == "squash":
+        return size, size
+    if preprocessing.resize_mode == "longest":
+        ratio = max(width / size, height / size)
+        return max(1, round(width / ratio)), max(1, round(height / ratio))
+    shorter = min(width, height)
+    return int(size * width / shorter), int(size * height / shorter)
 
 
 def is_long(width: int, height: int) -> bool:
@@ -79,46 +105,54 @@ def as_tensor(image: Image.Image) -> UInt8[Tensor, "3 height width"]:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
-def batch_to_model_size(images: NDArray[np.uint8], size: int) -> UInt8[Tensor, "batch 3 {size} {size}"]:
-    """:func:`to_model_size` for many RGB images at once, with torch's bicubic interpolation of bytes.
+def batch_to_model_size(
+    images: NDArray[np.uint8], preprocessing: Preprocessing
+) -> UInt8[Tensor, "batch 3 {preprocessing.size} {preprocessing.size}"]:
+    """:func:`to_model_size` for many RGB images at once, with torch's interpolation of bytes.
 
     Pixels differ from PIL's by at most 1/255, and by 2/255 in about one of a million (docs/data.md). Images that are
     not square are resized by PIL.
 
     Args:
         images: (N, H, W, 3).
-        size: side of the model's input in pixels.
+        preprocessing: of the model.
 
     Returns:
         uint8 (N, 3, size, size).
 
-    >>> batch_to_model_size(np.zeros((2, 24, 24, 3), dtype=np.uint8), 32).shape
+    >>> batch_to_model_size(np.zeros((2, 24, 24, 3), dtype=np.uint8), Preprocessing(32)).shape
     torch.Size([2, 3, 32, 32])
     """
     pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
     height, width = pixels.shape[2:]
-    if height != width:  # PIL crops these
-        return torch.stack([to_model_size(Image.fromarray(image), size) for image in images])
+    if height != width:  # PIL crops or pads these
+        return torch.stack([to_model_size(Image.fromarray(image), preprocessing) for image in images])
+    size, mode = preprocessing.size, preprocessing.interpolation
     if height != size:
-        pixels = F.interpolate(pixels, (size, size), mode="bicubic", antialias=True)
+        pixels = F.interpolate(pixels, (size, size), mode=mode, antialias=True)
     return pixels.contiguous()
 
 
-def resize_on_device(pixels: Images, size: int) -> UInt8[Tensor, "batch 3 {size} {size}"]:
-    """Resize square images on the device they are on: bicubic, antialiased, in two passes rounded to bytes, as in PIL.
+def resize_on_device(
+    pixels: Images, preprocessing: Preprocessing
+) -> UInt8[Tensor, "batch 3 {preprocessing.size} {preprocessing.size}"]:
+    """Resize square images on the device they are on: antialiased, in two passes rounded to bytes, as in PIL.
 
     Pixels differ from PIL's by 1/255 in a few of 100,000 pixels of 32-pixel images resized to 224 (docs/data.md).
+    Square images need no crop and no padding, whatever the resize mode.
 
     Args:
         pixels: uint8 (N, 3, S, S).
-        size: side of the model's input in pixels.
+        preprocessing: of the model.
 
     Returns:
         uint8 (N, 3, size, size).
     """
-    wide = F.interpolate(pixels.float(), (pixels.shape[2], size), mode="bicubic", antialias=True)
-    wide = wide.round_().clamp_(0, 255)
-    return F.interpolate(wide, (size, size), mode="bicubic", antialias=True).round_().clamp_(0, 255).byte()
+    size, mode = preprocessing.size, preprocessing.interpolation
+    for shape in ((pixels.shape[2], size), (size, size)):
+        resized = F.interpolate(pixels.float(), shape, mode=mode, antialias=True)
+        pixels = resized.add_(0.5).floor_().clamp_(0, 255).byte()  # halves are rounded up, as in PIL
+    return pixels
 
 
 def view_rng(seed: int, class_key: str, image_key: str, view: int) -> np.random.Generator:
@@ -134,21 +168,23 @@ def view_rng(seed: int, class_key: str, image_key: str, view: int) -> np.random.
     return np.random.default_rng(int.from_bytes(digest, "big"))
 
 
-def view(image: Image.Image, size: int, rng: np.random.Generator) -> UInt8[Tensor, "3 {size} {size}"]:
-    """A random view: a crop, mirrored with probability 1/2, resized to the model's input.
+def view(
+    image: Image.Image, preprocessing: Preprocessing, rng: np.random.Generator
+) -> UInt8[Tensor, "3 {preprocessing.size} {preprocessing.size}"]:
+    """A random view: a crop, mirrored with probability 1/2, resized to the model's input (not padded in any mode).
 
     The crop has 50-100 % of the image's area and an aspect ratio of 3/4-4/3; it is limited to the image where it would
     be wider or higher.
 
     Args:
         image: of any mode and size.
-        size: side of the model's input in pixels.
+        preprocessing: of the model.
         rng: from :func:`view_rng`; five numbers are drawn.
 
     Returns:
         uint8 (3, size, size).
 
-    >>> view(Image.new("RGB", (40, 30)), 32, view_rng(1, "cat", "0.png", 1)).shape
+    >>> view(Image.new("RGB", (40, 30)), Preprocessing(32), view_rng(1, "cat", "0.png", 1)).shape
     torch.Size([3, 32, 32])
     """
     image = as_rgb(image)
@@ -158,18 +194,23 @@ def view(image: Image.Image, size: int, rng: np.random.Generator) -> UInt8[Tenso
     width = max(1, min(image.width, round(sqrt(area * ratio))))
     height = max(1, min(image.height, round(sqrt(area / ratio))))
     x, y = round(left * (image.width - width)), round(top * (image.height - height))
-    crop = image.crop((x, y, x + width, y + height)).resize((size, size), Image.Resampling.BICUBIC)
+    size = preprocessing.size
+    crop = image.crop((x, y, x + width, y + height)).resize((size, size), preprocessing.filter)
     return as_tensor(crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirror < 0.5 else crop)
 
 
-def mask_to_model_size(mask: NDArray[np.float32], size: int) -> Float[Tensor, "{size} {size}"]:
-    """Resize and crop a ground-truth mask (H, W) in [0, 1] as :func:`to_model_size` does its image: (size, size)."""
-    height, width = mask.shape
-    if is_long(width, height):
+def mask_to_model_size(
+    mask: NDArray[np.float32], preprocessing: Preprocessing
+) -> Float[Tensor, "{preprocessing.size} {preprocessing.size}"]:
+    """Resize and crop or pad a ground-truth mask (H, W) in [0, 1] as its image: (size, size), 0 in the padding."""
+    size, (height, width) = preprocessing.size, mask.shape
+    if preprocessing.resize_mode == "shortest" and is_long(width, height):
         box = central_box(width, height, size)
         resized = Image.fromarray(mask).resize((size, size), Image.Resampling.BILINEAR, box)
         return torch.from_numpy(np.array(resized))
     tensor = torch.from_numpy(mask)[None]
     if mask.shape != (size, size):
-        tensor = tf.center_crop(tf.resize(tensor, [size], InterpolationMode.BILINEAR, antialias=True), [size, size])
+        columns, rows = scaled_size(width, height, preprocessing)
+        resized = tf.resize(tensor, [rows, columns], InterpolationMode.BILINEAR, antialias=True)
+        tensor = tf.center_crop(resized, [size, size])  # pads with 0 where it is smaller
     return tensor[0]

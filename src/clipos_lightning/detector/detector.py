@@ -23,12 +23,12 @@ from ..evaluation.heads import Head
 from ..evaluation.memory import Memory
 from ..evaluation.scores import ScoreOptions, find_score
 from ..method.mask import MaskOptions
-from ..training.checkpoint import known_options, read_checkpoint, refuse_imports
-from ..training.record import DetectorRecord, check_identity
+from ..options.class_paths import refuse_imports
+from ..training.record import DetectorRecord, check_identity, recorded_preprocessing
 from ..types import ClassMaps, ImageFeatures, Images, PathName, concatenate
 from .decisions import Decision, Prediction, unknown_label
 from .extension import Prompting, extend_head, extend_wordings, new_rows
-from .file import ATTRIBUTES, MEMORY_TENSORS, is_checkpoint, name_pretrained, read_detector, write_detector
+from .file import ATTRIBUTES, MEMORY_TENSORS, is_checkpoint, name_file, read_detector, write_detector
 from .image_inputs import ImageInput, as_list, is_single_input, open_images
 
 if TYPE_CHECKING:
@@ -124,13 +124,15 @@ class Detector:
             InputError: no such file, not a detector, weights that are missing or not those of training, no such device,
                 or a user-defined score or objective without ``trust``.
         """
-        with name_pretrained(path):
-            return (cls.from_checkpoint if is_checkpoint(path) else cls.from_file)(path, pretrained, trust).to(device)
+        with name_file(path):
+            detector = (cls.from_checkpoint if is_checkpoint(path) else cls.from_file)(path, pretrained, trust)
+        return detector.to(device)
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, pretrained: str | None = None, trust: bool = False) -> "Detector":
         """Load an uncalibrated detector from a checkpoint, on the CPU; arguments as for :meth:`load`."""
-        from ..training.module import ClipOS  # imports Lightning, which a detector's file does not need
+        from ..training.checkpoint import read_checkpoint  # imports Lightning, which a detector's file does not need
+        from ..training.module import ClipOS
 
         checkpoint = read_checkpoint(str(path))
         options = checkpoint["hyper_parameters"]
@@ -138,8 +140,8 @@ class Detector:
         name = objective.get("class_path") if isinstance(objective, dict) else objective
         if not trust:
             refuse_imports(path, [name, options["score"], *(options["scores"] or [])])
-        with known_options(path):
-            module = ClipOS(**{**options, "pretrained": pretrained or options["pretrained"], "compile": False})
+        module = ClipOS(**{**options, "pretrained": pretrained or options["pretrained"], "compile": False})
+        module.backbone.preprocess_as(recorded_preprocessing(checkpoint["clipos"], module.backbone), str(path))
         module.on_load_checkpoint(checkpoint)
         module.load_state_dict(checkpoint["state_dict"], strict=False)
         return cls.of(module)
@@ -150,12 +152,12 @@ class Detector:
         tensors, record = read_detector(path)
         if not trust:
             refuse_imports(path, [record["score"]])
-        with known_options(path):
-            surgery, mask = SurgeryOptions(**record["surgery"]), MaskOptions(**record["mask"])
-            scoring = ScoreOptions(**record["scoring"])
-            find_score(record["score"])
+        surgery, mask = SurgeryOptions(**record["surgery"]), MaskOptions(**record["mask"])
+        scoring = ScoreOptions(**record["scoring"])
+        Decoding(record.get("background", WHITE)).check()
         weights = pretrained or record["pretrained"]
         backbone = load_backbone(record["backbone"], weights, surgery, record["image_size"])
+        backbone.preprocess_as(recorded_preprocessing(record, backbone), str(path))
         check_identity(str(path), record, {key: getattr(backbone, key) for key in ("fingerprint", "activation")})
         scale, scores = float(backbone.scale), [record["score"]]
         kept = [tensors[name] for name in MEMORY_TENSORS if name in tensors]
@@ -311,13 +313,13 @@ class Detector:
         return self.threshold if self.class_thresholds is None else self.class_thresholds[predicted]
 
     def prepare(self, images: ImageInput | Iterable[ImageInput]) -> Images:
-        """Resize and crop images of any size to the model's size, uint8, (B, 3, S, S).
+        """Resize and crop or pad images of any size to the model's size, uint8, (B, 3, S, S).
 
         Raises:
             InputError: an image cannot be read, or a tensor or array is not an image.
         """
         opened = (image for item in as_list(images) for image in open_images(item, Decoding(self.background)))
-        return torch.stack([to_model_size(image, self.backbone.image_size) for image in opened])
+        return torch.stack([to_model_size(image, self.backbone.preprocessing) for image in opened])
 
     @overload
     def __call__(self, images: Image.Image | str | Path | NDArray[np.uint8]) -> Decision: ...  # type: ignore[overload-overlap]
@@ -344,6 +346,5 @@ class Detector:
             pixels = self.prepare(items[start : start + BATCH])
             for batch in pixels.split(BATCH):
                 decisions += self.decide(self.predict(batch))
-        batch_of_images = isinstance(images, Tensor) and images.ndim == 4
-        single = is_single_input(images) and not batch_of_images
+        single = is_single_input(images) and not (isinstance(images, Tensor) and images.ndim == 4)
         return decisions[0] if single else decisions

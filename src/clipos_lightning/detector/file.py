@@ -4,19 +4,19 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, printable
 from ..evaluation.memory import invalid_tensors, is_matrix
+from ..options.class_paths import update_paths
+from ..options.schema import Fields, Fraction, PositiveNumber, check_file
 from ..options.text_files import parse_json
-from ..training.checkpoint import update_paths
-from ..training.record import DetectorRecord
+from ..training.record import RECORD
 from ..utils.files import atomic_write, check_parent
 
 FORMAT = 1
@@ -27,12 +27,17 @@ CONTEXT = "context"  # tensor of detectors whose class prompts are learned
 ATTRIBUTES: dict[str, Any] = {  # key of the JSON, which is the name of an attribute of the detector, to its type
     "threshold": float | None,
     "class_thresholds": list[float] | None,
-    "temperature": float,
-    "calibration": dict,
+    "temperature": PositiveNumber,
+    "calibration": dict[str, Any],
     "background": str,
 }
-FIELD_TYPES: dict[str, Any] = {**get_type_hints(DetectorRecord), **ATTRIBUTES}
-OPTIONAL = ("class_wordings", "class_thresholds", "background")  # files of version 0.1.0 lack them
+PROMPTING = Fields({"image_weight": Fraction, "template": str | list[str], "unknown_word": str})
+OPTIONAL = ("class_thresholds", "background")  # files of version 0.1.0 lack them
+FIELDS = Fields(
+    {**RECORD.required, **{key: kind for key, kind in ATTRIBUTES.items() if key not in OPTIONAL}},
+    optional={**RECORD.optional, **{key: ATTRIBUTES[key] for key in OPTIONAL}, "prompting": PROMPTING},
+)
+WRITE_AGAIN = "write the detector again"
 
 
 def write_detector(path: str | Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any], overwrite: bool) -> None:
@@ -41,7 +46,7 @@ def write_detector(path: str | Path, tensors: Mapping[str, Tensor], record: Mapp
     Args:
         path: of the file.
         tensors: those named in :data:`TENSORS`, and in :data:`MEMORY_TENSORS` and :data:`CONTEXT` if it has them.
-        record: plain data, with the keys of :data:`FIELD_TYPES`, and ``prompting`` if it can be extended.
+        record: plain data, with the keys of :data:`FIELDS`, and ``prompting`` if it can be extended.
         overwrite: replace an existing file.
 
     Raises:
@@ -84,15 +89,13 @@ def read_detector(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 @contextmanager
-def name_pretrained(path: str | Path) -> Iterator[None]:
-    """Name the detector's file and ``--pretrained``, the option of its commands, in errors about the weights."""
+def name_file(path: str | Path) -> Iterator[None]:
+    """Name the detector's file in errors, and ``--pretrained``, the option of its commands for the weights."""
     try:
         yield
     except InputError as error:
         text = str(error).replace("--model.pretrained", "--pretrained")
-        if text == str(error):
-            raise
-        raise InputError(text if text.startswith(str(path)) else f"{path}: {text}") from error
+        raise InputError(text if printable(str(path)) in text else f"{path}: {text}") from error
 
 
 def check_record(path: str | Path, text: str | None, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -117,11 +120,10 @@ def check_record(path: str | Path, text: str | None, tensors: Mapping[str, Tenso
             f"{path} was written by another version (format {record['format']}, this one reads {FORMAT}): update "
             "clipos-lightning, or write the detector again with this version"
         )
-    given = {key: kind for key, kind in FIELD_TYPES.items() if key in record or key not in OPTIONAL}
-    wrong = [key for key, kind in given.items() if not has_kind(record.get(key, ...), kind)]
-    wrong = wrong or wrong_parts(record, tensors)
+    check_file(path, record, FIELDS, WRITE_AGAIN)
+    wrong = wrong_parts(record, tensors)
     if wrong:
-        raise InputError(f"{path} is broken: {', '.join(wrong)} missing or invalid; write the detector again")
+        raise InputError(f"{path} is broken: {', '.join(wrong)} missing or invalid; {WRITE_AGAIN}")
     return record
 
 
@@ -129,7 +131,7 @@ def wrong_parts(record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> lis
     """Names of keys and tensors that are missing or do not fit the others.
 
     Args:
-        record: of the file, with values of the types in :data:`FIELD_TYPES`.
+        record: of the file, with values of the types in :data:`FIELDS`.
         tensors: of the file.
     """
     count, text = len(record["class_names"]), tensors.get("text", torch.empty(0))
@@ -139,34 +141,9 @@ def wrong_parts(record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> lis
     wrong += [
         k for k in ("class_wordings", "class_thresholds") if record.get(k) is not None and len(record[k]) != count
     ]
-    wrong += [] if 0 < record["temperature"] < float("inf") else ["temperature"]
     memory = {name.removeprefix("memory."): tensors[name] for name in MEMORY_TENSORS if name in tensors}
     wrong += [f"memory.{name}" for name in invalid_tensors(memory, count, dim)] if memory else []
-    wrong += [CONTEXT] if CONTEXT in tensors and not is_matrix(tensors[CONTEXT]) else []
-    return wrong + ([] if is_prompting(record.get("prompting")) else ["prompting"])
-
-
-def is_prompting(value: Any) -> bool:
-    """Whether a JSON value is the ``plain`` data of a :class:`~.extension.Prompting`, or None."""
-    if value is None:
-        return True
-    kinds = {"image_weight": float, "template": str | list[str], "unknown_word": str}
-    return isinstance(value, dict) and all(has_kind(value.get(key, ...), kind) for key, kind in kinds.items())
-
-
-def has_kind(value: Any, kind: Any) -> bool:
-    """Whether a JSON value has a type, items of a list included; whole numbers are floats, too.
-
-    Example:
-        >>> has_kind(3, float | None), has_kind(None, float | None), has_kind(["a", 1], list[str])
-        (True, True, False)
-    """
-    if isinstance(kind, UnionType):
-        return any(has_kind(value, one) for one in get_args(kind))
-    if get_origin(kind) is list:
-        return isinstance(value, list) and all(has_kind(item, get_args(kind)[0]) for item in value)
-    plain = get_origin(kind) or kind
-    return isinstance(value, (int, float) if plain is float else plain)
+    return wrong + ([CONTEXT] if CONTEXT in tensors and not is_matrix(tensors[CONTEXT]) else [])
 
 
 def is_checkpoint(path: str | Path) -> bool:

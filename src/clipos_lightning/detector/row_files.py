@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 
 from ..data.decoding import short_reason
 from ..errors import InputError, printable
+from ..options.schema import Fields, Fraction, Name, find_problem
 from ..options.text_files import parse_json
 from ..utils.files import atomic_write, check_parent
+from .decisions import unknown_label
 
 ROW_COLUMNS = ("path", "class", "probability", "score", "error", "decision", "threshold")
 DIGITS = {"probability": ".6g", "score": ".9g", "threshold": ".9g"}
@@ -95,6 +97,15 @@ LINES: dict[str, Callable[[PredictionRow | None], str]] = {"csv": csv_line, "jso
 # ---- rows of an earlier run
 
 
+DECIDED_ROW = Fields(
+    {
+        **{"path": Name, "class": Name, "probability": Fraction, "score": float, "error": None},
+        **{"decision": Name, "threshold": float | None},
+    }
+)
+UNREADABLE_ROW = Fields({**dict.fromkeys(ROW_COLUMNS), "path": Name, "error": Name})
+
+
 def read_csv(lines: Iterator[str], path: Path) -> Iterator[PredictionRow]:
     """Read the rows of a CSV that clipos wrote.
 
@@ -103,12 +114,32 @@ def read_csv(lines: Iterator[str], path: Path) -> Iterator[PredictionRow]:
         path: of the file, for messages.
 
     Raises:
-        InputError: other columns.
+        InputError: other columns, or a line is not such a row.
     """
-    reader = csv.DictReader(lines)
-    if reader.fieldnames is not None and tuple(reader.fieldnames) != ROW_COLUMNS:
-        raise InputError(f"--resume: {path} has other columns than {','.join(ROW_COLUMNS)}: give another --out")
-    yield from reader
+    reader = csv.reader(lines)
+    try:
+        if tuple(next(reader, ROW_COLUMNS)) != ROW_COLUMNS:
+            raise InputError(f"--resume: {path} has other columns than {','.join(ROW_COLUMNS)}: give another --out")
+        for cells in reader:
+            if len(cells) != len(ROW_COLUMNS):
+                raise not_a_row_error(path, reader.line_num)
+            row = {column: parse_cell(column, cell) for column, cell in zip(ROW_COLUMNS, cells, strict=True)}
+            yield check_row(row, path, reader.line_num)
+    except csv.Error as error:
+        raise not_a_row_error(path, reader.line_num, f" ({error})") from error
+
+
+def parse_cell(column: str, text: str) -> Any:
+    """The value of a cell of the CSV; text in a column of numbers stays text.
+
+    Example:
+        >>> parse_cell("score", "1.5"), parse_cell("score", "high"), parse_cell("error", "")
+        (1.5, 'high', None)
+    """
+    try:
+        return (float(text) if column in DIGITS else text) if text else None
+    except ValueError:
+        return text
 
 
 def read_jsonl(lines: Iterator[str], path: Path) -> Iterator[PredictionRow]:
@@ -127,8 +158,25 @@ def read_jsonl(lines: Iterator[str], path: Path) -> Iterator[PredictionRow]:
         except ValueError:
             row = None
         if not isinstance(row, dict) or tuple(row) != ROW_COLUMNS:
-            raise InputError(f"--resume: line {number} of {path} is not a row of clipos: give another --out")
-        yield row
+            raise not_a_row_error(path, number)
+        yield check_row(row, path, number)
+
+
+def check_row(row: PredictionRow, path: Path, number: int) -> PredictionRow:
+    """Return a row after checking its values; ``number`` is its line in the file.
+
+    Raises:
+        InputError: it is not a row of clipos.
+    """
+    problem = find_problem(row, DECIDED_ROW if row["error"] is None else UNREADABLE_ROW)
+    if problem is not None:
+        raise not_a_row_error(path, number, f" ({problem})")
+    return row
+
+
+def not_a_row_error(path: Path, number: int, reason: str = "") -> InputError:
+    """The error for a line that is not a row."""
+    return InputError(f"--resume: line {number} of {path} is not a row of clipos{reason}: give another --out")
 
 
 ROW_READERS: dict[str, Callable[[Iterator[str], Path], Iterator[PredictionRow]]] = {
@@ -299,7 +347,7 @@ def open_rows(
 def check_thresholds(
     rows: Iterator[PredictionRow], path: Path, thresholds: Mapping[str, str], first: list[PredictionRow]
 ) -> Iterator[str]:
-    """Yield the path of each row, after a check that a row with a decision has the expected threshold.
+    """Yield the path of each row, after a check that the detector could have written it.
 
     Args:
         rows: of an earlier run.
@@ -308,11 +356,13 @@ def check_thresholds(
         first: gets the first :data:`CHECKED_ROWS` rows that have a decision.
 
     Raises:
-        InputError: a row has another class or threshold.
+        InputError: a row has another class, threshold or decision.
     """
+    unknown = unknown_label([*thresholds])
     for row in rows:
         if not row["error"]:
-            if format_value("threshold", row["threshold"]) != thresholds.get(row["class"]):
+            same = format_value("threshold", row["threshold"]) == thresholds.get(row["class"])
+            if not same or row["decision"] not in (row["class"], unknown):
                 raise other_detector_error(path)
             if len(first) < CHECKED_ROWS:
                 first.append(row)

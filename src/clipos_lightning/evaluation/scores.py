@@ -6,7 +6,6 @@ which features each named score evaluates it: the global feature alone, with the
 """
 
 import math
-import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -21,7 +20,7 @@ from ..errors import InputError
 from ..method.mask import MaskOptions, region_feature, relevant_patches
 from ..types import ClassTexts, ImageFeatures, Patches, PathName, Texts
 from ..utils.chunks import by_chunks
-from ..utils.imports import load_object
+from ..utils.imports import describe_failure, load_object
 from .base_scores import (
     BaseScore,
     Logits,
@@ -160,9 +159,7 @@ def try_score(name: str, score: Score) -> None:
         try:
             values = score.base(example)
         except Exception as error:  # anything that a user's function raises
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())} ({where.filename}, line {where.lineno})"
-            raise InputError(f"--model.scores {name} fails on a small example: {reason}") from error
+            raise InputError(f"--model.scores {name} fails on a small example: {describe_failure(error)}") from error
         if not isinstance(values, Tensor) or values.shape != items:
             got = f"a tensor of shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
             raise InputError(

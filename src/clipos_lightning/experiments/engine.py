@@ -6,6 +6,7 @@ same features. Every finished step is a file, so an interrupted benchmark can be
 
 import io
 import json
+import sys
 import time
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,9 +31,10 @@ from ..errors import InputError
 from ..evaluation.heads import Head, all_paths, all_surgeries, score_all
 from ..training.module import ClipOS
 from ..utils.files import atomic_write, write_json
-from ..utils.progress import track
+from ..utils.progress import print_once, track
 from .grid import find_run, scores_file
 from .plan import ZERO_SHOT_OPTIONS, GridRun, grid_parser
+from .run_files import read_digest, read_run
 
 NamedArrays = dict[str, NDArray[Any]]
 QUIET: dict[str, Any] = dict.fromkeys(
@@ -51,6 +53,7 @@ class BenchmarkRunner:
     def __init__(self, folder: Path, runs: Sequence[GridRun]) -> None:
         self.folder, self.runs = folder, runs
         self.parser = grid_parser()
+        self.notes: set[str] = set()  # what could not be checked about weights
         self.seconds: dict[str, float] = {"training": 0.0, "features": 0.0, "scoring": 0.0}
         self.images = 0
         self.classes_and_draws: dict[str, tuple[list[str], str | None]] = {}
@@ -62,6 +65,8 @@ class BenchmarkRunner:
         with shared_weights():
             for run in track([r for r in self.runs if not self.is_trained(r)], "training detectors", "runs"):
                 self.train(run)
+            for note in sorted(self.notes):
+                print_once(f"note: {note}", sys.stderr)
             for group in self.groups():
                 self.score_group(group)
 
@@ -75,14 +80,12 @@ class BenchmarkRunner:
         """Whether the run's detector exists, trained on exactly these classes and images.
 
         Raises:
-            InputError: it was trained on other classes or images.
+            InputError: it was trained on other classes or images, or its ``run.json`` is broken.
         """
         path = self.folder_of(run) / "run.json"  # written last
         if not path.exists():
             return False
-        written = json.loads(path.read_text(encoding="utf-8"))
-        if "detector" not in written:
-            return False
+        written = read_run(path.parent)
         if (written["detector"]["class_names"], written["draw"]) != self.classes_and_draw(run):
             raise InputError(
                 f"benchmark: {path.parent} was trained on other classes or images with the same names: give another "
@@ -128,7 +131,8 @@ class BenchmarkRunner:
         options = self.parser.instantiate_classes(run.config)
         data = FewShotOOD(**vars(options.data))
         module = ClipOS(data.class_names, class_wordings=data.class_wordings, **vars(options.model))
-        data.image_size = module.backbone.image_size
+        data.preprocessing = module.backbone.preprocessing
+        self.notes |= {module.backbone.note} - {""}
         if run.needs_shots:
             data.setup("fit")
         return data, module, Trainer(**{**vars(options.trainer), **QUIET, "devices": 1, "callbacks": []})
@@ -152,7 +156,7 @@ class BenchmarkRunner:
         device = device_of(options.trainer.accelerator)
         detectors = {run.id: self.load_detector(run) for run in runs}
         backbone = next(iter(detectors.values()))[0].backbone.to(device)
-        data.image_size = backbone.image_size
+        data.preprocessing = backbone.preprocessing
         data.setup("test")
         heads = {name: replace(head, prefix=f"{name}/") for name, (_, head) in detectors.items()}
         for k, (name, (images, positions)) in enumerate(data.test_sets.items()):
@@ -175,13 +179,11 @@ class BenchmarkRunner:
         """A run's detector, and its head with all reported scores."""
         folder = self.folder_of(run)
         detector = Detector.load(folder / "detector.safetensors", "cpu", run.config.model.pretrained, trust=True)
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        return detector, replace(detector.head, scores=record["scores"])
+        return detector, replace(detector.head, scores=read_run(folder)["scores"])
 
     def is_scored(self, run: GridRun, name: str, keys: str) -> bool:
         """Whether scores of exactly these images of a test set exist."""
-        path = self.folder_of(run) / scores_file(name)
-        return path.exists() and str(np.load(path)["keys"]) == keys
+        return read_digest(self.folder_of(run), name) == keys
 
     @torch.inference_mode()
     def one_pass(

@@ -13,6 +13,7 @@ from ..evaluation.metrics import OOD_METRICS
 from ..reporting.report import summarise
 from .bootstrap import REPEATS, interval, resample, resampled_auroc
 from .grid import find_run, scores_file
+from .run_files import load_arrays, read_scores, read_tests
 
 Outcome = dict[str, Any]
 
@@ -53,16 +54,15 @@ class RunFolders:
 
     def scores(self, run: str, name: str) -> dict[str, NDArray[Any]]:
         """All arrays of a run for one test set (``id`` or an OOD set): predictions, scores, labels, image digest."""
-        return dict(np.load(self.folder_of(run) / scores_file(name)))
+        return read_scores(self.folder_of(run), name)
 
     def column(self, run: str, name: str, score: str) -> NDArray[Any]:
         """One array of a run for one test set, such as one score."""
-        with np.load(self.folder_of(run) / scores_file(name)) as file:
-            return file[score]
+        return load_arrays(self.folder_of(run) / scores_file(name), score)[score]
 
     def tests(self, run: str) -> Outcome:
         """The test sets of a run: the ID set, the OOD sets and their kinds, limits."""
-        return json.loads((self.folder_of(run) / "tests.json").read_text(encoding="utf-8"))
+        return read_tests(self.folder_of(run))
 
     def metrics(self, run: str) -> Outcome:
         """Accuracy, and OOD metrics by test set and score.

@@ -14,8 +14,8 @@ from .tables import by_grid_point, grid_point_text
 
 AXIS = "data.shots"
 FEWEST_SHOTS = 3  # numbers of shots that make a curve
-SPREAD = 0.4  # octaves over which the methods' points at a number of shots are spread, so that equal ones stay visible
-MARKERS = "osD^vPX<>"  # as many as no multiple of the colours, so that no pair of both is repeated soon
+SHIFTS = 0.4  # octaves: points of different methods are shifted sideways, so that equal ones stay visible
+MARKERS = "osD^vPX<>"  # not as many as colours: pairs of both repeat late
 Spread = Mapping[str, Any]  # ``mean`` and ``std`` over the seeds, the latter None for a single seed
 
 
@@ -24,7 +24,7 @@ class ShotCurve:
     """One method over the number of shots.
 
     Attributes:
-        name: of the method; with its score if the grid reports several of it, then of the first.
+        name: of the method; its first score is appended if the grid reports several scores of it.
         score: the score of the AUROC.
         baseline: whether it is one of the grid's baselines.
         metrics: name of the metric to its spread over the seeds at each number of shots, in percent; only the ID
@@ -96,7 +96,7 @@ def curve_figure(curves: Sequence[ShotCurve]) -> Figure:
     axes = figure.subplots(1, len(metrics), squeeze=False)[0]
     for axis, metric in zip(axes, metrics, strict=True):
         for k, (curve, color, marker) in enumerate(zip(curves, cycle(METHOD_COLORS), cycle(MARKERS), strict=False)):
-            shift = SPREAD * (k / max(len(curves) - 1, 1) - 0.5)
+            shift = SHIFTS * (k / max(len(curves) - 1, 1) - 0.5)
             draw_curve(axis, curve, metric, 2**shift, {"color": color, "marker": marker})
         style_axis(axis, f"{metric.removesuffix(' ↑')}, %", list(curves[0].metrics[metric]))
     handles, labels = axes[0].get_legend_handles_labels()

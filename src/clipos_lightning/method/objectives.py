@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..types import Labels, OutlierSource
-from ..utils.imports import load_object
+from ..utils.imports import describe_failure, load_object
 from .losses import (
     ItemLogits,
     ItemLosses,
@@ -235,5 +235,7 @@ def make_objective(given: str | Mapping[str, Any], margins: tuple[float, float] 
         raise InputError(f"--model.objective {path}: not a subclass of clipos_lightning.Objective")
     try:
         return kind(**({} if isinstance(given, str) else given.get("init_args") or {}))
-    except TypeError as error:
-        raise InputError(f"--model.objective {path}: {error}") from error
+    except InputError:
+        raise
+    except Exception as error:  # anything that a user's class raises
+        raise InputError(f"--model.objective {path}: {describe_failure(error)}") from error

@@ -1,12 +1,19 @@
 """Classes that options name by their path: what they are is checked before anything is called. No torch."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
 
 CHECKED = ("optimizer", "lr_scheduler")  # options of the model whose type, a callable, lets any function pass
 SAFE = ("torch.optim.", "lightning.pytorch.", "clipos_lightning.")  # what a checkpoint may name
+
+RENAMED = {  # prefixes of dotted paths in checkpoints of version 0.1.0: old to new
+    "clipos_lightning.losses.": "clipos_lightning.method.objectives.",
+    "clipos_lightning.schedule.WarmupCosine": "clipos_lightning.WarmupCosine",
+    "clipos_lightning.scores.": "clipos_lightning.evaluation.scores.",
+}
 
 
 def check_class_paths(config: Mapping[str, Any]) -> None:
@@ -89,3 +96,37 @@ def check_recipe(recipe: Mapping[str, Any], source: str) -> None:
                 f"{source} names {path!r} as its {option}, and importing it may run code: fit resumes with optimizers "
                 "and schedulers of torch, lightning and clipos_lightning only; train again from the config"
             )
+
+
+def refuse_imports(path: str | Path, names: Iterable[Any]) -> None:
+    """Refuse a file that names user-defined scores or objectives: importing them runs code.
+
+    Args:
+        path: the file.
+        names: the scores and objectives that it names; those with a dot are user-defined.
+
+    Raises:
+        InputError: a name has a dot.
+    """
+    dotted = [name for name in names if isinstance(name, str) and "." in name]
+    if dotted:
+        raise InputError(
+            f"{path} imports {dotted[0]!r}, which runs code: if you trust the file, add --trust (in Python: trust=True)"
+        )
+
+
+def update_paths(value: Any) -> Any:
+    """Plain data in which dotted paths of version 0.1.0 are replaced by the current ones.
+
+    Example:
+        >>> update_paths({"class_path": "clipos_lightning.schedule.WarmupCosine"})
+        {'class_path': 'clipos_lightning.WarmupCosine'}
+    """
+    if isinstance(value, dict):
+        return {key: update_paths(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [update_paths(item) for item in value]
+    if isinstance(value, str):
+        for old, new in RENAMED.items():
+            value = new + value.removeprefix(old) if value.startswith(old) else value
+    return value

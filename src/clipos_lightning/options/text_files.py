@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from .schema import find_impurity
 
 MAX_TEXT_MIB = 512  # of a text file; a shots.json with all images of ImageNet-1k has 40
 
@@ -46,9 +47,12 @@ def parse_json(text: str) -> Any:
     {'shots': 2}
     """
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+    if find_impurity(value):
+        raise ValueError("it is nested too deeply")
+    return value
 
 
 def read_json(path: str | Path, what: str) -> Any:

@@ -1,10 +1,15 @@
 """Checks of Trainer options, for the command line and for a user's own Trainer. No torch."""
 
 import re
-from collections.abc import Iterable
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+
+PACKAGE = Path(__file__).parents[1]
 
 
 def check_precision(given: Any) -> None:
@@ -75,3 +80,25 @@ def check_monitors(callbacks: Iterable[Any], validates: bool) -> None:
             raise InputError(
                 f"{type(callback).__name__} monitors {monitor}, but fit does not validate: set --data.validate true"
             )
+
+
+@contextmanager
+def report_failed_restore(path: str | None) -> Iterator[None]:
+    """Report a checkpoint from which Lightning cannot resume as an InputError of one line.
+
+    Args:
+        path: of the checkpoint.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # the type depends on what is broken
+        files = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
+        restoring = [i for i, file in enumerate(files) if file.name == "checkpoint_connector.py"]
+        if not restoring or any(PACKAGE in file.parents for file in files[restoring[-1] :]):
+            raise
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise InputError(
+            f"{path} is broken: its state of the training cannot be restored ({reason}); train again"
+        ) from error

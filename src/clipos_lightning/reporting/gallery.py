@@ -85,7 +85,7 @@ def examples(module: ClipOS, data: FewShotOOD, name: str, rows: Indices) -> list
         return []
     images, positions = data.test_sets[name]
     chosen = [sorted(positions)[row] for row in rows]
-    model_size = ModelSizeImages(images, chosen, data.image_size)
+    model_size = ModelSizeImages(images, chosen, data.preprocessing)
     items = [model_size[i] for i in range(len(chosen))]
     head = module.detector_head
     pixels = torch.stack([item["image"] for item in items]).to(module.device)

@@ -1,9 +1,7 @@
 """Read a checkpoint, and its options as a configuration. Only tensors and plain data are unpickled."""
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
@@ -11,13 +9,16 @@ from zipfile import is_zipfile
 import torch
 
 from ..clip.surgery import SurgeryOptions
+from ..data.datamodule import FewShotOOD
 from ..errors import InputError
-from ..evaluation.memory import invalid_tensors
 from ..evaluation.scores import ScoreOptions
 from ..method.mask import MaskOptions
 from ..method.prompts import ContextOptions
 from ..method.synthesis import SynthesisOptions
-from ..options.class_paths import check_recipe
+from ..options.class_paths import check_recipe, update_paths
+from ..options.schema import PLAIN, Fields, Fraction, Names, NonNegative, check_file, fields_of, find_impurity
+from .module import ClipOS
+from .record import GROUPS, RECORD, WORDINGS
 
 NOT_OPTIONS = ("class_names", "class_wordings")  # hyper-parameters of the model that come from the data
 
@@ -28,19 +29,50 @@ OPTION_GROUPS = {
     "context": ContextOptions,
     "scoring": ScoreOptions,
 }
-
-RENAMED = {  # prefixes of dotted paths in checkpoints of version 0.1.0: old to new
-    "clipos_lightning.losses.": "clipos_lightning.method.objectives.",
-    "clipos_lightning.schedule.WarmupCosine": "clipos_lightning.WarmupCosine",
-    "clipos_lightning.scores.": "clipos_lightning.evaluation.scores.",
+TRAIN_AGAIN = "train again"
+MODEL = fields_of(
+    ClipOS.__init__,
+    {
+        **{**GROUPS, "synthesis": fields_of(SynthesisOptions), "context": fields_of(ContextOptions)},
+        **{"class_names": Names, "class_wordings": WORDINGS | None, "optimizer": None, "lr_scheduler": None},
+    },
+)
+DATA = fields_of(
+    FewShotOOD.__init__, {"num_workers": None}, added=("validate", "background", "max_pixels", "unreadable")
+)
+LIGHTNING: dict[str, Any] = {  # what a fit needs to resume
+    "epoch": NonNegative,
+    "global_step": NonNegative,
+    "pytorch-lightning_version": str,
+    "loops": dict[str, Any],
+    "callbacks": dict[str, dict[str, Any]],
+    "optimizer_states": list[dict[str, Any]],
+    "lr_schedulers": list[dict[str, Any]],
 }
+IN_ALL_VERSIONS = ("backbone", "fingerprint", "activation", "class_names")  # of the record; 0.1.0 lacked the others
+CONTENTS = Fields(
+    {
+        "clipos": Fields(
+            {**{k: RECORD.required[k] for k in IN_ALL_VERSIONS}, "recipe": dict[str, Any], "image_weight": Fraction},
+            {**RECORD.required, **RECORD.optional, "shots": str | None},
+        ),
+        "hyper_parameters": MODEL,
+        "state_dict": dict[str, torch.Tensor],
+    },
+    {**LIGHTNING, "datamodule_hyper_parameters": replace(DATA, closed=False)},  # subclasses may have other options
+)
+WITH_TENSORS = ("state_dict", "optimizer_states", "callbacks", "loops", "lr_schedulers")
 
 
-def read_checkpoint(path: str) -> dict[str, Any]:
+def read_checkpoint(path: str, resume: bool = False) -> dict[str, Any]:
     """Read a checkpoint that clipos wrote from a local file.
 
+    Args:
+        path: of the file.
+        resume: whether a fit is to continue from it, which needs the state of Lightning and the optimizer.
+
     Raises:
-        InputError: no such file, not a checkpoint, or not written by clipos.
+        InputError: no such file, not a checkpoint, not written by clipos, of another version, or broken.
     """
     if not Path(path).is_file():
         raise InputError(f"no checkpoint {path!r}: give a local file, the last.ckpt of a `clipos fit` run")
@@ -53,26 +85,29 @@ def read_checkpoint(path: str) -> dict[str, Any]:
         raise InputError(f"{path} is not a checkpoint that can be read safely: {reason}") from error
     if not isinstance(checkpoint, dict) or not {"clipos", "hyper_parameters", "state_dict"} <= checkpoint.keys():
         raise InputError(f"{path} was not written by clipos: give the last.ckpt of a `clipos fit` run")
+    for part in CONTENTS.required.keys() | CONTENTS.optional.keys():
+        problem = find_impurity(checkpoint.get(part), part, (*PLAIN, torch.Tensor) if part in WITH_TENSORS else PLAIN)
+        if problem is not None:
+            raise InputError(f"{path} is broken: {problem}; {TRAIN_AGAIN}")
     for part in ("clipos", "hyper_parameters"):
         checkpoint[part] = update_paths(checkpoint[part])
+    check_file(path, checkpoint, CONTENTS, TRAIN_AGAIN)
+    check_file(path, checkpoint, Fields(LIGHTNING if resume else {}), TRAIN_AGAIN)
+    check_ranges(path, checkpoint["hyper_parameters"])
     return checkpoint
 
 
-def update_paths(value: Any) -> Any:
-    """Plain data in which dotted paths of version 0.1.0 are replaced by the current ones.
+def check_ranges(path: str, options: dict[str, Any]) -> None:
+    """Check the ranges of a checkpoint's options of mask, prompts and scores.
 
-    Example:
-        >>> update_paths({"class_path": "clipos_lightning.schedule.WarmupCosine"})
-        {'class_path': 'clipos_lightning.WarmupCosine'}
+    Raises:
+        InputError: one is outside its range.
     """
-    if isinstance(value, dict):
-        return {key: update_paths(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [update_paths(item) for item in value]
-    if isinstance(value, str):
-        for old, new in RENAMED.items():
-            value = new + value.removeprefix(old) if value.startswith(old) else value
-    return value
+    for name, kind in OPTION_GROUPS.items():
+        try:
+            kind(**options[name])
+        except InputError as error:
+            raise InputError(f"{path} is broken: {error}; {TRAIN_AGAIN}") from error
 
 
 def model_options(checkpoint: dict[str, Any], recipe: bool) -> dict[str, Any]:
@@ -98,45 +133,17 @@ def data_options(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """The data's options in training; without the root if $CLIPOS_DATA is set.
 
     Raises:
-        InputError: the checkpoint has none, since it was not trained on a FewShotOOD.
+        InputError: the checkpoint has none, since it was not trained on a FewShotOOD, or has options of another class.
     """
     if "datamodule_hyper_parameters" not in checkpoint:
         raise InputError(
             "the checkpoint does not say which few-shot images it was trained on: give one of `clipos fit`"
         )
     data = dict(checkpoint["datamodule_hyper_parameters"])
+    check_file("the checkpoint", data, DATA, TRAIN_AGAIN, "data")
     if os.environ.get("CLIPOS_DATA"):
         data.pop("root", None)
     return data
-
-
-@contextmanager
-def known_options(path: str | Path) -> Iterator[None]:
-    """Turn unknown options in a file into an InputError of one line."""
-    try:
-        yield
-    except (TypeError, KeyError) as error:
-        raise InputError(
-            f"{path} was written by another version, with options that this one does not know: {error}; "
-            "update clipos-lightning, or train again with this version"
-        ) from error
-
-
-def refuse_imports(path: str | Path, names: Iterable[Any]) -> None:
-    """Refuse a file that names user-defined scores or objectives: importing them runs code.
-
-    Args:
-        path: the file.
-        names: the scores and objectives that it names; those with a dot are user-defined.
-
-    Raises:
-        InputError: a name has a dot.
-    """
-    dotted = [name for name in names if isinstance(name, str) and "." in name]
-    if dotted:
-        raise InputError(
-            f"{path} imports {dotted[0]!r}, which runs code: if you trust the file, add --trust (in Python: trust=True)"
-        )
 
 
 def as_config(checkpoint: dict[str, Any], recipe: bool) -> dict[str, Any]:
@@ -149,40 +156,3 @@ def as_config(checkpoint: dict[str, Any], recipe: bool) -> dict[str, Any]:
     data = data_options(checkpoint) if "datamodule_hyper_parameters" in checkpoint else {}
     seed = checkpoint["hyper_parameters"]["seed"]
     return {"seed_everything": seed, "model": model_options(checkpoint, recipe), "data": data}
-
-
-def check_state(given: dict[str, Any], expected: dict[str, Any]) -> None:
-    """Check that a checkpoint has exactly the expected tensors, with their shapes.
-
-    Args:
-        given: name to tensor in the checkpoint.
-        expected: name to tensor in the module.
-
-    Raises:
-        InputError: a tensor is missing, not expected, or of another shape.
-    """
-    shapes, expected_shapes = ({k: tuple(v.shape) for k, v in state.items()} for state in (given, expected))
-    names = shapes.keys() | expected_shapes.keys()
-    different = sorted(name for name in names if shapes.get(name) != expected_shapes.get(name))
-    if different:
-        raise InputError(
-            f"the checkpoint does not fit the model's options: {', '.join(different)} differ; use the options that it "
-            "was trained with"
-        )
-
-
-def check_memory(given: dict[str, Any], classes: int, dim: int) -> None:
-    """Check that a checkpoint has a complete memory of the few-shot images, or none.
-
-    Args:
-        given: name to tensor in the checkpoint.
-        classes: C.
-        dim: D.
-
-    Raises:
-        InputError: a tensor of the memory is missing, or does not fit the others.
-    """
-    memory = {name.removeprefix("memory_"): t for name, t in given.items() if name.startswith("memory_")}
-    wrong = invalid_tensors(memory, classes, dim) if memory else []
-    if wrong:
-        raise InputError(f"the checkpoint is broken: memory_{wrong[0]} is missing or invalid; train again")

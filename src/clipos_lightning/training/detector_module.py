@@ -21,10 +21,10 @@ from ..method.prompts import PromptLearner
 from ..options.trainer_checks import check_monitors, check_precision
 from ..types import ClassTexts, Features, Texts
 from ..utils.quiet import ignore_expected_warnings, restore_expected_warnings
-from .checkpoint import check_memory, check_state
 from .class_features import ClassFeatures
 from .divergence import DivergenceGuard
-from .record import DetectorRecord, check_identity
+from .record import DetectorRecord, check_identity, recorded_preprocessing
+from .state_checks import check_memory, check_state
 
 
 class DetectorModule(ClassFeatures):
@@ -229,7 +229,9 @@ class DetectorModule(ClassFeatures):
         """
         if "clipos" not in checkpoint:
             raise InputError("the checkpoint was not written by clipos: give the last.ckpt of a `clipos fit` run")
-        check_identity("the checkpoint", checkpoint["clipos"], asdict(self.record))
+        given = checkpoint["clipos"]
+        given = given | {"preprocessing": recorded_preprocessing(given, self.backbone)}
+        check_identity("the checkpoint", given, asdict(self.record))
         check_memory(checkpoint["state_dict"], *self.image_text.shape)
         self.shape_memory(checkpoint["state_dict"])
         state = {k: v for k, v in self.state_dict().items() if not k.startswith("backbone.")}

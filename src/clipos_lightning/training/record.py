@@ -2,21 +2,45 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
 from ..clip.backbone import FrozenClip
 from ..clip.surgery import SurgeryOptions
+from ..data.preprocessing import CLIP_RESIZE, Preprocessing
 from ..errors import InputError
-from ..evaluation.scores import ScoreOptions
+from ..evaluation.scores import SCORES, ScoreOptions
 from ..method.mask import MaskOptions
+from ..options.schema import Count, Fields, Name, Names, Where, fields_of
 
 IDENTITY = {  # keys whose values must be equal for a file to be used, and their names in messages
     "backbone": "backbone",
     "fingerprint": "weights of {backbone} (fingerprint)",
     "activation": "activation of {backbone}",
+    "preprocessing": "image preprocessing",
     "class_names": "class names",
     "class_wordings": "class prompts (data.class_names)",
 }
+
+GROUPS: dict[str, Fields] = {  # options in records and checkpoints, and those that files of version 0.1.0 lack
+    "surgery": fields_of(SurgeryOptions),
+    "mask": fields_of(MaskOptions, added=("feature_surgery",)),
+    "scoring": fields_of(ScoreOptions, added=("neighbors", "shrinkage")),
+}
+
+
+def is_wording(value: Mapping[str, Sequence[str]]) -> bool:
+    """Whether a class has at least one name, and only templates that contain ``{}`` once."""
+    templates = [*value.get("templates", [])]
+    return (
+        value.keys() <= {"names", "templates"}
+        and bool(value.get("names"))
+        and all(template.count("{}") == 1 for template in templates)
+    )
+
+
+WORDINGS = Annotated[
+    list[dict[str, list[str]]], Where("names, and templates with {}, of each class", lambda w: all(map(is_wording, w)))
+]
 
 
 @dataclass(frozen=True)
@@ -28,6 +52,7 @@ class DetectorRecord:
         fingerprint: SHA-256 of its weights.
         activation: ``quick_gelu`` or ``gelu``.
         image_size: side of the input images in pixels.
+        preprocessing: fields of :class:`~clipos_lightning.data.preprocessing.Preprocessing` without the size.
         pretrained: tag or file of the weights; None: the default of the backbone.
         class_names: C names.
         class_wordings: names and templates of each class; None: one name each.
@@ -41,6 +66,7 @@ class DetectorRecord:
     fingerprint: str
     activation: str
     image_size: int
+    preprocessing: dict[str, Any]
     pretrained: str | None
     class_names: list[str]
     class_wordings: list[dict[str, list[str]]] | None
@@ -66,6 +92,7 @@ class DetectorRecord:
             fingerprint=backbone.fingerprint,
             activation=backbone.activation,
             image_size=backbone.image_size,
+            preprocessing=backbone.preprocessing.plain,
             pretrained=pretrained,
             class_names=list(class_names),
             class_wordings=class_wordings,
@@ -74,6 +101,28 @@ class DetectorRecord:
             mask=mask,
             scoring=scoring,
         )
+
+
+def recorded_preprocessing(record: Mapping[str, Any], backbone: FrozenClip) -> dict[str, Any]:
+    """The preprocessing in a record, of its ``preprocessing``; without it, of version 0.1.0.
+
+    That version normalised as the weights declare, but resized the shorter side and cropped for every model.
+    """
+    return record.get("preprocessing") or backbone.preprocessing.plain | CLIP_RESIZE
+
+
+KNOWN_SCORE = Annotated[str, Where("a score of this version", lambda name: name in SCORES or "." in name)]
+ADDED: dict[str, Any] = {  # files of version 0.1.0 lack them
+    "class_wordings": WORDINGS | None,
+    "preprocessing": fields_of(Preprocessing, {"size": None}),
+}
+RECORD = Fields(
+    {
+        **{name: kind for name, kind in get_type_hints(DetectorRecord).items() if name not in ADDED},
+        **{"backbone": Name, "image_size": Count, "class_names": Names, "score": KNOWN_SCORE, **GROUPS},
+    },
+    optional=ADDED,
+)
 
 
 def check_identity(source: str, given: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
@@ -89,12 +138,25 @@ def check_identity(source: str, given: Mapping[str, Any], expected: Mapping[str,
     """
     for key, name in IDENTITY.items():
         if key in expected and given.get(key) != expected[key]:
+            there, here = differing(given.get(key), expected[key])
             raise InputError(
                 f"{source} was trained with other {name.format(backbone=given.get('backbone'))}: "
-                f"{shorten_value(given.get(key))}, here "
-                f"{shorten_value(expected[key])}; use it with those (weights: --model.pretrained, or pretrained= in "
-                "Python), or train again"
+                f"{shorten_value(there)}, here {shorten_value(here)}; use it with those (weights: --model.pretrained, "
+                "or pretrained= in Python), or train again"
             )
+
+
+def differing(one: Any, other: Any) -> tuple[Any, Any]:
+    """Two values; of two mappings only the entries that differ, as text.
+
+    >>> differing({"resize_mode": "squash", "fill_color": 0}, {"resize_mode": "shortest", "fill_color": 0})
+    ('resize_mode squash', 'resize_mode shortest')
+    """
+    if not (isinstance(one, Mapping) and isinstance(other, Mapping)):
+        return one, other
+    keys = [key for key in other if one.get(key) != other[key]]
+    first, second = (", ".join(f"{key} {given.get(key)}" for key in keys) for given in (one, other))
+    return first, second
 
 
 def shorten_value(value: Any) -> str:

@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+import traceback
 from typing import Any
 
 from ..errors import InputError
@@ -27,10 +28,26 @@ def load_object(path: str, option: str) -> Any:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # stays there: the module may import others later, when it is used
     try:
-        return getattr(importlib.import_module(module_name), name)
+        module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise InputError(f"{option} {path}: no module {error.name!r}; install it, or run in its folder") from error
-    except AttributeError as error:
-        raise InputError(f"{option} {path}: {module_name} has no {name!r}") from error
     except (Exception, SystemExit) as error:  # a user's module may raise anything, or end the program
-        raise InputError(f"{option} {path}: importing it failed: {type(error).__name__}: {error}") from error
+        raise InputError(f"{option} {path}: importing it failed: {describe_failure(error)}") from error
+    if not hasattr(module, name):
+        raise InputError(f"{option} {path}: {module_name} has no {name!r}")
+    return getattr(module, name)
+
+
+def describe_failure(error: BaseException) -> str:
+    """Type and message of an error in a user's code, and the file and line where it was raised.
+
+    Example:
+        >>> try:
+        ...     1 / 0
+        ... except ZeroDivisionError as error:
+        ...     print(describe_failure(error).partition(" (")[0])
+        ZeroDivisionError: division by zero
+    """
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    place = "" if where.filename.startswith("<") else f" ({where.filename}, line {where.lineno})"
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"

@@ -1,0 +1,130 @@
+"""Read the files of a benchmark's folder: ``grid.json``, and each run's ``run.json``, ``tests.json`` and scores."""
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from ..options.schema import Count, Fields, Name, Names, NonNegative, check_file, fields_of
+from ..options.text_files import read_json
+from .grid import scores_file
+from .plan import Entry
+
+SCHEMA = 2  # of grid.json
+RUN = Fields({"scores": Names, "draw": str | None, "detector": Fields({"class_names": Names})})
+TESTS = Fields(
+    {
+        "id": Fields({"name": Name, "n": NonNegative}),
+        "ood": dict[str, str | None],
+        "limit_per_set": Count | None,
+        "ood_resolution": str,
+    }
+)
+ENTRY = fields_of(Entry)
+PLAN = Fields(
+    {"name": Name, "title": str, "reference": str, "entries": list[ENTRY]},  # type: ignore[valid-type]
+    optional={"kind": Literal["detectors", "masks"]},
+)
+RUN_AGAIN = "remove the run's folder, and run the benchmark again"
+
+
+def read_plan(folder: Path) -> dict[str, Any]:
+    """Read the ``grid.json`` of a benchmark's folder.
+
+    Raises:
+        InputError: the file is missing, broken or of another version.
+    """
+    path = folder / "grid.json"
+    try:
+        plan = read_json(path, "report: cannot read")
+    except InputError as error:
+        raise InputError(f"{error}; give a folder of `clipos benchmark`") from error
+    if not isinstance(plan, dict) or plan.get("schema") != SCHEMA:
+        raise InputError(f"report: {path} is of another version of clipos: run the benchmark again")
+    check_file(path, plan, PLAN, "run the benchmark again in another folder")
+    return plan
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """Read the ``run.json`` of a run's folder: its scores, its few-shot draw and its detector's record.
+
+    Raises:
+        InputError: the file cannot be read, or is broken.
+    """
+    return read_part(folder / "run.json", RUN)
+
+
+def read_tests(folder: Path) -> dict[str, Any]:
+    """Read the ``tests.json`` of a run's folder: the ID set, the OOD sets and their kinds, limits.
+
+    Raises:
+        InputError: the file cannot be read, or is broken.
+    """
+    return read_part(folder / "tests.json", TESTS)
+
+
+def read_part(path: Path, kind: Fields) -> dict[str, Any]:
+    """Read and check a JSON file of a run's folder."""
+    try:
+        content: dict[str, Any] = read_json(path, "benchmark: cannot read")
+    except InputError as error:
+        raise InputError(f"{error}; {RUN_AGAIN}") from error
+    check_file(path, content, kind, RUN_AGAIN)
+    return content
+
+
+def read_scores(folder: Path, name: str) -> dict[str, NDArray[Any]]:
+    """Read all arrays of a run for one test set: ``predicted``, scores, ``keys``, and ``labels`` of the ID set.
+
+    Args:
+        folder: of the run.
+        name: of the test set; ``id``: the ID set.
+
+    Raises:
+        InputError: the file cannot be read, or lacks an array, or their lengths differ.
+    """
+    arrays = load_arrays(folder / scores_file(name))
+    columns = ["predicted", *read_run(folder)["scores"], *(["labels"] if name == "id" else [])]
+    sizes = {arrays[column].shape for column in columns if column in arrays}
+    wrong = [column for column in (*columns, "keys") if column not in arrays]
+    wrong += [column for column in columns if column in arrays and arrays[column].dtype.kind not in "iuf"]
+    wrong += ["the arrays' lengths"] if len(sizes) != 1 or len(next(iter(sizes))) != 1 or sizes == {(0,)} else []
+    if wrong:
+        raise InputError(f"{folder / scores_file(name)} is broken: {wrong[0]} missing or invalid; {RUN_AGAIN}")
+    return arrays
+
+
+def read_digest(folder: Path, name: str) -> str | None:
+    """Digest of the images that a run was scored on in one test set; None: it was not yet.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    path = folder / scores_file(name)
+    return str(load_arrays(path, "keys")["keys"]) if path.exists() else None
+
+
+def load_arrays(path: Path, *names: str) -> dict[str, NDArray[Any]]:
+    """Arrays of an ``npz`` file; without names, all of them.
+
+    Raises:
+        InputError: the file or an array is missing or cannot be read.
+    """
+    try:
+        with np.load(path) as file:
+            return {name: file[name] for name in names or file.files}
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        EOFError,
+        AttributeError,
+        TypeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise InputError(f"{path} is broken: {' '.join(str(error).split())[:120]}; {RUN_AGAIN}") from error
