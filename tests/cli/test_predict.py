@@ -24,7 +24,8 @@ from clipos_lightning import ClipOS, Detector
 from clipos_lightning.cli import inference, predict
 from clipos_lightning.data.image_files import list_images
 from clipos_lightning.detector.image_stream import check_paths, count_paths, match_pattern, stream_paths
-from clipos_lightning.detector.row_files import LINES, ROW_COLUMNS, PathSet, complete_size, table_line
+from clipos_lightning.detector.row_files import LINES, PathSet, complete_size, table_line
+from clipos_lightning.detector.row_readers import ROW_COLUMNS
 from clipos_lightning.method.prompts import ContextOptions
 from clipos_lightning.reporting.captions import DecisionText, caption_strip
 from clipos_lightning.reporting.heatmaps import heatmap_name

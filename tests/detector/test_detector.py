@@ -146,7 +146,7 @@ def change(tensors: dict[str, torch.Tensor], record: dict[str, object], path: Pa
         ("class_names", "abc", ["broken", "class_names"]),
         ("threshold", "high", ["broken", "threshold"]),
         ("mask", {"kin": "none"}, ["does not know", "kin"]),
-        ("score", "energie", ["does not know", "energie"]),
+        ("score", "energie", ["expected a score of this version", "energie"]),
         ("image_size", 33, ["33"]),
     ],
 )

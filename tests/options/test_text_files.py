@@ -41,7 +41,23 @@ def test_a_file_without_end_is_not_read_to_its_end() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["[]", "3", '{"images": {}}', '{"images": [], "shots": 1, "seed": 1}', "[" * 9999, "\xe9"]
+    "text",
+    [
+        *("[]", "3", "[" * 9999, "\xe9"),
+        '{"images": {}}',
+        '{"images": [], "shots": 1, "seed": 1}',
+        '{"images": {"cat": "ab"}, "shots": 1, "seed": 1}',
+        '{"images": {"cat": [null]}, "shots": 1, "seed": 1}',
+        '{"images": {"cat": ["a", "a"]}, "shots": 2, "seed": 1}',
+        '{"images": {"cat": [1, "1"]}, "shots": 2, "seed": 1}',
+        '{"images": {"cat": ["a"]}, "shots": "1", "seed": 1}',
+        '{"images": {"cat": ["a"]}, "shots": 0, "seed": 1}',
+        '{"images": {"cat": ["a"]}, "shots": true, "seed": 1}',
+        '{"images": {"cat": ["a"]}, "shots": 1, "seed": 1.5}',
+        '{"images": {"cat": ["a"]}, "shots": 1, "seed": -1}',
+        '{"images": {"cat": ["a"]}, "shots": 1, "seed": NaN}',
+        '{"images": {"cat": ["a"]}, "shots": 1}',
+    ],
 )
 def test_what_is_no_draw(text: str, tmp_path: Path) -> None:
     (tmp_path / "shots.json").write_text(text, encoding="latin-1")

@@ -21,7 +21,8 @@ from ..data.decoding import MAX_PIXELS, Decoding
 from ..detector.decisions import UNKNOWN, Decision, unknown_label
 from ..detector.detector import Detector
 from ..detector.image_stream import check_paths, count_paths, stream_paths
-from ..detector.row_files import LINES, ROW_COLUMNS, PathSet, PredictionRow, RowFile, check_out, open_rows, table_line
+from ..detector.row_files import LINES, PathSet, RowFile, check_out, open_rows, table_line
+from ..detector.row_readers import ROW_COLUMNS, PredictionRow
 from ..errors import InputError
 from ..options.messages import DETECTOR_HELP, CommandParser
 from ..utils.progress import open_bar, silence_libraries

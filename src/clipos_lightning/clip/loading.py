@@ -181,8 +181,8 @@ def checked_weights(name: str, weights: str, image_size: int | None) -> tuple[di
         or an empty string.
 
     Raises:
-        InputError: the weights are neither cached nor reachable, cannot be read, are not of this model, or declare image
-            preprocessing that is not supported.
+        InputError: the weights are neither cached nor reachable, cannot be read, are not of this model, or declare
+            image preprocessing that is not supported.
     """
     tag = open_clip.is_pretrained_cfg(name, weights)
     path = find_weights(name, weights) if tag else Path(weights)

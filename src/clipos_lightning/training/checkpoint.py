@@ -3,7 +3,7 @@
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from zipfile import is_zipfile
 
 import torch
@@ -16,7 +16,7 @@ from ..method.mask import MaskOptions
 from ..method.prompts import ContextOptions
 from ..method.synthesis import SynthesisOptions
 from ..options.class_paths import check_recipe, update_paths
-from ..options.schema import PLAIN, Fields, Fraction, Names, NonNegative, check_file, fields_of, find_impurity
+from ..options.schema import PLAIN, Fields, Fraction, Names, NonNegative, Where, check_file, fields_of, find_impurity
 from .module import ClipOS
 from .record import GROUPS, RECORD, WORDINGS
 
@@ -40,13 +40,14 @@ MODEL = fields_of(
 DATA = fields_of(
     FewShotOOD.__init__, {"num_workers": None}, added=("validate", "background", "max_pixels", "unreadable")
 )
+OPTIMIZER = Fields({"state": dict, "param_groups": list[dict[str, Any]]})
 LIGHTNING: dict[str, Any] = {  # what a fit needs to resume
     "epoch": NonNegative,
     "global_step": NonNegative,
     "pytorch-lightning_version": str,
     "loops": dict[str, Any],
     "callbacks": dict[str, dict[str, Any]],
-    "optimizer_states": list[dict[str, Any]],
+    "optimizer_states": Annotated[list[OPTIMIZER], Where("a list of states", bool)],  # type: ignore[valid-type]
     "lr_schedulers": list[dict[str, Any]],
 }
 IN_ALL_VERSIONS = ("backbone", "fingerprint", "activation", "class_names")  # of the record; 0.1.0 lacked the others
