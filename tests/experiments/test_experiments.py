@@ -15,6 +15,7 @@ import pytest
 import yaml
 from running import clipos, done, refused
 
+from clipos_lightning.clip import weight_checks
 from clipos_lightning.errors import InputError
 from clipos_lightning.experiments.grid import parse_shard, read_grid
 from clipos_lightning.options.configs import find_grid, shipped_grids
@@ -282,6 +283,20 @@ def test_equal_rows_of_a_mask_study_are_one_run_and_its_words_are_the_methods(tm
     ).report
     for name, figures in report["masks"].items():
         assert rows["a"][name]["iou"] == pytest.approx(figures["iou"])
+
+
+@pytest.mark.parametrize("kind", ["detectors", "masks"])
+def test_weights_whose_activation_is_unknown_are_noted_once(kind, tmp_path, monkeypatch):
+    """MicroCLIP's file does not tell its activation; here open_clip seems to have the model with the other one, too."""
+    monkeypatch.setattr(weight_checks, "other_activation", lambda name: f"{name}-quickgelu")
+    rows = {"zero-shot": {"train": False}} if kind == "detectors" else {"one": {}}
+    grid = {"kind": kind, "configs": ["scenes_1shot_micro.yaml"], "rows": rows}
+    (tmp_path / "g.yaml").write_text(yaml.safe_dump({k: v for k, v in grid.items() if v != "detectors"}))
+    sets = () if kind == "masks" else QUICK[2:4]
+    options = ("--data.limit_per_set", 20, *sets, "--data.num_workers", 0)
+    run = clipos("benchmark", tmp_path / "g.yaml", *options, "--out", tmp_path / "out")
+    assert run.code == 0, run.err
+    assert run.err.count("does not tell its activation: MicroCLIP uses GELU") == 1
 
 
 def test_tables_for_wandb(place, tmp_path, monkeypatch):

@@ -63,7 +63,7 @@ def test_files_as_they_were_written(tmp_path: Path) -> None:
         ("grid.json", "entries", [ENTRY], "entries[0].group is missing"),
         ("grid.json", "name", None, "name is None, expected text"),
         ("grid.json", "kind", "runs", "kind is 'runs', expected detectors or masks"),
-        ("grid.json", "schema", "2", "is of another version"),
+        ("grid.json", "schema", "2", "of another version"),
     ],
 )
 def test_a_part_that_does_not_fit(file: str, key: str, value: Any, says: str, tmp_path: Path) -> None:
