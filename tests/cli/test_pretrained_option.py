@@ -4,12 +4,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
-from running import clipos, refused
+from running import clipos, done, refused
 from safetensors.torch import load_file, save_file
 
 import clipos_lightning
 from clipos_lightning import ClipOS, ContextOptions, Detector
+from clipos_lightning.clip import weight_checks
 
 ASSET = Path(clipos_lightning.__file__).parent / "assets/MicroCLIP.safetensors"
 COMMANDS = ("predict", "calibrate", "explain", "export")
@@ -57,3 +59,17 @@ def test_other_weights_name_the_option_once(moved):
     run = command("predict", moved, "--pretrained", moved / "other.safetensors")
     refused(run, "was trained with other weights of MicroCLIP", "--pretrained, or pretrained= in Python")
     assert run.err.count("detector.safetensors") == 1 and "--model.pretrained" not in run.err
+
+
+def test_an_activation_that_a_file_does_not_tell_is_noted_by_fit_and_test(tmp_path, monkeypatch):
+    """With a checkpoint it is not noted again: the checkpoint records the weights' fingerprint and the activation."""
+    monkeypatch.setattr(weight_checks, "other_activation", lambda name: f"{name}-quickgelu")
+    options = ("--config", "scenes_1shot_micro.yaml", "--trainer.default_root_dir", tmp_path)
+    limits = ("--data.limit_per_set", 10, "--data.ood_sets", "[noise]")
+    fit = done("fit", *options, "--trainer.max_steps", 1)
+    zero_shot = done("test", *options, *limits)
+    for run in (fit, zero_shot):
+        assert run.err.count("does not tell its activation: MicroCLIP uses GELU") == 1
+    tested = done("test", "--ckpt_path", fit.checkpoint, "--trainer.default_root_dir", tmp_path, *limits)
+    assert "activation" not in tested.err
+    assert torch.load(fit.checkpoint, weights_only=True)["clipos"]["activation"] == "gelu"
