@@ -59,6 +59,7 @@ def test_files_as_they_were_written(tmp_path: Path) -> None:
         ("tests.json", "ood", {"y": 1}, "ood.y is 1, expected text or null"),
         ("tests.json", "limit_per_set", 0, "limit_per_set is 0"),
         ("grid.json", "entries", {}, "entries is {}, expected a list"),
+        ("grid.json", "entries", [], "it has no table entries"),
         ("grid.json", "entries", [[]], "entries[0] is [], expected a mapping"),
         ("grid.json", "entries", [ENTRY], "entries[0].group is missing"),
         ("grid.json", "name", None, "name is None, expected text"),

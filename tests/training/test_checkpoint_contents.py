@@ -99,9 +99,7 @@ def test_a_part_that_does_not_fit(part: str, value: Any, written: dict[str, Any]
 
 def test_options_of_a_later_version(written: dict[str, Any], tmp_path: Path) -> None:
     for part in ("hyper_parameters/colour", "hyper_parameters/mask/colour"):
-        with pytest.raises(
-            InputError, match=r"written by another version, with options that .* not know: .*colour; up"
-        ):
+        with pytest.raises(InputError, match=r"written by another version, .* not know: .*colour; up"):
             read_checkpoint(changed(written, part, 1, tmp_path))
     later = read_checkpoint(changed(written, "datamodule_hyper_parameters/colour", 1, tmp_path))  # the model is known
     with pytest.raises(InputError, match=r"written by another version, with options that .* not know: data\.colour"):

@@ -46,6 +46,10 @@ def read_plan(folder: Path) -> dict[str, Any]:
     if not isinstance(plan, dict) or plan.get("schema") != SCHEMA:
         raise InputError(f"report: {path} is of another version of clipos: run the benchmark again")
     check_file(path, plan, PLAN, "run the benchmark again in another folder")
+    if not plan["entries"] and plan.get("kind") != "masks":
+        raise InputError(
+            f"report: {path} is broken: it has no table entries; run the benchmark again in another folder"
+        )
     return plan
 
 
