@@ -7,15 +7,19 @@ from typing import no_type_check
 
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")  # as the command line does, before torch is there
 
+import fuzzing  # noqa: F401 (registers Hypothesis's profiles)
 import jaxtyping
 import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import settings
 from PIL import Image
 
 jaxtyping.install_import_hook("clipos_lightning", "runtime_types.checked")
 torch.set_num_threads(1)
+settings.load_profile("quick")
+pytest_plugins = ["badinput_table"]
 
 from clipos_lightning.data import image_sets, splits  # noqa: E402 (after the hook)
 

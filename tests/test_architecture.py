@@ -28,10 +28,12 @@ LIGHT = (
     "cli.main",
     "cli.commands",
     "cli.completion",
+    "cli.signals",
     "options.command_line",
     "options.configs",
     "options.messages",
     "utils.files",
+    "utils.worker_signals",
     "errors",
 )
 MODULES = {

@@ -1,6 +1,5 @@
 """Few-shot out-of-distribution detection with CLIP: the CLIP-OS method (arXiv:2404.00323) in PyTorch Lightning."""
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # at run time __getattr__ imports them
@@ -21,10 +20,7 @@ if TYPE_CHECKING:  # at run time __getattr__ imports them
     from .training.module import ClipOS
     from .training.schedule import WarmupCosine
 
-try:
-    __version__ = version("clipos-lightning")
-except PackageNotFoundError:  # run from a source tree that is not installed
-    __version__ = "0+unknown"
+    __version__: str
 
 __all__ = [
     "ClipOS",
@@ -74,7 +70,19 @@ def __getattr__(name: str) -> Any:
         from importlib import import_module
 
         return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    if name == "__version__":
+        return _installed_version()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _installed_version() -> str:
+    """The version of the installed package."""
+    from importlib.metadata import PackageNotFoundError, version  # takes as long as all other imports
+
+    try:
+        return version("clipos-lightning")
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        return "0+unknown"
 
 
 def __dir__() -> list[str]:

@@ -82,13 +82,6 @@ def test_a_package_that_is_not_installed(package: str, words: str) -> None:
         pytest.skip(f"{package} is installed")
 
 
-def test_slurm_variables_that_lightning_refuses() -> None:
-    names = ("NTASKS", "JOB_ID", "PROCID", "LOCALID", "NODEID")
-    env = {f"SLURM_{name}": "0" for name in names} | {"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "job"}
-    refused(clipos(*FIT, env={**env, "SLURM_NODELIST": "localhost"}), "trainer: ", "--ntasks-per-node")
-    assert not list(Path().glob("runs/*"))
-
-
 CONFIGS = {  # files of options: text, and what is said
     "two sections": (b"model: {score: mcm}\ndata: {shots: 1}\nmodel: {score: msp}\n", "mine.yaml, line 3: 'model'"),
     "two options": (b"data:\n  shots: 1\n  shots: 2\n", "mine.yaml, line 3: 'shots'"),

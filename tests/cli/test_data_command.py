@@ -75,6 +75,14 @@ def test_every_set_is_fetched_and_verified(
     assert not [path for path in root.rglob("*") if path.name.endswith((".partial", ".unpacking"))]
 
 
+def test_a_set_that_lacks_images_is_not_there(minis: Callable[..., Path], data: Callable[..., str]) -> None:
+    root = minis("sun")
+    data("download", "sun", "--root", root)
+    next((root / "SUN").rglob("*.jpg")).unlink()
+    message = refused("download", "sun", "--root", root)
+    assert f"found 5 images instead of 6. Remove {root}/SUN and run clipos data download sun" in message
+
+
 def test_a_set_that_cannot_be_fetched_says_which_file_goes_where(
     minis: Callable[..., Path], data: Callable[..., str], tmp_path: Path
 ) -> None:

@@ -150,8 +150,8 @@ def test_an_empty_config_changes_nothing(tmp_path: Path) -> None:
         ("--model.synthesis.mix 2", ["--model.synthesis.mix is 2"]),
         ("--model.synthesis.count 0", ["--model.synthesis.count is 0"]),
         ("--trainer.accelerator cuda", ["CUDA"]),
-        ("--trainer.devices some", ["trainer: ", "devices"]),
-        ("--trainer.devices 0", ["trainer: ", "devices"]),
+        ("--trainer.devices some", ["--trainer.devices some"]),
+        ("--trainer.devices 0", ["--trainer.devices 0"]),
         ("--trainer.accumulate_grad_batches 0", ["--trainer.accumulate_grad_batches is 0", "at least 1"]),
         ("--trainer.enable_checkpointing false", ["enable_checkpointing"]),
     ],
@@ -346,7 +346,7 @@ def test_an_interrupted_command_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (run.code, run.err) == (130, "clipos: interrupted\n")
 
 
-@pytest.mark.parametrize("hook", ["on_fit_start", "training_step", "on_train_end"])
+@pytest.mark.parametrize("hook", ["on_fit_start", "training_step"])
 def test_interrupted_training_is_130(hook: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(self: ClipOS, *_: Any) -> None:
         raise KeyboardInterrupt
@@ -354,7 +354,8 @@ def test_interrupted_training_is_130(hook: str, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(ClipOS, hook, interrupted)
     run = clipos("fit", *DEMO, *CPU, "--trainer.max_steps", 1)
     assert run.code == 130
-    assert run.err.strip().splitlines()[-1] == "clipos: interrupted"
+    again = "nothing was trained yet: run the same command again"
+    assert run.err.strip().splitlines()[-2:] == ["clipos: interrupted", again]
     assert "Traceback" not in run.err
 
 

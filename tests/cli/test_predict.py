@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import threading
 from collections import Counter
@@ -23,8 +24,9 @@ from running import PHOTOS, Run, clipos, inside, refused, save_noise, save_scene
 from clipos_lightning import ClipOS, Detector
 from clipos_lightning.cli import inference, predict
 from clipos_lightning.data.image_files import list_images
+from clipos_lightning.detector import row_files
 from clipos_lightning.detector.image_stream import check_paths, count_paths, match_pattern, stream_paths
-from clipos_lightning.detector.row_files import LINES, PathSet, complete_size, table_line
+from clipos_lightning.detector.row_files import LINES, PathCounts, complete_size, table_line
 from clipos_lightning.detector.row_readers import ROW_COLUMNS
 from clipos_lightning.method.prompts import ContextOptions
 from clipos_lightning.reporting.captions import DecisionText, caption_strip
@@ -447,6 +449,87 @@ def test_a_killed_run_goes_on_with_each_row_exactly_once(form: str, tmp_path: Pa
     assert out.read_text() == whole and again.err.startswith("0 images")
 
 
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_kills_between_any_two_steps_of_writing(form: str, tmp_path: Path) -> None:
+    """One kill before and one after each step; an image that is given twice has its two rows at the end."""
+    out = tmp_path / f"rows.{form}"
+    words = ("images/star", "images/circle", "images/star/0.png", "--out", out)
+    whole = clipos("predict", "detector.safetensors", *words[:3], "--format", form, *QUICK).out
+    (tmp_path / f"rows.{form}").write_text("".join(whole.splitlines(keepends=True)[:3]))  # a copy is made of it
+    steps = [("shutil.copyfile", 1), ("os.truncate", 1), ("RowFile.append", 1), ("RowFile.append", 2), ("os.fsync", 1)]
+    for name, calls in [*steps, ("replace_synced", 1)]:
+        for before in (True, False):
+            kill_at(name, calls, before, *words, "--resume")
+    final = clipos("predict", "detector.safetensors", *words, "--resume", *QUICK)
+    assert final.code == 0 and out.read_text() == whole
+    assert not list(tmp_path.glob("*.partial")) and not (tmp_path / f".rows.{form}.lock").exists()
+
+
+def kill_at(name: str, calls: int, before: bool, *words: Any) -> None:
+    """Run the command in a separate process and kill it before or after a call of what ``row_files`` uses."""
+    child = os.fork()
+    if child == 0:
+        *owner, last = name.split(".")
+        place = getattr(row_files, owner[0]) if owner else row_files
+        function, number = getattr(place, last), iter(range(1, 10**9))
+
+        def deadly(*args: Any) -> Any:
+            dies = next(number) == calls
+            if dies and before:
+                os.kill(os.getpid(), signal.SIGKILL)
+            result = function(*args)
+            if dies:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        setattr(place, last, deadly)
+        clipos("predict", "detector.safetensors", *words, *QUICK)
+        os._exit(0)  # it was done before
+    os.waitpid(child, 0)
+
+
+def test_a_file_that_another_process_writes(tmp_path: Path) -> None:
+    hold = "import sys; from pathlib import Path; from clipos_lightning.utils.locks import hold_lock\n"
+    hold += "with hold_lock(Path('rows.csv'), print): print('held', flush=True); sys.stdin.read()"
+    process = subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None and process.stdout.readline() == "held\n"
+        for more in ((), ("--resume",)):
+            run = clipos("predict", "detector.safetensors", "images", "--out", "rows.csv", *more, *QUICK)
+            refused(run, f"predict: process {process.pid} on ", " is writing --out rows.csv: ", "another --out")
+        run_predict("images", "--out", "other.csv")
+    finally:
+        process.kill()
+        process.wait()
+    run_predict("images", "--out", "rows.csv")  # the lock of a killed process is no obstacle
+    assert (tmp_path / "rows.csv").read_text() == (tmp_path / "other.csv").read_text()
+    assert {path.name for path in tmp_path.iterdir()} >= {"rows.csv", "other.csv"}
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.slow  # two processes that import PyTorch
+def test_two_at_once_on_one_file(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "clipos_lightning", "predict", "detector.safetensors", "images", "--resume"]
+    command += ["--out", "rows.csv", *map(str, QUICK)]
+    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    errors = [process.communicate()[1] for process in both]
+    codes = [process.returncode for process in both]
+    assert 0 in codes and set(codes) <= {0, 2}, errors
+    assert all("is writing --out rows.csv" in text for code, text in zip(codes, errors, strict=True) if code)
+    assert (tmp_path / "rows.csv").read_text() == run_predict("images").out
+
+
+def test_names_with_line_breaks_of_all_kinds_are_resumed(tmp_path: Path) -> None:
+    names = ["a\rb.png", "c\nd.png", 'e"\r\n.png', "\x85.png"]
+    (tmp_path / "odd").mkdir()
+    for name in names:
+        (tmp_path / "odd" / name).write_bytes((tmp_path / "images/star/0.png").read_bytes())
+    for form in ("csv", "jsonl"):
+        run_predict("odd", "--out", f"odd.{form}")
+        run = run_predict("odd", "images/star", "--out", f"odd.{form}", "--resume")
+        assert run.err.endswith("; 4 were already done\n")
+
+
 def test_images_that_are_new_come_behind_those_that_are_there(tmp_path: Path) -> None:
     run_predict("images/star", "--out", "rows.csv")
     before = Path("rows.csv").read_text()
@@ -548,11 +631,12 @@ def test_the_complete_rows_of_a_file_cut_anywhere(form: str, tmp_path: Path) -> 
         assert complete_size(tmp_path / "cut", form) == ends[ends <= cut].max()
 
 
-def test_path_sets() -> None:
+def test_path_counts() -> None:
     names = [f"{i}.png" for i in range(1000)]
-    done = PathSet(iter(names[::2]))
-    assert [name in done for name in names] == [i % 2 == 0 for i in range(1000)]
-    assert len(done) == 500 and "x" not in PathSet(iter(()))
+    done = PathCounts(iter([*names[::2], names[0]]))
+    assert [done.take(name) for name in names] == [i % 2 == 0 for i in range(1000)]
+    assert [done.take(names[0]) for _ in range(2)] == [True, False]  # it was there twice
+    assert len(done) == 501 and not PathCounts(iter(())).take("x")
 
 
 def test_checks_come_before_anything_is_loaded() -> None:

@@ -1,5 +1,6 @@
 """Fast start: help, version, configs and wrong commands do not import torch."""
 
+import signal
 import subprocess
 import sys
 
@@ -15,6 +16,20 @@ from clipos_lightning.cli.main import main
 code = main(sys.argv[1:])
 heavy = [name for name in {HEAVY} if name in sys.modules]
 sys.exit(f"imported: {{heavy}}" if heavy else code)
+"""
+SENDER = """
+import importlib.abc
+import os
+import sys
+from clipos_lightning.__main__ import run_clipos
+
+class Sender(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.endswith("options.configs"):
+            os.kill(os.getpid(), {})
+
+sys.meta_path.insert(0, Sender())
+run_clipos()
 """
 
 
@@ -75,3 +90,11 @@ def test_configs_come_first_so_that_a_flag_wins_wherever_it_stands() -> None:
     words = "fit --data.shots 2 -c a.yaml --model.score mcm --config=b.yaml --config c.yaml".split()
     expected = "fit -c a.yaml --config=b.yaml --config c.yaml --data.shots 2 --model.score mcm"
     assert configs_first(words) == expected.split()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_command_line_is_imported(signum: int) -> None:
+    """It waits until there is a handler, which ends the process with one line."""
+    run = python("-c", SENDER.format(int(signum)), "configs")
+    line = "clipos: interrupted\n" if signum == signal.SIGINT else "clipos: terminated\n"
+    assert (run.returncode, run.stdout, run.stderr) == (128 + signum, "", line)

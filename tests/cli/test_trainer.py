@@ -495,8 +495,9 @@ def test_an_interrupted_run_keeps_what_it_learned_and_resumes(monkeypatch: pytes
         patch.setattr(ClipOS, "training_step", interrupted)
         stopped = clipos("fit", *options, *CPU, "--trainer.default_root_dir", "stopped")
     assert stopped.code == 130
-    assert stopped.err.strip().splitlines()[-1] == "clipos: interrupted"
     (checkpoint,) = Path("stopped").glob("fit-*/last.ckpt")
+    go_on = f"go on: clipos fit --ckpt_path {checkpoint}"
+    assert stopped.err.strip().splitlines()[-2:] == ["clipos: interrupted", go_on]
     resumed = done("fit", "--ckpt_path", checkpoint, "--trainer.max_steps", 6)
     assert relative_difference(resumed.context, straight.context) < 1e-5
 

@@ -1,20 +1,26 @@
 """Downloads from a server on this machine that misbehaves on request, and archives that must be refused."""
 
+import errno
 import hashlib
 import io
 import os
 import re
+import signal
 import tarfile
+import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from file_server import Server, serve
 
 from clipos_lightning.data import download as fetch
-from clipos_lightning.data.download import download, extract
+from clipos_lightning.data.download import download
+from clipos_lightning.data.unpacking import extract
 from clipos_lightning.errors import InputError
+from clipos_lightning.utils import locks
 
 DATA = bytes(range(256)) * 4096  # 1 MiB
 MD5 = hashlib.md5(DATA).hexdigest()
@@ -251,3 +257,126 @@ def test_a_broken_or_another_archive(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot unpack .*Remove it, and download it again"):
         extract(archive, tmp_path, ["set"])
     assert names(tmp_path) == [name]
+
+
+# ---- several processes, and killed ones
+
+
+def in_a_child(work: Callable[[], object]) -> int:
+    """Start a process that works and ends with 0, or with 1 after an error; returns its id."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    return child
+
+
+def many_images(path: Path, count: int) -> bytes:
+    images = (member(f"set/{i % 7}/{i}.png") for i in range(count))
+    return tar(path, *images).read_bytes()
+
+
+def fetch_set(server: Server, root: Path, md5: str) -> None:
+    archive = root / "set.tar"
+    with fetch.alone(archive):
+        download(f"{server.url}/set.tar", archive, md5, progress=False)
+        extract(archive, root, ["set"], progress=False)
+
+
+def test_processes_that_fetch_the_same_set_wait_for_each_other(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch, "WAIT_SECONDS", 0.01)
+    body = many_images(tmp_path / "made.tar", 400)
+    server.files["/set.tar"] = body
+    root, md5 = tmp_path / "root", hashlib.md5(body).hexdigest()
+    children = [in_a_child(lambda: fetch_set(server, root, md5)) for _ in range(4)]
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
+    assert len(server.asked) == 1
+    assert len(list((root / "set").rglob("*.png"))) == 400
+    assert sorted(path.name for path in root.iterdir()) == ["set", "set.tar"]
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "calls"),
+    [
+        *((tarfile.TarFile, "extract", calls) for calls in (1, 30, 400)),
+        *((os, "rename", 1), (os, "sync", 1), (fetch, "replace_synced", 1), (fetch, "file_md5", 1)),
+    ],
+)
+def test_a_set_is_whole_or_absent_after_a_kill(
+    place: Any, name: str, calls: int, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = many_images(tmp_path / "made.tar", 400)
+    server.files["/set.tar"] = body
+    root, md5 = tmp_path / "root", hashlib.md5(body).hexdigest()
+    function, number = getattr(place, name), iter(range(1, 10**6))
+
+    def deadly(*args: Any, **kwargs: Any) -> Any:
+        if next(number) == calls:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, name, deadly)
+        child = in_a_child(lambda: fetch_set(server, root, md5))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert not (root / "set").exists()
+    fetch_set(server, root, md5)
+    assert len(list((root / "set").rglob("*.png"))) == 400
+    assert sorted(path.name for path in root.iterdir()) == ["set", "set.tar"]
+
+
+def test_who_is_waited_for_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(fetch, "WAIT_SECONDS", 0.01)
+    ready, release = os.pipe(), os.pipe()
+
+    def hold() -> None:
+        with fetch.alone(tmp_path / "set.tar"):
+            os.write(ready[1], b"x")
+            os.read(release[0], 1)
+
+    child = in_a_child(hold)
+    os.read(ready[0], 1)
+    threading.Timer(0.1, os.write, (release[1], b"x")).start()
+    with fetch.alone(tmp_path / "set.tar"):
+        pass
+    assert os.waitpid(child, 0)[1] == 0
+    expected = rf"waiting for process {child} on \S+ since [^,]+, which downloads {re.escape(str(tmp_path))}/set\.tar\n"
+    assert re.fullmatch(expected, capsys.readouterr().err)
+
+
+def test_files_that_vanish_while_they_are_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = tar(tmp_path / "set.tar", GOOD, member("set/a/2.png"))
+
+    def lose(self: tarfile.TarFile, info: tarfile.TarInfo, folder: Path, **_: object) -> None:
+        (folder / "set").mkdir(exist_ok=True)
+
+    monkeypatch.setattr(tarfile.TarFile, "extract", lose)
+    with pytest.raises(InputError, match=r"2 of 2 files of .* vanished"):
+        extract(archive, tmp_path, ["set"])
+    assert names(tmp_path) == ["set.tar"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
+def test_a_root_that_cannot_be_written(
+    number: int, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    path = tmp_path / "a.bin"
+    for module, name in ((fetch, "replace_synced"), (locks, "try_lock")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, fail)
+            with (
+                pytest.raises(InputError, match=rf"^cannot write \S+a\.bin: {os.strerror(number)}.*another --root$"),
+                fetch.alone(path),
+            ):
+                download(f"{server.url}/a.bin", path, MD5)
+    assert not path.exists()

@@ -167,3 +167,17 @@ def test_a_folder_without_permission_is_reported_by_its_reader(tmp_path: Path, m
         images.read(0)
     reason = "Permission denied. Repair it, or remove it from the folder"
     assert str(error.value) == f"cannot read image {tmp_path / 'a'}: {reason}"
+
+
+def test_a_grid_lists_each_folder_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_noise(tmp_path / "a" / "0.png", 0)
+    listed: list[str] = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: listed.append(str(path)) or scandir(path))
+    with image_files.shared_listings(), image_files.shared_listings():
+        first = list_images(tmp_path)
+        first.append("changed")
+        assert list_images(tmp_path) == ["a/0.png"]
+    assert len(listed) == len(set(listed)) > 0
+    save_noise(tmp_path / "a" / "1.png", 1)
+    assert list_images(tmp_path) == ["a/0.png", "a/1.png"]

@@ -341,6 +341,13 @@ def test_what_cannot_be(words, pieces, tmp_path):
         ({"reference": "b"}, "reference 'b' is not one of its rows"),
         ({"kind": "tables"}, "use detectors or masks"),
         ({"vary": {"model.x": 3}}, "vary must map options to lists"),
+        ({"vary": {"model.x": [{}]}}, "vary must map options to lists"),
+        ({"vary": {"model.x": [{1: 2}]}}, "vary must map options to lists"),
+        ({"vary": {1: [2]}}, "vary must map options to lists"),
+        ({"axes": {1: [2]}}, "axes must map options to lists"),
+        ({"options": {1: 2}}, "options must map dotted options"),
+        ({"seeds": [True]}, "a list of seeds"),
+        ({"seeds": [2**63]}, "a list of seeds"),
         ({"seeds": [1, 1]}, "has the seed 1 twice"),
         ({"vary": {"model.x": [1, 1]}}, "has the row 'x = 1' twice"),
         ({"rows": {"a": {"headlines": "energy"}}}, r"headlines must be a list of names, like \[msp"),
@@ -376,18 +383,76 @@ def test_folders_of_other_grids_and_other_files_are_left_alone(place, tmp_path):
     folder, _ = place
     refused(clipos("benchmark", "ood_loss", "--out", folder), "holds grid 'small'")
     (tmp_path / "results.csv").write_text("mine")
-    refused(clipos("benchmark", "ood_loss", "--out", tmp_path), "has results.* that `clipos benchmark` did not write")
+    refused(clipos("benchmark", "ood_loss", "--out", tmp_path), "has results.csv that `clipos benchmark` did not write")
     refused(clipos("benchmark", "ood_loss", "--out", tmp_path / "results.csv"), "is a file")
     other = benchmark(
         write_grid(tmp_path / "small.yaml", rows={"a": {}}, axes={}, seeds=[7]), *QUICK, "--out", tmp_path / "o"
     )
     tables = (other / "results.md").read_bytes()
     refused(clipos("report", folder, "--out", other), "holds grid 'small' with other options")
-    refused(clipos("report", folder, "--out", tmp_path), "results.* that `clipos benchmark` did not write")
+    refused(clipos("report", folder, "--out", tmp_path), "results.csv that `clipos benchmark` did not write")
     refused(clipos("benchmark", tmp_path / "small.yaml", *QUICK, "--seeds", 8, "--out", other), "with other options")
     assert (other / "results.md").read_bytes() == tables
     (tmp_path / "grid.json").write_text('{"mine": 1}')
     refused(clipos("report", tmp_path), "another version")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A finished grid of one detector: (folder, command)."""
+    root = tmp_path_factory.mktemp("small")
+    grid = write_grid(root / "g.yaml", rows={"a": {}}, axes={}, seeds=[1])
+    return benchmark(grid, *QUICK, "--out", root / "out"), ("benchmark", grid, *QUICK)
+
+
+def half(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def one_bit(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damages",
+    [
+        {"run.json": half, "noise.npz": one_bit, "tests.json": lambda _: b"\xff\xfe"},
+        {"detector.safetensors": one_bit, "id.npz": half, "tests.json": lambda _: b"{}"},
+        {
+            "run.json": lambda content: bytes(len(content)),
+            "detector.safetensors": lambda _: b"",
+            "id.npz": lambda _: b"",
+        },
+    ],
+)
+def test_damaged_files_of_a_run_are_computed_again(damages, small, tmp_path):
+    folder, command = small
+    shutil.copytree(folder, tmp_path / "out")
+    for name, damage in damages.items():
+        (path,) = (tmp_path / "out").glob(f"runs/*/{name}")
+        path.write_bytes(damage(path.read_bytes()))
+    for path in (tmp_path / "out").glob("*.*"):  # all but timing.json depends on the runs
+        path.write_bytes(half(path.read_bytes()))
+    run = clipos(*command, "--out", tmp_path / "out")
+    assert run.code == 0, run.err
+    notes = [line for line in run.err.splitlines() if line.endswith(": computed again")]
+    assert len(notes) == len(damages) - ("detector.safetensors" in damages and "run.json" in damages)
+    assert len(run.err.splitlines()) == len(notes) + 1 and "grid.json" in run.err
+    assert contents(tmp_path / "out") == contents(folder)
+
+
+def test_a_file_of_the_users_stays(small, tmp_path):
+    folder, command = small
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new/timing.json").write_text('{"mine": 1}')
+    refused(clipos(*command, "--out", tmp_path / "new"), "new has timing.json that", "move it, or give another --out")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["timing.json"]
+    assert (tmp_path / "new/timing.json").read_text() == '{"mine": 1}'
+    (tmp_path / "merged").mkdir()
+    (tmp_path / "merged/results.md").write_text("# My results")
+    refused(clipos("report", folder, "--out", tmp_path / "merged"), "merged has results.md that")
+    assert [path.name for path in (tmp_path / "merged").iterdir()] == ["results.md"]
 
 
 def test_tables_do_not_mix_different_images(tmp_path):

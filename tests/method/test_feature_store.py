@@ -1,9 +1,14 @@
 """The feature store: kept and re-encoded features are equal; the number of calls of the encoder."""
 
+from functools import partial
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from clipos_lightning.method.feature_store import ENCODE_BATCH, FeatureStore, ShotFeatures
+from clipos_lightning.method.synthesis import SynthesisOptions
+from clipos_lightning.training.module import ClipOS
 from clipos_lightning.types import ImageFeatures, concatenate
 
 COUNT = 2 * ENCODE_BATCH + 88
@@ -115,3 +120,22 @@ def test_over_budget_a_prepared_step_is_encoded_once():
         assert_same(store[torch.tensor(index)], encoder.all[torch.tensor(index)])
     assert encoder.asked == [[3, 7, 500]]
     assert_same(store[torch.tensor([1])], encoder.all[torch.tensor([1])])  # not prepared: encoded all the same
+
+
+@pytest.mark.parametrize("level", ["region", "patch"])
+def test_zero_shot_logits_stay_within_the_budget(level: str) -> None:
+    encoder = Encoder(("cls", "region") if level == "region" else ("cls", "patches", "mask"))
+    found = []
+    for store in stores(encoder):
+        encoder.asked.clear()
+        data = SimpleNamespace(shot_labels=torch.arange(COUNT) % 3)
+        module = SimpleNamespace(trainer=SimpleNamespace(datamodule=data), store=store, single_class=False, seed=1)
+        module.synthesis, module.class_text = SynthesisOptions(level=level), torch.eye(3, 4)
+        module.scale, module.objective = 10.0, SimpleNamespace(outliers="synthesis")
+        for name in ("mix_pairs", "synthesise"):
+            setattr(module, name, partial(getattr(ClipOS, name), module))
+        found.append(ClipOS.zero_shot_logits(module))
+        assert max(map(len, encoder.asked), default=0) <= ENCODE_BATCH
+    assert found[0][0].shape == (COUNT, 3) and len(found[0][1]) == 1000
+    for kept, anew in zip(*found, strict=True):
+        assert torch.equal(kept, anew)

@@ -149,3 +149,10 @@ def test_margins_are_the_medians_unless_given():
     assert given.margins == (1.0, 2.0)
     assert given.id_penalty(inside).tolist() == energy_id_loss(inside, 1.0).tolist()
     assert given.outlier_loss(outside).tolist() == energy_outlier_loss(outside, 2.0).tolist()
+
+
+def test_margins_that_are_not_given_are_those_of_the_last_fit():
+    objective, first, second = make_objective("energy"), torch.zeros(3, 2), torch.ones(3, 2)
+    for logits in (first, second):
+        objective.prepare(logits, logits)
+        assert objective.margins == pytest.approx(2 * [-(math.log(2) + float(logits[0, 0]))])

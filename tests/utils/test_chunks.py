@@ -8,6 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from clipos_lightning.evaluation.scores import SCORES, ScoreOptions, compute_scores
+from clipos_lightning.method.image_weight import measure_weights
 from clipos_lightning.method.losses import entropy_loss, irrelevant_locals
 from clipos_lightning.method.mask import MaskOptions, relevant_patches
 from clipos_lightning.types import ImageFeatures
@@ -86,3 +87,14 @@ def test_a_single_row_may_be_beyond_the_budget(monkeypatch):
     tensor = torch.randn(5, 3)
     assert torch.equal(parts.by_chunks(lambda t: t.sum(1), (tensor,), 12), tensor.sum(1))
     assert len(parts.by_chunks(lambda t: t.sum(1), (tensor[:0],), 12)) == 0
+
+
+def test_the_weight_of_the_images_is_measured_in_parts(unit, monkeypatch):
+    images, views, classes = 30, 8, 40
+    given = (unit(images, views, DIM), torch.arange(images) % classes, unit(classes, DIM, seed=1), 20.0)
+    expected = measure_weights(*given)
+    monkeypatch.setattr(parts, "CHUNK_BYTES", 4 * views * classes * 3)
+    with Largest() as largest:
+        found = measure_weights(*given)
+    assert largest.bytes <= 4 * views * images * DIM  # one image of every class would be 5 times as much
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)

@@ -10,7 +10,6 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from lightning.pytorch.utilities import rank_zero_only
 from running import done
 from tqdm import tqdm
 
@@ -113,7 +112,7 @@ def test_hidden_progress_is_neither(often: None, monkeypatch: pytest.MonkeyPatch
 
     with stderr() as log:
         assert slow() == [0, 1, 2] and "slow: " in log.getvalue()
-    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    monkeypatch.setattr(progress, "_rank", 1)
     with stderr() as log:
         assert slow() == [0, 1, 2] and log.getvalue() == ""
         open_bar("hidden", count, shown=False).close()

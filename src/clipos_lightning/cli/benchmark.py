@@ -2,8 +2,7 @@
 
 import argparse
 import hashlib
-import json
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from rich.text import Text
 
 from ..errors import InputError
 from ..experiments import tables
+from ..experiments.benchmark_folder import RESULTS, prepare_folder
 from ..experiments.columns import (
     METRIC_NAMES,
     Cell,
@@ -23,7 +23,7 @@ from ..experiments.columns import (
     set_columns,
 )
 from ..experiments.engine import BenchmarkRunner
-from ..experiments.grid import Grid, parse_shard, run_digest, slug, take_shard
+from ..experiments.grid import Grid, parse_shard, slug, take_shard
 from ..experiments.latex import to_latex
 from ..experiments.outcome import RunFolders, build_outcome
 from ..experiments.plan import Entry, GridRun, make_plan, overridden_flags
@@ -47,52 +47,30 @@ def main(arguments: Sequence[str]) -> int:
     for line in overridden_flags(path, given.config or [], flags):
         print(line)
     folder = Path(given.out) if given.out else Path("runs") / folder_name(grid, runs)
-    prepare_folder(folder, grid.name, {run.id for run in runs})
+    timing = f"timing{'' if given.shard == '1/1' else '-' + slug(given.shard)}.json"
+    written = [*RESULTS, "gallery.png" if grid.kind == "masks" else timing]
+    plan = grid_record(grid, [] if grid.kind == "masks" else entries)
+    prepare_folder(folder, plan, written)
     if grid.kind == "masks":
         from .mask_study import run_masks
 
         if given.shard != "1/1" or given.wandb:
             raise InputError("benchmark: a mask study takes neither --shard nor --wandb: leave them out")
-        write_json(folder / "grid.json", grid_record(grid, []))
+        write_json(folder / "grid.json", plan)
         run_masks(grid, runs, entries, folder)
         return 0
-    write_json(folder / "grid.json", grid_record(grid, entries))
+    write_json(folder / "grid.json", plan)
     shard = take_shard(runs, parse_shard(given.shard))
     print(f"{grid.title}: {len(entries)} table entries, {len(runs)} detectors", flush=True)
     runner = BenchmarkRunner(folder, shard)
-    todo = sum(not runner.is_trained(run) for run in shard)
+    todo = len(runner.untrained)
     print(f"training {todo} of {len(shard)} detectors ({len(shard) - todo} already trained)", flush=True)
     runner.run()
     print_timing(runner, len(shard))
     if any(runner.seconds.values()):
-        write_json(folder / f"timing{'' if len(shard) == len(runs) else '-' + slug(given.shard)}.json", runner.seconds)
+        write_json(folder / timing, runner.seconds)
     write_results(folder, [folder], given)
     return 0
-
-
-def prepare_folder(folder: Path, name: str, runs: Set[str]) -> None:
-    """Create the output folder, or check that it holds the same grid, possibly with other rows.
-
-    Args:
-        folder: the folder for runs and tables.
-        name: the grid's name.
-        runs: IDs of the planned runs.
-
-    Raises:
-        InputError: it is a file, or holds another grid, the same grid with other options, or other ``results.*``.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"benchmark: --out {folder} is a file: give a folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    if (folder / "grid.json").exists():
-        plan = read_plan(folder)
-        planned = {run_digest(entry["run"]) for entry in plan["entries"]}
-        if plan["name"] != name:
-            raise InputError(f"benchmark: {folder} holds grid {plan['name']!r}: give another --out for {name!r}")
-        if planned and planned.isdisjoint(map(run_digest, runs)):
-            raise InputError(f"benchmark: {folder} holds grid {name!r} with other options: give another --out")
-    elif any(folder.glob("results.*")):
-        raise InputError(f"benchmark: {folder} has results.* that `clipos benchmark` did not write: give another --out")
 
 
 def benchmark_parser() -> CommandParser:
@@ -212,7 +190,7 @@ def write_results(folder: Path, sources: Sequence[Path], given: argparse.Namespa
 
 def write_outcome(folder: Path, outcome: Mapping[str, Any], with_sets: bool) -> None:
     """Write ``results.json``, ``.md``, ``.csv``, ``.tex`` (of every OOD set, if ``with_sets``) and ``.html``."""
-    write_text(folder / "results.json", json.dumps(outcome, indent=1, ensure_ascii=False) + "\n")
+    write_json(folder / "results.json", outcome, indent=1)
     write_text(folder / "results.md", tables.grid_markdown(outcome))
     write_text(folder / "results.csv", tables.to_csv(outcome))
     write_text(folder / "results.tex", to_latex(outcome, with_sets))
@@ -268,7 +246,7 @@ def report(arguments: Sequence[str]) -> int:
         different = folders[next(i for i, plan in enumerate(plans) if plan != plans[0])]
         raise InputError(f"report: {different} and {folders[0]} hold different grids, or different options of one")
     out = Path(given.out) if given.out else folders[0]
-    prepare_folder(out, plans[0]["name"], {entry["run"] for entry in plans[0]["entries"]})
+    prepare_folder(out, plans[0], RESULTS)
     write_json(out / "grid.json", plans[0])
     write_results(out, folders, given)
     return 0

@@ -14,6 +14,7 @@ COMMANDS = {
     "predict": "classify your images, or reject them as unknown",
     "explain": "draw similarity maps and decision for your images, as a figure for a paper",
     "export": "write a detector with its backbone as ONNX",
+    "rerun": "repeat a fit, validate or test from what its folder records, and compare the numbers",
     "configs": "list the shipped configs and grids",
     "data": "list, download, verify and describe the data sets",
     "completion": "print a shell completion script for bash, zsh or fish",
@@ -26,6 +27,7 @@ OWN_PARSERS = {  # command to its module, and the function in it if it is not ``
     "predict": "predict",
     "explain": "explain",
     "export": "export",
+    "rerun": "rerun",
     "data": "data",
     "completion": "completion",
 }

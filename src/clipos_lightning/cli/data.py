@@ -4,8 +4,6 @@ import difflib
 import multiprocessing
 import os
 import shutil
-import signal
-import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -14,12 +12,16 @@ from functools import partial
 from pathlib import Path
 
 from ..data import sources
-from ..data.download import download, extract
+from ..data.download import alone, download
+from ..data.unpacking import extract
 from ..errors import InputError
 from ..options.finite import check_size
 from ..options.messages import CommandParser
+from ..utils.console import plain_console
+from ..utils.cores import available_cores
 from ..utils.files import expand_home
 from ..utils.progress import open_bar
+from ..utils.worker_signals import shield_worker, signals_held
 
 WIDTH = 100
 MAX_PRINTED = 20  # unreadable images that are printed per set
@@ -59,7 +61,7 @@ def data_parser() -> CommandParser:
         if command != "list":
             subparser.add_argument("names", nargs="+", metavar="NAME", help="a data set of `clipos data list`")
         if command == "verify":
-            count = min(8, os.cpu_count() or 1)
+            count = min(8, available_cores())
             text = "processes that decode images (default: %(default)s)"
             subparser.add_argument("--num_workers", type=int, default=count, metavar="N", help=text)
     return parser
@@ -97,7 +99,6 @@ def for_each_set(names: Sequence[str], action: Callable[[str], str], failed: str
 def show_list(root: Path) -> None:
     """Print the table of data sets, at most WIDTH columns wide."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -108,7 +109,7 @@ def show_list(root: Path) -> None:
         present = "no (by hand)" if present == "no" and not source.fetchable else present
         table.add_row(name, source.title, f"{source.images:,}", format_size(source.size), present)
     width = min(WIDTH, shutil.get_terminal_size((WIDTH, 0)).columns)
-    console = Console(file=sys.stdout, width=width, highlight=False)
+    console = plain_console(width)  # imports rich
     console.print(table)
     console.print(f"Data root: {root}. Details: clipos data info NAME. Download: clipos data download NAME.")
 
@@ -162,17 +163,47 @@ def download_set(name: str, root: Path) -> str:
     where = ", ".join(dict.fromkeys(str(root / path) for path in source.image_paths))
     missing = [file for file in source.files if not file.is_present(root)]
     if not missing:
+        check_count(name, root)
         return f"already present: {where}"
     if not source.fetchable:
         raise InputError(f"{source.title} must be downloaded by hand: {source.manual_steps.format(root=root)}")
     for file in missing:
         path = file.path(root)
-        download(file.url or "", path, file.md5)
-        if file.parts:
-            extract(path, path.parent, file.parts)
+        with alone(path):
+            if not file.is_present(root):
+                download(file.url or "", path, file.md5)
+                extract(path, path.parent, file.parts)
+    check_count(name, root)
     archives = [str(file.path(root)) for file in missing if file.parts]
     unneeded = f" ({', '.join(archives)} can be removed)" if archives else ""
     return f"done: {where}{unneeded}"
+
+
+def check_count(name: str, root: Path) -> None:
+    """Check the number of images of a data set that is in folders; they are not opened.
+
+    Raises:
+        InputError: it is wrong.
+    """
+    from ..data.image_files import list_images
+
+    source = sources.SOURCES[name]
+    if source.kind == "folder":
+        count = sum(len(list_images(root / path)) for path in source.image_paths)
+        if count != source.images:
+            raise InputError(wrong_count(name, root, count))
+
+
+def wrong_count(name: str, root: Path, count: int) -> str:
+    """What is wrong with a data set of another number of images, and the remedy."""
+    source = sources.SOURCES[name]
+    return f"found {count:,} images instead of {source.images:,}. {download_again(name, root)}"
+
+
+def download_again(name: str, root: Path) -> str:
+    """The remedy for a damaged data set."""
+    paths = ", ".join(str(root / path) for path in sources.SOURCES[name].created_paths)
+    return f"Remove {paths} and run clipos data download {name}"
 
 
 def verify_set(name: str, root: Path, workers: int) -> str:
@@ -198,13 +229,11 @@ def verify_set(name: str, root: Path, workers: int) -> str:
         count, errors = count + found, errors + broken
     for line in errors[:MAX_PRINTED]:
         print(f"{name}: cannot read {line}")
-    paths = ", ".join(str(root / path) for path in source.created_paths)
-    remedy = f"Remove {paths} and run clipos data download {name}"
     if errors:
         others = f" and {len(errors) - 1} more" if len(errors) > 1 else ""
-        raise InputError(f"cannot read {errors[0]}{others}. {remedy}")
+        raise InputError(f"cannot read {errors[0]}{others}. {download_again(name, root)}")
     if count != source.images:
-        raise InputError(f"found {count:,} images instead of {source.images:,}. {remedy}")
+        raise InputError(wrong_count(name, root, count))
     return f"{count:,} images, all readable"
 
 
@@ -226,14 +255,13 @@ def decode_all(paths: Sequence[str], workers: int) -> Iterator[str]:
     if workers < 2 or len(paths) < MIN_FOR_PROCESSES:
         yield from map(decode, paths)
         return
-    pool = ProcessPoolExecutor(
-        min(workers, len(paths) // 16),
-        multiprocessing.get_context("spawn"),
-        initializer=signal.signal,  # only the parent handles Ctrl-C, and stops the workers
-        initargs=(signal.SIGINT, signal.SIG_IGN),
-    )
+    spawn = multiprocessing.get_context("spawn")
+    with signals_held():  # a process that keeps track of semaphores starts here
+        pool = ProcessPoolExecutor(min(workers, len(paths) // 16), spawn, initializer=shield_worker)
     try:
-        yield from pool.map(decode, paths, chunksize=32)
+        with signals_held():  # and the workers here
+            errors = pool.map(decode, paths, chunksize=32)
+        yield from errors
     except BrokenProcessPool as error:
         raise InputError(
             "an image decoding process was killed, for lack of memory or by a broken image: retry with --num_workers 1"

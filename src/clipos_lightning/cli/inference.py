@@ -1,7 +1,6 @@
 """Shared by ``predict`` and ``calibrate``: options of inference, and batches of images decoded by worker processes."""
 
 import argparse
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,17 +11,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from ..data.decoding import MAX_PIXELS, Decoding, open_image
 from ..data.image_files import describe_left_out
 from ..data.preprocessing import Preprocessing
+from ..data.shielded_loader import ShieldedLoader
 from ..data.transforms import to_model_size
 from ..detector.detector import Detector
 from ..errors import InputError, printable
 from ..options.finite import check_size
 from ..options.messages import DEVICE_HELP, PRETRAINED_HELP, TRUST_HELP, CommandParser
 from ..types import Images
+from ..utils.cores import default_workers
 from ..utils.files import check_parent
 
 T = TypeVar("T")
@@ -30,7 +31,7 @@ T = TypeVar("T")
 
 def add_inference_options(parser: CommandParser) -> None:
     """Add the options of all commands that pass the user's images through a detector."""
-    workers = min(8, (os.cpu_count() or 1) // 2)
+    workers = default_workers()
     parser.add_argument("--batch_size", type=int, default=128, metavar="N", help="images per batch (default: 128)")
     text = f"processes that decode images; 0: decode in the main process (default: {workers})"
     parser.add_argument("--num_workers", type=int, default=workers, metavar="N", help=text)
@@ -145,7 +146,7 @@ def load_batches(
     """Batches of images in the order of their paths, decoded by worker processes a few batches ahead."""
     files = ImageFiles(preprocessing, decoding)
     sampler: Any = batched(paths, batch_size)  # consumed in the main process, as batches are needed
-    return iter(DataLoader(files, batch_sampler=sampler, num_workers=workers, collate_fn=files.collate))
+    return iter(ShieldedLoader(files, batch_sampler=sampler, num_workers=workers, collate_fn=files.collate))
 
 
 @contextmanager

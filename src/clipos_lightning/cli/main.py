@@ -1,27 +1,34 @@
 """Entry point: help, version, list of configs, and errors in command or config names, all without importing torch."""
 
+import atexit
 import difflib
 import os
 import re
 import sys
 import traceback
 from collections.abc import Sequence
-from errno import EBADF, ENOSPC
 from importlib import import_module
+from signal import SIGINT
 from types import ModuleType
 
 from .. import __version__
 from ..errors import InputError, printable
 from ..options.command_line import configs_in
 from ..options.configs import find_config, shipped_configs, shipped_grids, with_bases
+from ..utils.launcher import find_launch, forget_ranks
+from ..utils.streams import output_failure, prepare_streams
 from .commands import COMMANDS, OWN_PARSERS, TRAINER_COMMANDS
+from .file_errors import describe_file_error
+from .signals import ignore_when_stopped, install_handlers, report_stop, start_work, stoppable
 
 OUT_OF_MEMORY = re.compile(
     "(?i)can't allocate memory|not enough memory|out of memory|storage size calculation overflow"
 )
 ALLOCATION = re.compile(r"(?i)allocate (\d[\d.,]* (?:bytes|[KMGTPE]i?B))")
+BROKEN_PIPE = 141  # exit code of a program that SIGPIPE ends
 TRAINER_OPTIONS = (  # options of fit, validate and test, up to the first dot
     *("config", "c", "help", "h", "print_config", "seed_everything", "ckpt_path", "weights_only"),
+    "checkpoint_every_n_seconds",
     *("trainer", "model", "data"),
 )
 HELP = f"""clipos {__version__}: few-shot out-of-distribution detection with CLIP (CLIP-OS, arXiv:2404.00323)
@@ -53,34 +60,63 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; None: those of the process.
 
     Returns:
-        The exit code: 0 success, 1 a bug in clipos, 2 wrong input or a missing file, 130 interrupted.
+        The exit code: 0 success, 1 a bug in clipos, 2 wrong input or a missing file, 128 + N stopped by
+        signal N (130 Ctrl-C, 143 SIGTERM, 129 SIGHUP), 141 if the reader of stdout has left.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")  # reproducible: CPU sums do not depend on threads or batch size
-    try:
-        return dispatch(arguments)
-    except InputError as error:
+    if find_launch(os.environ):
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # it would print stack traces for processes that ended
+    with stoppable() as stop:
+        failure: BaseException | None = None
+        try:
+            code = dispatch(arguments)
+            sys.stdout.flush()
+        except BaseException as error:
+            failure = error
+
+        def report() -> int:
+            if stop.signum:
+                return report_stop(stop.signum)
+            return code if failure is None else exit_code(failure, *arguments[:1])
+
+        if failure is None and not stop.signum:
+            return code
+        if arguments[:1] and arguments[0] in TRAINER_COMMANDS and find_launch(os.environ):
+            import_heavy("launch")  # other processes of the run exist
+        launch = sys.modules.get(f"{__package__}.launch")
+        return report() if launch is None else launch.end_together(report, failure, stop.signum)
+
+
+def exit_code(error: BaseException, command: str = "") -> int:
+    """Report what ended the command; returns the exit code."""
+    if isinstance(error, InputError):
         return report_error(str(error))
-    except KeyboardInterrupt:
-        return interrupted()
-    except SystemExit as stop:  # from argparse after --help, or from Lightning after Ctrl-C
-        if isinstance(stop.__context__, KeyboardInterrupt):
-            return interrupted()
-        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)  # sys.exit("text") is 1
-    except BrokenPipeError:  # stdout was closed
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except Exception as error:
-        message = describe_environment(error)
-        if message:
-            return report_error(message)
-        traceback.print_exc()
-        return 1
+    cause = error.__context__ if isinstance(error, SystemExit) else error  # Lightning exits after Ctrl-C
+    if isinstance(cause, KeyboardInterrupt):
+        return report_stop(SIGINT)
+    failure = output_failure() if isinstance(error, OSError | SystemExit) else None
+    if isinstance(failure, BrokenPipeError):  # whoever read stdout has left, as in `clipos configs | head`; rich exits
+        return BROKEN_PIPE
+    if failure is not None:
+        return report_error(f"cannot write to stdout: {failure.strerror}")
+    if isinstance(error, SystemExit):  # from argparse after --help
+        return error.code if isinstance(error.code, int) else int(error.code is not None)  # sys.exit("text") is 1
+    message = describe_environment(error, command)
+    if message:
+        return report_error(message)
+    traceback.print_exception(error)
+    return 1
 
 
 def run() -> None:
     """Entry point of the ``clipos`` command."""
-    sys.exit(main())
+    prepare_streams()
+    install_handlers()
+    atexit.register(ignore_when_stopped)  # before all others, so it runs last
+    code = main()
+    output_failure()
+    sys.exit(code)
 
 
 def dispatch(arguments: list[str]) -> int:
@@ -105,12 +141,17 @@ def dispatch(arguments: list[str]) -> int:
             print(f"{name:<28}{text}")
     elif command in OWN_PARSERS:
         name, _, function = OWN_PARSERS[command].partition(":")
-        return getattr(import_heavy(name), function or "main")(rest)
+        forget_ranks(os.environ)
+        execute = getattr(import_heavy(name), function or "main")
+        start_work(command)
+        return execute(rest)
     elif command in TRAINER_COMMANDS:
         check_options(command, rest)
         for name in configs_in(rest):
             with_bases(find_config(name))
-        import_heavy("trainer").main([command, *rest])
+        execute = import_heavy("trainer").main
+        start_work(command)
+        execute([command, *rest])
     else:
         close = difflib.get_close_matches(command, COMMANDS, 1)
         hint = f"; did you mean {close[0]!r}?" if close else "."
@@ -148,16 +189,16 @@ def report_error(message: str) -> int:
     return 2
 
 
-def describe_environment(error: Exception) -> str | None:
+def describe_environment(error: BaseException, command: str = "") -> str | None:
     """What is wrong with files, memory or packages of the user's machine; None if the error is a bug in clipos.
 
     Example:
         >>> describe_environment(PermissionError(13, "Permission denied", "runs"))
         'runs: Permission denied'
     """
-    closed = isinstance(error, OSError) and error.errno == EBADF  # not a mistake of the user's
-    if isinstance(error, OSError) and not closed and (error.filename or error.errno == ENOSPC):
-        return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+    file_error = describe_file_error(error, command) if isinstance(error, OSError) else None
+    if file_error:
+        return file_error
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(text)):
         size = ALLOCATION.search(text)
@@ -166,9 +207,3 @@ def describe_environment(error: Exception) -> str | None:
     if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("clipos_lightning"):
         return f"a package is missing: {text}"
     return None
-
-
-def interrupted() -> int:
-    """Report the interruption; returns 130, like a shell."""
-    print("clipos: interrupted", file=sys.stderr)
-    return 130

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Subset
 from ..clip.backbone import FrozenClip
 from ..clip.loading import load_backbone
 from ..data.datamodule import FewShotOOD
-from ..errors import InputError
+from ..errors import InputError, printable
 from ..experiments.columns import Cell, Column, mark_best
 from ..experiments.engine import device_of
 from ..experiments.grid import Grid, slug
@@ -27,9 +27,11 @@ from ..experiments.tables import markdown_table
 from ..method.mask import MAP_PATHS
 from ..method.prompts import Wordings, encode_prompts
 from ..reporting.heatmaps import delta_pixels, gray_pixels, map_pixels, panel_figure
+from ..reporting.markdown import escape_markdown
 from ..reporting.plots import svg_element
 from ..types import Texts
-from ..utils.files import write_json, write_text
+from ..utils.csv_cells import name_cell
+from ..utils.files import atomic_write, write_json, write_text
 from ..utils.progress import track
 
 METRIC_TITLES = {
@@ -118,10 +120,13 @@ def write_study(folder: Path, outcome: Mapping[str, Any], picture: Figure) -> No
     write_json(folder / "results.json", outcome)
     chance = f"Patch accuracy at chance: {outcome['chance']:.3f}."
     about = f"ID set {outcome['id']['name']}, {outcome['id']['n']:,} images. {MASK_NOTE} {chance}"
-    page = [f"# {outcome['title']}", "", about, "", *markdown_table(head, rows), ""]
+    page = [f"# {escape_markdown(outcome['title'])}", "", escape_markdown(about), "", *markdown_table(head, rows), ""]
     write_text(folder / "results.md", "\n".join(page))
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows([["map", "surgery", *MASK_METRICS], *rows])
+    csv.writer(buffer, lineterminator="\n").writerow(["map", "surgery", *MASK_METRICS])
+    csv.writer(buffer, lineterminator="\n").writerows(
+        [name, name_cell(setting), *values] for name, setting, *values in rows
+    )
     write_text(folder / "results.csv", buffer.getvalue())
     labels = [(row[0], row[1].strip("–")) for row in rows]
     columns = [
@@ -135,7 +140,8 @@ def write_study(folder: Path, outcome: Mapping[str, Any], picture: Figure) -> No
         "", [PageTable("", "map, surgery path", labels, columns)], picture=WideFigure(caption, svg_element(picture))
     )
     write_text(folder / "results.html", render_page(outcome["title"], [about], [section]))
-    picture.savefig(folder / "gallery.png", dpi=150)
+    with atomic_write(folder / "gallery.png") as partial:
+        picture.savefig(partial, format="png", dpi=150)
 
 
 @torch.inference_mode()
@@ -158,5 +164,5 @@ def draw_study_gallery(
         for k, setting in enumerate(maps, 1):
             panels[f"surgery S ({k})"] = map_pixels(grid_map(setting["s"][i]))
             panels[f"difference Δ ({k})"] = delta_pixels(grid_map(setting["delta"][i]))
-        rows.append((names[label], panels))
+        rows.append((printable(names[label]), panels))
     return panel_figure(rows)

@@ -8,10 +8,10 @@ import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from itertools import chain
-from math import isclose
+from math import isclose, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,11 @@ from ..data.decoding import MAX_PIXELS, Decoding
 from ..detector.decisions import UNKNOWN, Decision, unknown_label
 from ..detector.detector import Detector
 from ..detector.image_stream import check_paths, count_paths, stream_paths
-from ..detector.row_files import LINES, PathSet, RowFile, check_out, open_rows, table_line
+from ..detector.row_files import LINES, PathCounts, RowFile, check_out, json_line, lock_out, open_rows, table_line
 from ..detector.row_readers import ROW_COLUMNS, PredictionRow
 from ..errors import InputError
 from ..options.messages import DETECTOR_HELP, CommandParser
+from ..utils.files import WriteError
 from ..utils.progress import open_bar, silence_libraries
 from .inference import (
     Batch,
@@ -36,6 +37,7 @@ from .inference import (
     parse_arguments,
     report_dead_workers,
 )
+from .signals import advise, rows_advice
 
 ROW_FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}  # by the suffix of --out
 Decide = Callable[[Batch], list[Decision]]
@@ -44,7 +46,9 @@ Decide = Callable[[Batch], list[Decision]]
 def decide_in_order(batches: Iterable[Batch], deciders: Sequence[Decide]) -> Iterator[tuple[Batch, list[Decision]]]:
     """Batches with their decisions, in order; the deciders (one per device) run in parallel, one batch ahead."""
     with ExitStack() as stack:
-        pools = [stack.enter_context(ThreadPoolExecutor(1)) for _ in deciders]
+        pools = [ThreadPoolExecutor(1) for _ in deciders]
+        for pool in pools:
+            stack.callback(pool.shutdown, cancel_futures=True)  # an interruption waits for one batch only
         waiting: deque[tuple[Batch, Future[list[Decision]]]] = deque()
         for i, batch in enumerate(batches):
             device = i % len(deciders)
@@ -108,6 +112,8 @@ def make_decider(detector: Detector, explain: Path | None) -> Decide:
 
 def row_of(path: str, error: str, found: Decision) -> PredictionRow:
     """The row of an image: column to value."""
+    if not error and not (isfinite(found.score) and isfinite(found.probability)):
+        error = f"score {found.score} or probability {found.probability} is not finite"
     if error:
         values: tuple[Any, ...] = (path, None, None, None, error, None, None)
     else:
@@ -213,10 +219,10 @@ class PredictionCounts:
         self.calibrated = calibrated
         self.images = self.unknown = self.broken = self.skipped = 0
 
-    def skip(self, paths: Iterable[str], done: PathSet) -> Iterator[str]:
+    def skip(self, paths: Iterable[str], done: PathCounts) -> Iterator[str]:
         """Yield the paths that are not done and count the others."""
         for path in paths:
-            if path in done:
+            if done.take(path):
                 self.skipped += 1
             else:
                 yield path
@@ -243,8 +249,8 @@ def print_rows(batches: Iterator[list[PredictionRow]], form: str, class_names: S
     terminal = sys.stdout.isatty()
     columns = shutil.get_terminal_size().columns if terminal else None
     line = LINES[form] if form in LINES else table_line(width, terminal, columns)
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="surrogateescape")  # file names may not be UTF-8
+    if form == "jsonl" and (getattr(sys.stdout, "encoding", None) or "utf-8").lower() not in ("utf-8", "utf8"):
+        line = partial(json_line, only_ascii=True)
     first = next(batches, [])  # before the header, so that nothing is printed if the first batch fails
     sys.stdout.write(line(None))
     for rows in chain([first], batches):
@@ -270,6 +276,12 @@ def main(arguments: Sequence[str]) -> int:
     silence_libraries()
     given = parse_arguments(predict_parser(), arguments)
     form, explain = choose_format(given), check_explain(given.explain, given.resume)
+    with nullcontext() if given.out is None else lock_out(Path(given.out)):
+        return run_predict(given, form, explain)
+
+
+def run_predict(given: argparse.Namespace, form: str, explain: Path | None) -> int:
+    """Predict the images of a command line; nobody else writes to its ``--out``."""
     if given.out is not None:
         check_out(Path(given.out), given.resume)
     check_paths(given.paths, "predict")
@@ -282,13 +294,12 @@ def main(arguments: Sequence[str]) -> int:
         print(f"note: no threshold: every image gets a class ({calibrate})", file=sys.stderr)
     elif (label := unknown_label(detectors[0].class_names)) != UNKNOWN:
         print(f"note: a class is named {UNKNOWN!r}: the decision for other images is {label!r}", file=sys.stderr)
-    try:
-        with report_dead_workers():
-            predict_images(given, detectors, form, explain, file, counts, left_out)
-    except KeyboardInterrupt:
-        if file is not None and file.partial.exists():
-            print(f"{file.partial} has {counts.images} new rows: continue with --resume", file=sys.stderr)
-        raise
+    if file is not None:
+        advise(lambda: rows_advice(file.partial, counts.images))
+    with report_dead_workers(), report_kept_rows(file):
+        predict_images(given, detectors, form, explain, file, counts, left_out)
+    if file is not None:
+        advise(lambda: f"{given.out} is complete")
     done = 0 if file is None else len(file.done)
     print(f"{counts}; {done} were already done" if done else counts, file=sys.stderr)
     note_left_out(left_out)
@@ -296,6 +307,20 @@ def main(arguments: Sequence[str]) -> int:
     if others > 0:
         print(f"note: {given.out} has rows of {others} images that are not among these paths", file=sys.stderr)
     return 0
+
+
+@contextmanager
+def report_kept_rows(file: RowFile | None) -> Iterator[None]:
+    """Report rows that cannot be written as an InputError that names the file with the rows so far."""
+    try:
+        yield
+    except WriteError as error:
+        if file is None or error.filename != str(file.path) or not file.partial.exists():
+            raise
+        raise InputError(
+            f"predict: cannot write --out {file.path}: {error.strerror}: free some space and add --resume, which "
+            f"continues {file.partial}, or give another --out"
+        ) from error
 
 
 def predict_images(

@@ -9,26 +9,30 @@ from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.utilities import rank_zero_only
 
-from ..utils.files import atomic_write, expand_home, new_run_folder
-from ..utils.progress import process_rank
+from ..utils.files import atomic_write, expand_home, new_run_folder, write_json
+from ..utils.peers import Peers
+from ..utils.versions import installed_versions
 
-RUN_FOLDER = "CLIPOS_RUN_FOLDER"  # environment variable: the run's folder, for the other processes of DDP
+PROVENANCE = "provenance.json"  # command, versions, weights and device of a run
 
 
 class SaveConfig(SaveConfigCallback):
-    """Write ``config.yaml`` into the run's folder, and pass the options to the loggers."""
+    """Write ``config.yaml`` and ``provenance.json`` into the run's folder, and pass the options to the loggers."""
 
-    def __init__(self, parser: Any, config: Namespace, folder: Path, plain: dict[str, Any], **kwargs: Any) -> None:
+    def __init__(
+        self, parser: Any, config: Namespace, folder: Path, plain: dict[str, Any], command: str, **kwargs: Any
+    ) -> None:
         super().__init__(parser, config, save_to_log_dir=False)
-        self.folder, self.plain = folder, plain
+        self.folder, self.plain, self.command = folder, plain, command
 
-    @rank_zero_only
     def save_config(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        """Write the file atomically."""
+        """Write the files atomically; Lightning calls this on the first process only."""
         with atomic_write(self.folder / "config.yaml") as path:
             self.parser.save(self.config, path, skip_none=False, overwrite=True)
+        provenance = {"command": self.command, "versions": installed_versions()}
+        provenance["fingerprint"] = pl_module.backbone.fingerprint
+        write_json(self.folder / PROVENANCE, provenance | {"device": str(trainer.strategy.root_device)})
         for logger in trainer.loggers:
             if not isinstance(logger, CSVLogger):
                 logger.log_hyperparams(self.plain)
@@ -41,10 +45,8 @@ def root_argument(root: Path) -> str:
     return shlex.quote(str(root.absolute())) if differs else ""
 
 
-def run_folder(root: Path, command: str) -> Path:
-    """The run's folder: rank 0 creates it, the other processes get it from an environment variable."""
-    if process_rank() != 0:
-        return Path(os.environ.get(RUN_FOLDER, root / command))
-    folder = new_run_folder(root, command)
-    os.environ[RUN_FOLDER] = str(folder.absolute())
-    return folder
+def run_folder(root: Path, command: str, peers: Peers | None) -> Path:
+    """The run's folder: process 0 creates it, and the others get its path."""
+    if peers is None:
+        return new_run_folder(root, command)
+    return Path(peers.share("folder", lambda: str(new_run_folder(root, command))))

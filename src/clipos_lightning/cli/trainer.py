@@ -1,5 +1,7 @@
 """``clipos fit``, ``validate`` and ``test``: LightningCLI with shipped configs, run folders and one-line errors."""
 
+import argparse
+import os
 import shlex
 import sys
 import warnings
@@ -11,22 +13,26 @@ from typing import Any
 
 import yaml
 from jsonargparse import Namespace
+from jsonargparse.typing import PositiveFloat
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ..data.datamodule import FewShotOOD
 from ..data.image_files import count_other_suffixes, describe_left_out
 from ..data.image_sets import FolderSet
 from ..errors import InputError, printable
 from ..options.checkpoint_options import check_against_checkpoint
+from ..options.class_paths import plateau_in_words
 from ..options.command_line import configs_first, option_pairs, option_value
 from ..options.parser import LINKED, PackagedConfig, TrainerParser, check_named_files
-from ..options.short_help import REPLACED_HELP, VERBOSE_HELP, HelpAction
+from ..options.refusals import report_refusals
+from ..options.short_help import CHECKPOINT_HELP, REPLACED_HELP, VERBOSE_HELP, HelpAction
 from ..options.trainer_checks import (
     check_precision,
     check_seed,
+    check_trainer,
     check_whole_test,
     describe_unwritable,
     report_failed_restore,
@@ -34,11 +40,16 @@ from ..options.trainer_checks import (
 from ..reporting.callback import TestReport
 from ..training.callbacks import LastCheckpoint, Progress, ShotsManifest
 from ..training.checkpoint import as_config, model_options, read_checkpoint
+from ..training.checkpoint_io import WholeCheckpointIO
 from ..training.module import ClipOS
+from ..training.resuming import check_draw, choose_length
 from ..utils.files import expand_home
-from ..utils.progress import print_once, silence_libraries
+from ..utils.launcher import is_helper
+from ..utils.progress import print_once, set_process_rank, silence_libraries
 from .commands import TRAINER_COMMANDS
+from .launch import follow_trainer, join_processes, leave_processes
 from .run_folder import SaveConfig, root_argument, run_folder
+from .signals import advise, resume_advice
 
 
 class ClipOSCLI(LightningCLI):
@@ -65,6 +76,9 @@ class ClipOSCLI(LightningCLI):
         """Set the description, and switch off Lightning's own tables of results."""
         text = TRAINER_COMMANDS[subcommand]
         parser = super()._prepare_subcommand_parser(klass, subcommand, description=f"{text[0].upper()}{text[1:]}.")
+        seconds = {"type": PositiveFloat | None, "default": 30.0}
+        shown = CHECKPOINT_HELP if subcommand == "fit" else argparse.SUPPRESS  # a fit's config.yaml is for all three
+        parser.add_argument("--checkpoint_every_n_seconds", help=shown, **seconds)
         parser.set_defaults({"weights_only": True} if subcommand == "fit" else {"weights_only": True, "verbose": False})
         for option in REPLACED_HELP.keys() & parser._option_string_actions.keys():
             parser._option_string_actions[option].help = REPLACED_HELP[option]
@@ -94,7 +108,7 @@ class ClipOSCLI(LightningCLI):
         Raises:
             InputError: an option is wrong.
         """
-        words = configs_first(args)
+        words = plateau_in_words(configs_first(args))
         self.command = shlex.join(["clipos", *args])
         path = option_value(words, "--ckpt_path")
         if path is not None:
@@ -116,14 +130,13 @@ class ClipOSCLI(LightningCLI):
             )
         trainer = self.config[self.config.subcommand].trainer
         check_precision(trainer.precision)
-        if trainer.enable_checkpointing is False:
-            raise InputError("--trainer.enable_checkpointing false: fit always writes last.ckpt; leave the option out")
+        check_trainer(trainer.as_dict())
         if self.config.subcommand == "test":
             check_whole_test(trainer.fast_dev_run, trainer.limit_test_batches)
-        if trainer.accumulate_grad_batches < 1:
-            raise InputError(
-                f"--trainer.accumulate_grad_batches is {trainer.accumulate_grad_batches}: it must be at least 1"
-            )
+        if self.config.subcommand == "fit" and self.checkpoint is not None:
+            recorded, limited = self.checkpoint["clipos"].get("trainer", {}), trainer.max_time is not None
+            given = (trainer.max_epochs, trainer.max_steps, limited)
+            trainer.max_epochs, trainer.max_steps = choose_length(*given, recorded)
 
     def _parse_ckpt_path(self) -> None:
         """Disable Lightning's version, where the checkpoint overrides the command line; see parse_arguments."""
@@ -155,39 +168,51 @@ class ClipOSCLI(LightningCLI):
         self.config_init = self.parser.instantiate_classes(self.config)
         self.datamodule, self.model = self._get(self.config_init, "data"), self._get(self.config_init, "model")
         self.model.recipe = {k: self.config_dump["model"].get(k) for k in ("optimizer", "lr_scheduler")}
+        if self.checkpoint is not None and self.subcommand != "test":
+            self.datamodule.setup("fit")
+            check_draw(self.checkpoint, self.datamodule, training=self.subcommand == "fit")
         self.trainer = self.instantiate_trainer()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Create the run's folder, and the trainer with the loggers and callbacks that write into it.
 
-        Raises:
-            InputError: Lightning refuses a trainer option.
+        A folder without files is removed if Lightning refuses an option.
         """
         trainer = self._get(self.config_init, "trainer")
-        self.folder = run_folder(Path(trainer.get("default_root_dir") or "runs"), str(self.subcommand))
+        plugins, peers = join_processes(vars(trainer))
+        self.folder = run_folder(Path(trainer.get("default_root_dir") or "runs"), str(self.subcommand), peers)
+        if self.subcommand == "fit":
+            advise(lambda: resume_advice(self.folder, root_argument(self.datamodule.root)))
         given = trainer.get("logger")
         loggers: list[Logger] = [CSVLogger(self.folder, name="", version="")]
         loggers += given if isinstance(given, list) else [given] if isinstance(given, Logger) else []
+        last = LastCheckpoint(self.folder, self._get(self.config_init, "checkpoint_every_n_seconds"))
         callbacks: list[Any] = [
-            LastCheckpoint(self.folder),
+            last,
             ShotsManifest(self.folder),
             TestReport(self.folder, self.config_dump, self.command, self.config_dump.get("verbose", False)),
         ]
         callbacks += [Progress()] if trainer.get("enable_progress_bar") is not False else []
         if len(loggers) > 1:
-            from ..reporting.wandb_log import Dashboard, configure_wandb  # imports wandb, which is slow
+            from ..reporting.wandb_log import Dashboard, start_wandb  # imports wandb, which is slow
 
-            for logger in loggers[1:]:
-                configure_wandb(logger, self.folder)
-            callbacks.append(Dashboard())
+            callbacks.append(Dashboard(self.folder))
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": callbacks}
-        self.save_config_kwargs = {"folder": self.folder, "plain": self.config_dump}
+        self.save_config_kwargs = {"folder": self.folder, "plain": self.config_dump, "command": self.command}
         try:
-            return super().instantiate_trainer(logger=loggers, default_root_dir=str(self.folder), **kwargs)
-        except (TypeError, ValueError, RuntimeError, MisconfigurationException) as error:
+            own = {"logger": loggers, "default_root_dir": str(self.folder), "plugins": plugins}
+            trainer = super().instantiate_trainer(**own, **kwargs)
+        except Exception:
             with suppress(OSError):
                 self.folder.rmdir()  # it is empty
-            raise InputError(f"trainer: {' '.join(str(error).split())}") from error
+            raise
+        trainer.callbacks.insert(0, last.snapshots)  # type: ignore[attr-defined]  # before others change the state
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = WholeCheckpointIO()
+        follow_trainer(trainer)
+        for logger in loggers[1:]:
+            start_wandb(logger, self.folder, str(self.subcommand))
+        return trainer
 
     def before_fit(self) -> None:
         """Warn about non-image files in a user's folder."""
@@ -205,11 +230,12 @@ class ClipOSCLI(LightningCLI):
         Raises:
             InputError: no step was trained.
         """
-        if not (self.folder / "last.ckpt").exists():
+        if self.trainer.is_global_zero and not (self.folder / "last.ckpt").exists():
             raise InputError(
-                "fit ran 0 steps: --trainer.max_steps, max_epochs or max_time is 0, or the checkpoint has already "
-                "reached it; increase it"
+                "fit ran 0 steps: --trainer.max_steps, max_epochs, max_time or limit_train_batches is 0, or the "
+                "checkpoint has already reached it; increase it"
             )
+        advise(lambda: f"the training is complete: {self.folder / 'last.ckpt'}")
         for note in self.model.notes:
             print_once(note, sys.stderr if note.startswith("warning:") else sys.stdout)
         for spec in self.datamodule.ood_specs:
@@ -288,8 +314,8 @@ def start(arguments: Sequence[str], cli: type[ClipOSCLI] = ClipOSCLI) -> ClipOSC
     )
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Run ``clipos fit``, ``validate`` or ``test``.
+def main(arguments: Sequence[str]) -> Path:
+    """Run ``clipos fit``, ``validate`` or ``test``; returns the run's folder.
 
     Args:
         arguments: the command and its options.
@@ -298,13 +324,12 @@ def main(arguments: Sequence[str]) -> None:
         InputError: the options or the data are wrong.
     """
     silence_libraries()
+    set_process_rank(int(is_helper(os.environ)))
     if arguments[0] != "fit":  # EarlyStopping and others, which the checkpoint names, are for training
         warnings.filterwarnings("ignore", "Be aware that when using `ckpt_path`, callbacks used")
-    try:
-        with report_failed_restore(option_value(configs_first(arguments), "--ckpt_path")):
-            start(arguments)
-    except (MisconfigurationException, RuntimeError) as error:  # raised by Lightning for incompatible trainer options
-        if isinstance(error, RuntimeError) and not str(error).startswith("Early stopping conditioned on metric"):
-            raise
-        raise InputError(f"trainer: {' '.join(str(error).split())}") from error
+    checkpoint = option_value(configs_first(arguments), "--ckpt_path")
+    with report_refusals(arguments), report_failed_restore(checkpoint):
+        folder = start(arguments).folder
     sys.stdout.flush()
+    leave_processes()
+    return folder

@@ -91,7 +91,7 @@ def download_from_hub(repo: str, files: list[str]) -> Path:
         if not others:
             raise
         return download_from_hub(repo, others)
-    return Path(hf_hub_download(repo, first))
+    return Path(hf_hub_download(repo, first))  # as open_clip; the fingerprint is recorded  # nosec B615
 
 
 def known_config(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images (N, H, W, 3), lab
 
 UNREADABLE = (  # the exceptions that broken files of arrays raise
     *(OSError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error),
-    *(KeyError, ValueError, TypeError, AttributeError, IndexError),
+    *(KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError),  # RuntimeError: an encrypted zip file
 )
 
 

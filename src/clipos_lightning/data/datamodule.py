@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..errors import InputError
 from ..options.finite import check_finite
 from ..types import Images, Labels
+from ..utils.cores import default_workers
 from ..utils.files import expand_home
 from .benchmarks import BENCHMARKS, kind_of, open_id, open_ood_sets, parse_ood_specs
 from .class_prompts import Wording, one_name_each, read_wordings
@@ -25,6 +26,7 @@ from .decoding import DEFAULT, Decoding
 from .image_sets import ModelSizeImages, unreadable_in
 from .preprocessing import Preprocessing
 from .sampler import ShardSampler, check_world_size
+from .shielded_loader import ShieldedLoader
 from .splits import draw_shots, find_shots, limit_positions, manifest, read_shots
 from .test_sets import Tests, downscale, readable_images, select_images
 from .transforms import to_model_size, view, view_rng
@@ -138,7 +140,7 @@ class FewShotOOD(LightningDataModule):
         self.views, self.ood_resolution, self.resize, self.cache = views, ood_resolution, resize, cache
         self.validate, self.skip_unreadable = validate, unreadable == "skip"
         self.decoding = Decoding(background, max_pixels).check("--data.")
-        self.num_workers = min(8, (os.cpu_count() or 1) // 2) if num_workers is None else num_workers
+        self.num_workers = default_workers() if num_workers is None else num_workers
         classes = read_class_list(class_list) if class_list else None
         self.draw_options: tuple[int, int | str] = (self.seed, shots)  # a shots_file's own, if there is one
         if shots_file:
@@ -282,12 +284,14 @@ class FewShotOOD(LightningDataModule):
     def train_dataloader(self) -> DataLoader[int]:
         """A loader over the steps of an epoch; :meth:`on_before_batch_transfer` replaces them by their batches."""
         steps: Any = range(self.steps_per_epoch)
-        return DataLoader(steps, batch_size=None, sampler=ShardSampler(len(steps)))
+        generator = torch.Generator()  # otherwise each epoch would draw from the global one, a resumed one earlier
+        return DataLoader(steps, batch_size=None, sampler=ShardSampler(len(steps)), generator=generator)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """In training, replace the batch by the :meth:`global_batch` of the current step, also in a resumed run."""
         if self.trainer is not None and self.trainer.training:
-            return self.global_batch(self.trainer.fit_loop.epoch_loop.batch_progress.total.completed)
+            done = self.trainer.fit_loop.epoch_loop.batch_progress.current.completed
+            return self.global_batch(self.trainer.current_epoch * self.steps_per_epoch + done)
         return batch
 
     def held_out(self) -> list[int]:
@@ -338,11 +342,10 @@ class FewShotOOD(LightningDataModule):
     def loader(self, images: Dataset[dict[str, Tensor]]) -> DataLoader[Any]:
         """A loader over this process's shard of a set (:class:`ShardSampler`)."""
         rank, world = self.process
-        count = len(images)  # type: ignore[arg-type]
-        return DataLoader(
+        return ShieldedLoader(
             images,
             batch_size=max(1, self.eval_batch_size // world),
-            sampler=ShardSampler(count, rank, world),
+            sampler=ShardSampler(len(images), rank, world),  # type: ignore[arg-type]
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # otherwise validation would draw from the generator that training uses

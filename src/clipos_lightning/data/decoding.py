@@ -11,15 +11,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageColor, UnidentifiedImageError
+from PIL import Image, ImageColor, TiffImagePlugin, UnidentifiedImageError
 
 from ..errors import InputError
 from .image_files import reading_hint, register_heif, suffix_of
-from .pixels import WHITE, UnsupportedPixels, as_rgb_turned
+from .pixels import BITS, SAMPLE_FORMAT, WHITE, UnsupportedPixels, as_rgb_turned
 
 MAX_PIXELS = 2 * 89_478_485  # Pillow's own limit
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")  # no other programs
 REPAIR = "repair it, or remove it from the folder"
+SAMPLE_FORMATS = {1: "unsigned integers", 2: "signed integers", 3: "floats", 5: "complex integers", 6: "complex floats"}
 NAMED = 3  # unreadable images that an error names
 
 
@@ -178,9 +179,22 @@ def unknown_format(path: Path) -> tuple[str, str]:
     hint = reading_hint([suffix_of(str(path)), *([".heic"] if name == "HEIF" else [])])
     if name is None or hint:
         return "unknown image format", hint or REPAIR
+    if name == "TIFF" and (values := tiff_values(path)):
+        return f"a TIFF of {values}, which Pillow cannot read", "convert it to 8 or 16 bits"
     if name in formats():
         return f"broken {name} file, or of a kind that Pillow cannot read", REPAIR
     return f"it is in {name} format, which is not read", "convert it to PNG or JPEG"
+
+
+def tiff_values(path: Path) -> str:
+    """The kind of the values in a TIFF, such as ``64-bit floats``; "" if that cannot be read."""
+    with suppress(Exception), open(path, "rb") as file:  # broken headers raise all kinds of errors
+        tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
+        file.seek(tags.next)
+        tags.load(file)
+        kind = SAMPLE_FORMATS[tags[SAMPLE_FORMAT][0]]
+        return f"{tags[BITS][0]}-bit {kind}"
+    return ""
 
 
 def format_of(start: bytes) -> str | None:

@@ -1,38 +1,69 @@
-"""Resumable downloads with checksums, and safe extraction of archives; both are atomic (no torch)."""
+"""Resumable downloads with checksums, which are atomic (no torch).
 
+A file's lock lets one process at a time download and unpack it; others wait.
+"""
+
+import glob
 import hashlib
 import http.client
-import lzma
-import os
-import posixpath
-import re
 import shutil
-import stat
-import tarfile
+import sys
 import time
 import urllib.error
 import urllib.request
-import zipfile
-import zlib
-from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from ..errors import InputError
+from ..utils.files import make_folder, replace_synced
+from ..utils.locks import hold_lock
 from ..utils.progress import BYTES, open_bar
 
 BLOCK_BYTES = 1 << 18
 MAX_TRIES = 4  # consecutive attempts without a new byte before giving up
 RETRY_PAUSE = 1.0  # seconds before the second attempt; doubled before each further one
 TIMEOUT = 60.0  # seconds without data
+WAIT_SECONDS = 0.5  # between attempts to get the lock of an archive
 RETRY_STATUS = {408, 425, 429, 500, 502, 503, 504}
-ARCHIVE_ERRORS = (
-    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
-    *(EOFError, OSError, RuntimeError, NotImplementedError),  # the last two: encrypted zips, unknown compression
-)
 
 
 class ConnectionLost(Exception):
     """The connection failed or was interrupted; another attempt may succeed."""
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Wait until no other process downloads or unpacks a file, then remove what a killed one has left unpacked.
+
+    Args:
+        path: of the downloaded file; its folder is created.
+
+    Raises:
+        InputError: the folder cannot be created, or is not writable.
+    """
+
+    def wait(holder: str) -> None:
+        if holder not in told:
+            print(f"waiting for {holder}, which downloads {path}", file=sys.stderr, flush=True)
+            told.add(holder)
+        time.sleep(WAIT_SECONDS)
+
+    told = set[str]()
+    with ExitStack() as stack:
+        try:
+            make_folder(path.parent)
+            locked = stack.enter_context(hold_lock(path, wait))
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        for old in path.parent.glob(f".{glob.escape(path.name)}.*unpacking") if locked else ():
+            shutil.rmtree(old, ignore_errors=True)
+        yield
+
+
+def cannot_write(path: Path, error: OSError) -> InputError:
+    """Build the error for a file that the file system refuses."""
+    return InputError(f"cannot write {path}: {error.strerror or error}. Free some space, or use another --root")
 
 
 def download(url: str, path: Path, md5: str | None, progress: bool = True) -> bool:
@@ -58,7 +89,7 @@ def download(url: str, path: Path, md5: str | None, progress: bool = True) -> bo
         return False
     partial = path.with_name(f"{path.name}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         receive_with_retries(url, path, partial, progress)
         found = file_md5(partial, progress) if md5 else None
         if found != md5:
@@ -68,11 +99,9 @@ def download(url: str, path: Path, md5: str | None, progress: bool = True) -> bo
                 f"{url} sent {size:,} bytes with the wrong checksum (md5 {found}, expected {md5}), now removed: run "
                 f"the command again, or download the file by hand and put it at {path}"
             )
-        os.rename(partial, path)
+        replace_synced(partial, path)
     except OSError as error:
-        raise InputError(
-            f"cannot write {partial}: {error.strerror or error}. Free some space, or use another --root"
-        ) from error
+        raise cannot_write(path, error) from error
     return True
 
 
@@ -145,7 +174,8 @@ def connect(url: str, path: Path, start: int) -> http.client.HTTPResponse | None
     """Request the file from byte ``start`` on; None if the file has exactly ``start`` bytes."""
     headers = {"User-Agent": "clipos-lightning"} | ({"Range": f"bytes={start}-"} if start else {})
     try:
-        return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
+        request = urllib.request.Request(url, headers=headers)
+        return urllib.request.urlopen(request, timeout=TIMEOUT)  # a URL of sources.py  # nosec B310
     except urllib.error.HTTPError as error:
         with error:
             if error.code == 416 and start:
@@ -189,118 +219,3 @@ def file_md5(path: Path, progress: bool = True) -> str:
             digest.update(piece)
             shown.update(len(piece))
     return digest.hexdigest()
-
-
-def extract(archive: Path, folder: Path, parts: Sequence[str], progress: bool = True) -> bool:
-    """Unpack a tar or zip archive: its ``parts`` appear in the folder once everything is unpacked.
-
-    Args:
-        archive: the file.
-        folder: where the parts go.
-        parts: names at the archive's top level; an existing one is never replaced.
-        progress: show it on stderr: a bar on a terminal, otherwise a line every 30 s.
-
-    Returns:
-        True if the archive was unpacked, False if all parts existed.
-
-    Raises:
-        InputError: a member or link points out of the folder, a member is a device, the archive is damaged, a part is
-            not in it, or the folder is not writable.
-    """
-    missing = [part for part in parts if not os.path.lexists(folder / part)]
-    if not missing:
-        return False
-    scratch = folder / f".{archive.name}.unpacking"
-    try:
-        shutil.rmtree(scratch, ignore_errors=True)  # left by an interrupted run
-        scratch.mkdir(parents=True)
-        (unpack_zip if archive.suffix.lower() == ".zip" else unpack_tar)(archive, scratch, progress)
-        absent = [part for part in missing if not os.path.lexists(scratch / part)]
-        if absent:
-            raise InputError(
-                f"{archive} does not contain {', '.join(absent)}: is it another archive? Remove it, and download it "
-                "again"
-            )
-        for part in missing:
-            os.rename(scratch / part, folder / part)
-    except tarfile.FilterError as error:
-        raise unsafe_archive(archive, str(error)) from error
-    except ARCHIVE_ERRORS as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        # the file system sets errno (disk full, no permission), a damaged archive does not
-        file_system = isinstance(error, OSError) and error.errno
-        remedy = "Free some space, or use another --root" if file_system else "Remove it, and download it again"
-        raise InputError(f"cannot unpack {archive}: {reason}. {remedy}") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return True
-
-
-def unpack_tar(archive: Path, folder: Path, progress: bool) -> None:
-    """Unpack the members in order with tarfile's ``data`` filter, after :func:`check_member`."""
-    if not hasattr(tarfile, "data_filter"):
-        raise InputError(f"cannot unpack {archive} safely with this version of Python: use 3.11.4 or newer")
-    links: set[str] = set()
-    with (
-        open(archive, "rb") as raw,
-        open_bar(f"unpacking {archive.name}", file_size(archive), BYTES, shown=progress) as shown,
-    ):
-        with tarfile.open(fileobj=raw, mode="r:*", errorlevel=1) as tar:
-            for member in tar:
-                check_member(archive, member, links)
-                tar.extract(member, folder, filter="data")
-                shown.update(max(0, raw.tell() - shown.n))
-
-
-def check_member(archive: Path, member: tarfile.TarInfo, links: set[str]) -> None:
-    """Reject members that tarfile's ``data`` filter may miss in some versions of Python.
-
-    These are absolute names, paths through a link, and links whose target contains ``..`` after a folder name. Without
-    them, the text of a path determines where it leads.
-
-    Args:
-        archive: the file, for error messages.
-        member: the member to check.
-        links: names of the links so far; a link is added.
-
-    Raises:
-        InputError: the member is unsafe.
-    """
-    check_name(archive, member.name)
-    name = posixpath.normpath(member.name)
-    if {above.casefold() for above in (name, *map(str, PurePosixPath(name).parents))} & links:
-        raise unsafe_archive(archive, f"{member.name!r} goes through a link")
-    if member.issym() or member.islnk():
-        start = posixpath.dirname(name) if member.issym() else ""  # a hard link's target is below the archive's top
-        steps = [step for step in re.split(r"[/\\]", member.linkname) if step not in ("", ".")]
-        ups = next((i for i, step in enumerate(steps) if step != ".."), len(steps))
-        depth = len(start.split("/")) if start else 0
-        if re.match(r"[/\\]|[A-Za-z]:", member.linkname) or ups > depth or ".." in steps[ups:]:
-            raise unsafe_archive(archive, f"the link {member.name!r} points out of the folder, to {member.linkname!r}")
-        links.add(name.casefold())
-
-
-def unpack_zip(archive: Path, folder: Path, progress: bool) -> None:
-    """Unpack files and folders, after checking all members; links and devices are rejected."""
-    with zipfile.ZipFile(archive) as packed:
-        members = packed.infolist()
-        for member in members:
-            check_name(archive, member.filename)
-            if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise unsafe_archive(archive, f"{member.filename!r} is a link or a device")
-        total = sum(member.file_size for member in members)
-        with open_bar(f"unpacking {archive.name}", total, BYTES, shown=progress) as shown:
-            for member in members:
-                packed.extract(member, folder)
-                shown.update(member.file_size)
-
-
-def check_name(archive: Path, name: str) -> None:
-    """Reject absolute paths, drive letters and ``..``."""
-    if re.match(r"[/\\]|[A-Za-z]:", name) or ".." in re.split(r"[/\\]", name):
-        raise unsafe_archive(archive, f"{name!r} would leave the folder")
-
-
-def unsafe_archive(archive: Path, reason: str) -> InputError:
-    """Build the error for an archive that would write outside of its folder."""
-    return InputError(f"refused to unpack {archive}: {reason}. Nothing was unpacked; do not use this file")

@@ -3,6 +3,8 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +18,8 @@ AVIF_SUFFIXES = {".avif"}
 HEIF_SUFFIXES = {".heic", ".heif", ".hif"}
 MAX_SUFFIXES = 100  # suffixes that are counted; all further ones together
 SHOWN_SUFFIXES = 8  # of those, the most frequent are named in a message
+
+_listings: ContextVar[dict[Path, list[str]] | None] = ContextVar("_listings", default=None)
 
 
 @cache
@@ -125,6 +129,16 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
+@contextmanager
+def shared_listings() -> Iterator[None]:
+    """List each folder only once inside this context: its files must not change meanwhile."""
+    token = _listings.set({} if _listings.get() is None else _listings.get())
+    try:
+        yield
+    finally:
+        _listings.reset(token)
+
+
 def list_images(root: Path) -> list[str]:
     """POSIX paths of the image files below a folder, relative to it and sorted; hidden ones are skipped.
 
@@ -137,6 +151,16 @@ def list_images(root: Path) -> list[str]:
     >>> list_images(root)
     ['a.jpg', 'b.png']
     """
+    known = _listings.get()
+    if known is None:
+        return find_images(root)
+    if root not in known:
+        known[root] = find_images(root)
+    return list(known[root])
+
+
+def find_images(root: Path) -> list[str]:
+    """:func:`list_images`, without what :func:`shared_listings` remembers."""
     if not root.is_dir():
         return []
     above = os.path.join("" if str(root) == "." else root, "")

@@ -9,18 +9,21 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..data.decoding import short_reason
 from ..errors import InputError, printable
-from ..utils.files import atomic_write, check_parent
+from ..utils.csv_cells import name_cell, path_cell
+from ..utils.files import atomic_write, check_parent, name_target, remove_leftovers, replace_synced
+from ..utils.locks import hold_lock
 from .decisions import unknown_label
 from .row_readers import DIGITS, ROW_COLUMNS, ROW_READERS, PredictionRow
 
@@ -28,25 +31,37 @@ CHECKED_ROWS = 8  # rows that the detector must reproduce before a run is resume
 
 
 def format_value(column: str, value: Any) -> str:
-    """A value as text in the CSV; None as an empty cell."""
+    """A value as text; None as an empty one."""
     return "" if value is None else value if isinstance(value, str) else format(value, DIGITS[column])
+
+
+def format_cell(column: str, value: Any) -> str:
+    """A value as text in the CSV; no text begins like a formula."""
+    text = format_value(column, value)
+    return path_cell(text) if column == "path" else name_cell(text) if isinstance(value, str) else text
 
 
 def csv_line(row: PredictionRow | None) -> str:
     """A row as a line of CSV; None: the header."""
     line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(
-        ROW_COLUMNS if row is None else [format_value(c, row[c]) for c in ROW_COLUMNS]
+    csv.writer(line, lineterminator="\r\n").writerow(  # it puts quotes around values with characters of this end
+        ROW_COLUMNS if row is None else [format_cell(c, row[c]) for c in ROW_COLUMNS]
     )
-    return line.getvalue()
+    return line.getvalue().removesuffix("\r\n") + "\n"
 
 
-def json_line(row: PredictionRow | None) -> str:
-    """A row as a line with a JSON object, numbers rounded as in the CSV; None: nothing, there is no header."""
+def json_line(row: PredictionRow | None, only_ascii: bool = False) -> str:
+    r"""A row as a line with a JSON object, numbers rounded as in the CSV; None: nothing, there is no header.
+
+    Args:
+        row: its numbers are finite; undecodable bytes of a path are escaped, as ``\\udce9``.
+        only_ascii: escape all characters but ASCII, for streams of another encoding than UTF-8.
+    """
     if row is None:
         return ""
     plain = {c: v if v is None or isinstance(v, str) else float(format_value(c, v)) for c, v in row.items()}
-    return json.dumps(plain, ensure_ascii=False) + "\n"
+    text = json.dumps(plain, ensure_ascii=only_ascii, allow_nan=False)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n"
 
 
 def table_line(width: int, color: bool, columns: int | None = None) -> Callable[[PredictionRow | None], str]:
@@ -132,35 +147,41 @@ def read_lines(path: Path, end: int) -> Iterator[str]:
             yield file.readline().decode("utf-8", "surrogateescape")
 
 
-class PathSet:
-    """A set of paths in eight bytes per path: sorted 64-bit hashes.
+class PathCounts:
+    """How often each path occurs, in twelve bytes per path: sorted 64-bit hashes and counts.
 
     Args:
-        paths: the elements.
+        paths: an image that is given twice has two rows, so that its path occurs twice.
 
     Example:
-        >>> done = PathSet(iter(["a.png", "b.png"]))
-        >>> len(done), "a.png" in done, "c.png" in done
-        (2, True, False)
+        >>> done = PathCounts(iter(["a.png", "b.png", "a.png"]))
+        >>> len(done), [done.take(path) for path in ("a.png", "a.png", "a.png", "c.png")]
+        (3, [True, True, False, False])
     """
 
     def __init__(self, paths: Iterator[str]) -> None:
-        self.keys: NDArray[np.uint64] = np.unique(np.fromiter(map(self.key, paths), np.uint64))
+        keys = np.fromiter(map(self.key, paths), np.uint64)
+        self.keys: NDArray[np.uint64]
+        self.keys, counts = np.unique(keys, return_counts=True)
+        self.left: NDArray[np.uint32] = counts.astype(np.uint32)
+        self.size = len(keys)
 
     @staticmethod
     def key(path: str) -> int:
-        """The hash of a path."""
-        return int.from_bytes(blake2b(os.fsencode(path), digest_size=8).digest(), "big")
+        """The hash of a path, as the CSV has it."""
+        return int.from_bytes(blake2b(os.fsencode(path_cell(path)), digest_size=8).digest(), "big")
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return self.size
 
-    def __contains__(self, path: str) -> bool:
-        if not len(self.keys):
-            return False
+    def take(self, path: str) -> bool:
+        """Whether the path occurs once more; this occurrence is then used up."""
         key = np.uint64(self.key(path))
         position = int(np.searchsorted(self.keys, key))
-        return position < len(self.keys) and bool(self.keys[position] == key)
+        found = position < len(self.keys) and bool(self.keys[position] == key and self.left[position])
+        if found:
+            self.left[position] -= 1
+        return found
 
 
 @dataclass
@@ -175,7 +196,7 @@ class RowFile:
 
     path: Path
     form: str
-    done: PathSet
+    done: PathCounts
 
     @property
     def partial(self) -> Path:
@@ -183,20 +204,54 @@ class RowFile:
         return partial_path(self.path)
 
     def write(self, batches: Iterator[Sequence[PredictionRow]]) -> None:
-        """Append the rows batch by batch, then rename the file."""
-        line, first = LINES[self.form], next(batches, [])  # a run that fails before its first row leaves no file
-        with open(self.partial, "a", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        """Append the rows batch by batch, then rename the file.
+
+        Raises:
+            WriteError: the disk is full, or the folder has vanished; the rows so far are kept.
+        """
+        first = next(batches, [])  # a run that fails before its first row leaves no file
+        with name_target(self.path, self.partial):
+            file = open(self.partial, "a", encoding="utf-8", errors="surrogateescape", newline="")
+        try:
+            for rows in chain([first], batches):
+                self.append(file, rows)
+        finally:
+            with name_target(self.path, self.partial):
+                file.close()
+        with name_target(self.path, self.partial):
+            replace_synced(self.partial, self.path)
+
+    def append(self, file: TextIO, rows: Sequence[PredictionRow]) -> None:
+        """Write rows to the unfinished file, after a header if it is empty."""
+        line = LINES[self.form]
+        with name_target(self.path, self.partial):
             if not file.tell():
                 file.write(line(None))
-            for rows in chain([first], batches):
-                file.write("".join(map(line, rows)))
-                file.flush()
-        os.replace(self.partial, self.path)
+            file.write("".join(map(line, rows)))
+            file.flush()
 
 
 def partial_path(path: Path) -> Path:
     """The unfinished file of an output file, in the same folder."""
     return path.with_name(f"{path.name}.partial")
+
+
+@contextmanager
+def lock_out(path: Path) -> Iterator[None]:
+    """Hold the lock of ``--out`` while rows are written to it.
+
+    Raises:
+        InputError: another process writes to it, or its folder does not exist or is not writable.
+    """
+
+    def refuse(holder: str) -> None:
+        raise InputError(f"predict: {holder} is writing --out {path}: wait until it ends, or give another --out")
+
+    check_parent(path)
+    with hold_lock(path, refuse) as locked:
+        if locked:
+            remove_leftovers(partial_path(path))
+        yield
 
 
 def check_out(path: Path, resume: bool) -> None:
@@ -207,9 +262,8 @@ def check_out(path: Path, resume: bool) -> None:
         resume: whether ``--resume`` was given.
 
     Raises:
-        InputError: the file or its unfinished file exists and ``--resume`` was not given, or no such folder.
+        InputError: the file or its unfinished file exists and ``--resume`` was not given.
     """
-    check_parent(path)
     if not resume and path.exists():
         raise InputError(f"predict: {path} exists: add --resume for the images that it lacks, or give another --out")
     if not resume and partial_path(path).exists():
@@ -236,19 +290,20 @@ def open_rows(
     partial = partial_path(path)
     source = partial if partial.exists() else path
     if not source.exists():
-        return RowFile(path, form, PathSet(iter(())))
+        return RowFile(path, form, PathCounts(iter(())))
     size = complete_size(source, form)
     check_tail(source, form, size)
     rows = ROW_READERS[form](read_lines(source, size), source)
     first: list[PredictionRow] = []
     expected = {name: format_value("threshold", threshold) for name, threshold in thresholds.items()}
-    done = PathSet(check_thresholds(rows, source, expected, first))
+    done = PathCounts(check_thresholds(rows, source, expected, first))
     if not reproduces(first):
         raise other_detector_error(source)
     if source == path:
         with atomic_write(partial) as copy:
             shutil.copyfile(path, copy)
-    os.truncate(partial, size)
+    with name_target(path, partial):
+        os.truncate(partial, size)
     return RowFile(path, form, done)
 
 

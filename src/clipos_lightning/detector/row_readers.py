@@ -8,6 +8,7 @@ from typing import Any
 from ..errors import InputError
 from ..options.schema import Fields, Fraction, Name, find_problem
 from ..options.text_files import parse_json
+from ..utils.csv_cells import read_name
 
 ROW_COLUMNS = ("path", "class", "probability", "score", "error", "decision", "threshold")
 DIGITS = {"probability": ".6g", "score": ".9g", "threshold": ".9g"}
@@ -52,7 +53,7 @@ def parse_cell(column: str, text: str) -> Any:
         (1.5, 'high', None)
     """
     try:
-        return (float(text) if column in DIGITS else text) if text else None
+        return (float(text) if column in DIGITS else text if column == "path" else read_name(text)) if text else None
     except ValueError:
         return text
 

@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +25,18 @@ from numpy.typing import NDArray
 from ..clip.backbone import FrozenClip
 from ..clip.loading import shared_weights
 from ..data.datamodule import ID, FewShotOOD
+from ..data.image_files import shared_listings
 from ..data.image_sets import FolderSet, ImageSet
 from ..data.splits import digest
 from ..detector.detector import Detector
 from ..errors import InputError
 from ..evaluation.heads import Head, all_paths, all_surgeries, score_all
 from ..training.module import ClipOS
-from ..utils.files import atomic_write, write_json
+from ..utils.files import atomic_write, make_folder, write_json
 from ..utils.progress import print_once, track
 from .grid import find_run, scores_file
 from .plan import ZERO_SHOT_OPTIONS, GridRun, grid_parser
-from .run_files import read_digest, read_run
+from .run_files import detector_digest, read_run, read_scores, read_tests, read_trained, unless_broken
 
 NamedArrays = dict[str, NDArray[Any]]
 QUIET: dict[str, Any] = dict.fromkeys(
@@ -62,8 +64,8 @@ class BenchmarkRunner:
         """Train and score all runs that are not finished."""
         for accelerator in {str(run.config.trainer.accelerator) for run in self.runs}:
             device_of(accelerator)  # fail before anything is trained
-        with shared_weights():
-            for run in track([r for r in self.runs if not self.is_trained(r)], "training detectors", "runs"):
+        with shared_weights(), shared_listings():
+            for run in track(self.untrained, "training detectors", "runs"):
                 self.train(run)
             for note in sorted(self.notes):
                 print_once(f"note: {note}", sys.stderr)
@@ -71,6 +73,11 @@ class BenchmarkRunner:
                 self.score_group(group)
 
     # ---- training
+
+    @cached_property
+    def untrained(self) -> list[GridRun]:
+        """The runs that had no detector when this was first used."""
+        return [run for run in self.runs if not self.is_trained(run)]
 
     def folder_of(self, run: GridRun) -> Path:
         """The run's folder, existing or new."""
@@ -80,12 +87,12 @@ class BenchmarkRunner:
         """Whether the run's detector exists, trained on exactly these classes and images.
 
         Raises:
-            InputError: it was trained on other classes or images, or its ``run.json`` is broken.
+            InputError: it was trained on other classes or images.
         """
         path = self.folder_of(run) / "run.json"  # written last
-        if not path.exists():
+        written = unless_broken(lambda: read_trained(path.parent)) if path.exists() else None
+        if written is None:
             return False
-        written = read_run(path.parent)
         if (written["detector"]["class_names"], written["draw"]) != self.classes_and_draw(run):
             raise InputError(
                 f"benchmark: {path.parent} was trained on other classes or images with the same names: give another "
@@ -115,13 +122,17 @@ class BenchmarkRunner:
             if run.train:
                 trainer.fit(module, data)
             else:
-                module.encode_shots(data)
+                device = trainer.strategy.root_device
+                with autocast(device, str(run.config.trainer.precision)):
+                    module.to(device).encode_shots(data)
+                module.cpu()  # as after a fit
             folder = self.folder_of(run)
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             Detector.of(module).save(folder / "detector.safetensors", overwrite=True)
         except (InputError, MisconfigurationException) as error:
             raise InputError(f"benchmark: run {run.id}: {' '.join(str(error).split())}") from error
         written = {"id": run.id, "train": run.train, "options": run.options, "scores": module.tested_scores}
+        written |= {"sha256": detector_digest(folder)}
         write_json(folder / "run.json", {**written, "draw": draw_digest(data), "detector": asdict(module.record)})
         self.seconds["training"] += time.perf_counter() - start
 
@@ -173,7 +184,10 @@ class BenchmarkRunner:
         tests = {"id": {"name": data.id_set.name, "n": len(data.test_sets[ID][1])}, "ood": data.ood_kinds}
         tests |= {"limit_per_set": data.limit_per_set, "ood_resolution": data.ood_resolution}
         for run in runs:
-            write_json(self.folder_of(run) / "tests.json", tests)
+            path = self.folder_of(run) / "tests.json"
+            if path.exists():
+                unless_broken(partial(read_tests, path.parent))
+            write_json(path, tests)
 
     def load_detector(self, run: GridRun) -> tuple[Detector, Head]:
         """A run's detector, and its head with all reported scores."""
@@ -182,8 +196,12 @@ class BenchmarkRunner:
         return detector, replace(detector.head, scores=read_run(folder)["scores"])
 
     def is_scored(self, run: GridRun, name: str, keys: str) -> bool:
-        """Whether scores of exactly these images of a test set exist."""
-        return read_digest(self.folder_of(run), name) == keys
+        """Whether scores of this detector and exactly these images of a test set exist."""
+        folder = self.folder_of(run)
+        found = unless_broken(lambda: read_scores(folder, name)) if (folder / scores_file(name)).exists() else None
+        if found is None or str(found["keys"]) != keys:
+            return False
+        return "detector" not in found or str(found["detector"]) == detector_digest(folder)
 
     @torch.inference_mode()
     def one_pass(
@@ -214,6 +232,7 @@ class BenchmarkRunner:
         arrays |= {"keys": np.array(keys)} | ({} if labels is None else {"labels": labels.astype(np.int32)})
         folder = find_run(self.folder, head.prefix.rstrip("/"))
         assert folder is not None  # its detector was loaded from there
+        arrays |= {"detector": np.array(detector_digest(folder))}
         with atomic_write(folder / scores_file(name)) as path, open(path, "wb") as file:
             write_npz(file, arrays)
 

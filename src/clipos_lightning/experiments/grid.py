@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from ..errors import InputError
 from ..options.configs import EMBEDDED_BACKBONE
+from ..options.schema import NonNegative, find_problem
 from ..options.text_files import read_text_file
 from ..options.yaml_files import read_yaml
 
@@ -88,19 +89,19 @@ def read_grid(path: Path, backbone: str | None = EMBEDDED_BACKBONE) -> Grid:
     given = read_yaml(path, "benchmark: cannot read grid")
     check_keys(given, KEYS, f"grid {path}")
     first = read_text_file(path, "benchmark: cannot read grid").split("\n", 1)[0]
-    title = given.get("title") or (first.removeprefix("#").strip() if first.startswith("#") else path.stem)
+    title = str(given.get("title") or "") or (first.removeprefix("#").strip() if first.startswith("#") else path.stem)
     rows = [*named_rows(given.get("rows") or {}, path, backbone), *varied_rows(given.get("vary") or {}, path)]
     seeds = given.get("seeds", [1, 2, 3])
     axes = given.get("axes") or {}
-    if not rows or not isinstance(seeds, list) or not all(isinstance(s, int) and s >= 0 for s in seeds) or not seeds:
+    if not rows or not seeds or find_problem(seeds, list[NonNegative]):
         raise InputError(f"benchmark: grid {path} needs rows (or vary) and a list of seeds, like [1, 2, 3]")
     for what, values in (("row", [row.name for row in rows]), ("seed", seeds)):
         twice = [value for value, count in Counter(values).items() if count > 1]
         if twice:
             raise InputError(f"benchmark: grid {path} has the {what} {twice[0]!r} twice")
-    if not isinstance(axes, dict) or not all(isinstance(v, list) and v for v in axes.values()):
+    if not has_names(axes) or not all(isinstance(v, list) and v for v in axes.values()):
         raise InputError(f"benchmark: grid {path}: axes must map options to lists of values, like data.shots: [1, 2]")
-    reference = given.get("reference", "")
+    reference = str(given.get("reference") or "")
     if reference and reference not in {row.name for row in rows}:
         raise InputError(f"benchmark: grid {path}: reference {reference!r} is not one of its rows")
     kind = given.get("kind", "detectors")
@@ -151,7 +152,7 @@ def read_names(given: dict[str, Any], key: str, what: str) -> list[str]:
 def read_options(given: dict[str, Any], what: str) -> dict[str, Any]:
     """The mapping under ``options``; empty if it is missing."""
     found = given.get("options") or {}
-    if not isinstance(found, dict):
+    if not has_names(found):
         raise InputError(f"benchmark: {what}: options must map dotted options to values, like data.shots: 1")
     return found
 
@@ -161,7 +162,7 @@ def varied_rows(vary: Any, path: Path) -> Iterator[GridRow]:
 
     A value may be a mapping of several options that are set together.
     """
-    if not isinstance(vary, dict) or not all(isinstance(values, list) for values in vary.values()):
+    if not has_names(vary) or not all(isinstance(v, list) and all(map(is_variation, v)) for v in vary.values()):
         raise InputError(f"benchmark: grid {path}: vary must map options to lists of values, like data.shots: [1, 2]")
     for option, values in vary.items():
         for value in values:
@@ -170,6 +171,16 @@ def varied_rows(vary: Any, path: Path) -> Iterator[GridRow]:
             text = str(options[first])
             more = "".join(f", {k.split('.')[-1]} {v}" for k, v in options.items() if k != first and v is not None)
             yield GridRow(f"{option.removeprefix('model.')} = {text}{more}", options=options, group=option, value=text)
+
+
+def has_names(value: Any) -> bool:
+    """Whether a value is a mapping whose keys are text."""
+    return find_problem(value, dict[str, Any]) is None
+
+
+def is_variation(value: Any) -> bool:
+    """Whether a value in ``vary`` is one of an option, or a mapping of options to values."""
+    return not isinstance(value, dict) or (bool(value) and has_names(value))
 
 
 def parse_shard(text: str) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from ..reporting.charts import Axis
-from ..reporting.plots import GRID_COLOR, ID_COLOR, OOD_COLOR, new_figure
+from ..reporting.plots import GRID_COLOR, ID_COLOR, OOD_COLOR, figure_text, new_figure
 
 Row = Mapping[str, Any]
 LINE_COLORS = {"AUROC": ID_COLOR, "ID accuracy": OOD_COLOR}
@@ -85,7 +85,7 @@ def option_panel(rows: Sequence[Row]) -> Figure:
         means, errors = [s["mean"] for s in spreads], [s["std"] or 0 for s in spreads]
         axis.errorbar(range(len(rows)), means, errors, marker="o", markersize=4, color=color, label=name)
     long = any(len(str(row["value"])) > 4 for row in rows)
-    axis.set_xticks(range(len(rows)), [str(row["value"])[:16] for row in rows], rotation=30 if long else 0)
+    axis.set_xticks(range(len(rows)), [figure_text(str(row["value"])[:16]) for row in rows], rotation=30 if long else 0)
     axis.tick_params(labelsize=8)
     axis.grid(axis="y", color=GRID_COLOR, linewidth=0.6)
     axis.set_axisbelow(True)

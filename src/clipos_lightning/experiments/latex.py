@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
+from ..errors import printable
 from .columns import Cell, Column, accuracy_column, difference_column, overall_name, paired_columns, reference_name
 from .grid import slug
 from .tables import by_grid_point, describe_tests, grid_title
@@ -13,6 +14,8 @@ SHORT_HEADINGS = {"ID accuracy ↑": "ID acc. ↑"}
 PREAMBLE = "% \\usepackage{booktabs}"
 SPECIAL = {character: f"\\{character}" for character in "&%_#${}"}
 SPECIAL |= {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "–": "--", "—": "---"}
+SPECIAL |= {"[": "{[}", "]": "{]}", "*": "{*}"}  # after a line's end they would be its options
+SPECIAL |= {"|": "\\textbar{}", "`": "\\textasciigrave{}"}
 SPECIAL |= {"<": "$<$", ">": "$>$", "±": "$\\pm$", "·": "$\\cdot$", "×": "$\\times$", "→": "$\\to$", "≥": "$\\ge$"}
 SPECIAL |= {"↑": "$\\uparrow$", "↓": "$\\downarrow$", "Δ": "$\\Delta$", "λ": "$\\lambda$"}
 SPECIAL |= {"α": "$\\alpha$", "β": "$\\beta$", "γ": "$\\gamma$", "τ": "$\\tau$", "σ": "$\\sigma$", "≤": "$\\le$"}
@@ -101,8 +104,10 @@ def latex_cell(cell: Cell) -> str:
 def escape_latex(text: str) -> str:
     r"""Text with LaTeX's special characters, and the Greek letters and arrows of our tables, escaped.
 
+    Line breaks and other characters that do not print are written as in Python, such as ``\n``.
+
     Example:
         >>> print(escape_latex("energy_region, β = 0.5"))
         energy\_region, $\beta$ = 0.5
     """
-    return "".join(SPECIAL.get(character, character) for character in text)
+    return "".join(SPECIAL.get(character, character) for character in printable(text))

@@ -74,7 +74,9 @@ class RunFolders:
             tests = self.tests(run)
             results = {name: self.scores(run, name) for name in ("id", *tests["ood"])}
             labels = results["id"].pop("labels")
-            tables = {n: {k: v for k, v in t.items() if k not in ("keys", "labels")} for n, t in results.items()}
+            tables = {
+                n: {k: v for k, v in t.items() if k not in ("keys", "labels", "detector")} for n, t in results.items()
+            }
             try:
                 self.cached_metrics[run] = summarise(tables, labels, tests["ood"])
             except InputError as error:

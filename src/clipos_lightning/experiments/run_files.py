@@ -1,9 +1,10 @@
 """Read the files of a benchmark's folder: ``grid.json``, and each run's ``run.json``, ``tests.json`` and scores."""
 
-import zipfile
-import zlib
+import hashlib
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +12,15 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..options.schema import Count, Fields, Name, Names, NonNegative, check_file, fields_of
 from ..options.text_files import read_json
+from ..utils.progress import print_once
 from .grid import scores_file
 from .plan import Entry
 
 SCHEMA = 2  # of grid.json
-RUN = Fields({"scores": Names, "draw": str | None, "detector": Fields({"class_names": Names})})
+RUN = Fields(
+    {"scores": Names, "draw": str | None, "detector": Fields({"class_names": Names})},
+    optional={"sha256": str},  # of detector.safetensors
+)
 TESTS = Fields(
     {
         "id": Fields({"name": Name, "n": NonNegative}),
@@ -29,7 +34,8 @@ PLAN = Fields(
     {"name": Name, "title": str, "reference": str, "entries": list[ENTRY]},  # type: ignore[valid-type]
     optional={"kind": Literal["detectors", "masks"]},
 )
-RUN_AGAIN = "remove the run's folder, and run the benchmark again"
+RUN_AGAIN = "run the benchmark again"
+PartT = TypeVar("PartT")
 
 
 def read_plan(folder: Path) -> dict[str, Any]:
@@ -102,14 +108,38 @@ def read_scores(folder: Path, name: str) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def read_digest(folder: Path, name: str) -> str | None:
-    """Digest of the images that a run was scored on in one test set; None: it was not yet.
+def unless_broken(read: Callable[[], PartT]) -> PartT | None:
+    """What a reader returns; None, and a note on stderr, if the file is missing a part or broken."""
+    try:
+        return read()
+    except InputError as error:
+        print_once(f"note: {str(error).removesuffix(f'; {RUN_AGAIN}')}: computed again", sys.stderr)
+        return None
+
+
+def detector_digest(folder: Path) -> str:
+    """SHA-256 of a run's detector, which its ``run.json`` and its scores name.
 
     Raises:
         InputError: the file cannot be read.
     """
-    path = folder / scores_file(name)
-    return str(load_arrays(path, "keys")["keys"]) if path.exists() else None
+    path = folder / "detector.safetensors"
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"benchmark: cannot read {path}: {error.strerror}; {RUN_AGAIN}") from error
+
+
+def read_trained(folder: Path) -> dict[str, Any]:
+    """Read the ``run.json`` of a run's folder, after a check that the detector is the one that it describes.
+
+    Raises:
+        InputError: a file cannot be read or is broken.
+    """
+    written, digest = read_run(folder), detector_digest(folder)
+    if written.get("sha256", digest) != digest:
+        raise InputError(f"{folder / 'detector.safetensors'} is broken: not the file that was written; {RUN_AGAIN}")
+    return written
 
 
 def load_arrays(path: Path, *names: str) -> dict[str, NDArray[Any]]:
@@ -121,14 +151,5 @@ def load_arrays(path: Path, *names: str) -> dict[str, NDArray[Any]]:
     try:
         with np.load(path) as file:
             return {name: file[name] for name in names or file.files}
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        EOFError,
-        AttributeError,
-        TypeError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+    except Exception as error:  # the type depends on how the file is broken
         raise InputError(f"{path} is broken: {' '.join(str(error).split())[:120]}; {RUN_AGAIN}") from error

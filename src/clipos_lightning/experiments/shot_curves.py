@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..reporting.plots import GRID_COLOR, METHOD_COLORS, new_figure
+from ..reporting.plots import GRID_COLOR, METHOD_COLORS, figure_text, new_figure
 from .columns import Column, mark_best, rows_by_detector, with_std
 from .tables import by_grid_point, grid_point_text
 
@@ -99,8 +99,11 @@ def curve_figure(curves: Sequence[ShotCurve]) -> Figure:
             shift = SHIFTS * (k / max(len(curves) - 1, 1) - 0.5)
             draw_curve(axis, curve, metric, 2**shift, {"color": color, "marker": marker})
         style_axis(axis, f"{metric.removesuffix(' ↑')}, %", list(curves[0].metrics[metric]))
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=9, handlelength=3)
+    lines = axes[0].get_lines()
+    labels = [str(k) for k in range(len(lines))]  # matplotlib leaves out labels that start with an underscore
+    legend = figure.legend(lines, labels, loc="outside right upper", frameon=False, fontsize=9, handlelength=3)
+    for text, curve in zip(legend.get_texts(), curves, strict=True):
+        text.set_text(figure_text(curve.name))
     return figure
 
 

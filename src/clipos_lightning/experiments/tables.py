@@ -2,11 +2,13 @@
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..evaluation.metrics import OOD_METRICS
 from ..evaluation.scores import in_order
+from ..reporting.markdown import escape_markdown
+from ..utils.csv_cells import name_cell
 from .columns import AVERAGES, reference_name, rows_by_detector, signed
 
 NOTE = "in percent, ID positive, mean ± std over seeds; Δ: paired bootstrap over test images, 95 % interval."
@@ -76,8 +78,8 @@ def body(rows: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
         averages = [auroc_and_fpr95(mean[kind]) for kind in AVERAGES if kind in mean]
         sets = [auroc_and_fpr95(metrics) for metrics in mean["ood"].values()]
         yield [
-            row["name"].replace("|", "\\|"),
-            f"`{row['score']}`",
+            row["name"],
+            row["score"],
             mean_and_std(mean["accuracy"]),
             *averages,
             difference(row),
@@ -92,17 +94,29 @@ def auroc_and_fpr95(metrics: Mapping[str, Any]) -> str:
 
 def grid_markdown(outcome: Mapping[str, Any]) -> str:
     """For each grid point: the main table, a table of all scores, a table of all seeds."""
-    lines = [f"# {grid_title(outcome)}", "", f"{describe_tests(outcome)} Cells: AUROC ↑ / FPR95 ↓ {NOTE}"]
+    about = escape_markdown(describe_tests(outcome))
+    lines = [f"# {escape_markdown(grid_title(outcome))}", "", f"{about} Cells: AUROC ↑ / FPR95 ↓ {NOTE}"]
     for grid_point, rows in by_grid_point(outcome).items():
-        lines += ["", f"## {grid_point}" if grid_point else "## Results", "", *markdown_table(header(rows), body(rows))]
-        lines += ["", "### Every score: average AUROC / FPR95", "", *markdown_table(*score_table(rows))]
+        lines += ["", f"## {escape_markdown(grid_point) or 'Results'}", ""]
+        lines += markdown_table(header(rows), body(rows), code=1)
+        lines += ["", "### Every score: average AUROC / FPR95", "", *markdown_table(*score_table(rows), code=0)]
         lines += ["", "### Every seed: ID accuracy, average AUROC / FPR95", "", *markdown_table(*seed_table(rows))]
     return "\n".join(lines) + "\n"
 
 
-def markdown_table(head: Sequence[str], rows: Any) -> list[str]:
-    """Lines of a Markdown table."""
-    return [f"| {' | '.join(head)} |", "|---|" + "---:|" * (len(head) - 1), *(f"| {' | '.join(r)} |" for r in rows)]
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], code: int | None = None) -> list[str]:
+    """Lines of a Markdown table that shows its texts as they are.
+
+    Args:
+        head: column names.
+        rows: the cells.
+        code: the column that is printed as code, of identifiers; None: no one.
+    """
+    lines = [f"| {' | '.join(map(escape_markdown, head))} |", "|---|" + "---:|" * (len(head) - 1)]
+    for row in rows:
+        cells = [f"`{cell}`" if i == code else escape_markdown(cell) for i, cell in enumerate(row)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
 def score_table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
@@ -112,7 +126,7 @@ def score_table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list
     found = []
     for name in names:
         scores = [row["mean"]["scores"].get(name) for row in chosen]
-        found.append([f"`{name}`", *("–" if s is None else auroc_and_fpr95(s) for s in scores)])
+        found.append([name, *("–" if s is None else auroc_and_fpr95(s) for s in scores)])
     return ["score", *(row["row"] for row in chosen)], found
 
 
@@ -130,7 +144,7 @@ def seed_cell(seed: Mapping[str, Any]) -> str:
 
 
 def to_csv(outcome: Mapping[str, Any]) -> str:
-    """CSV with one line per row, seed and OOD set or average, and all metrics."""
+    """CSV with one line per row, seed and OOD set or average, and all metrics; no text begins like a formula."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     grid_points = list(outcome["grid_points"][0]["rows"][0]["grid_point"])
@@ -140,6 +154,7 @@ def to_csv(outcome: Mapping[str, Any]) -> str:
             for name, metrics in {**seed["ood"], **{k: seed[k] for k in AVERAGES if k in seed}}.items():
                 values = [seed["accuracy"], *(metrics[m] for m in OOD_METRICS)]
                 labels = [row["name"], *row["grid_point"].values(), seed["seed"], row["score"], name]
+                cells = [name_cell(label) if isinstance(label, str) else label for label in labels]
                 counts = [n_id, metrics.get("n", "")]
-                writer.writerow([*labels, *counts, *(f"{v:.6g}" for v in values), seed["run"]])
+                writer.writerow([*cells, *counts, *(f"{v:.6g}" for v in values), name_cell(seed["run"])])
     return buffer.getvalue()

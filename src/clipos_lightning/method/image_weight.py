@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..types import Labels
+from ..utils.chunks import by_chunks
 from .prototypes import blend, class_means
 
 WEIGHTS = tuple(i / 10 for i in range(11))  # candidates of --model.image_weight auto
@@ -158,10 +159,9 @@ def measure_weights(
     seen_weight, chance = 1 / (count + 1)[:, None], text.new_tensor([1 / classes, 1 / 2])
     measured = []
     for weight in weights:
-        others = scale * views @ blend(text, means, weight).T
-        others = others.masked_fill(F.one_hot(labels, classes).bool()[:, None], -torch.inf)  # (N, V, C)
+        rivals = score_rivals(views, labels, blend(text, means, weight), scale)
         seen, held_out = (
-            measure_views(others, scale * torch.einsum("nvd,nd->nv", views, blend(text[labels], prototypes, weight)))
+            measure_views(rivals, scale * torch.einsum("nvd,nd->nv", views, blend(text[labels], prototypes, weight)))
             for prototypes in (means[labels], without_self)
         )
         held_out = torch.where(((count == 1) & (weight > 0))[:, None], chance, held_out)
@@ -169,19 +169,39 @@ def measure_weights(
     return torch.stack(measured)
 
 
+def score_rivals(
+    views: Float[Tensor, "images views dim"], labels: Labels, text: Float[Tensor, "classes dim"], scale: float
+) -> Float[Tensor, "images views 2"]:
+    """Of the logits of the classes that are not an image's own: the logsumexp and the largest, for each view.
+
+    Args:
+        views: (N, V, D).
+        labels: (N,).
+        text: class features, (C, D).
+        scale: s.
+    """
+
+    def score(part: Float[Tensor, "some views dim"], own: Labels) -> Float[Tensor, "some views 2"]:
+        logits = scale * part @ text.T
+        logits = logits.masked_fill(F.one_hot(own, len(text)).bool()[:, None], -torch.inf)  # (n, V, C)
+        return torch.stack([logits.logsumexp(-1), logits.amax(-1)], -1)
+
+    return by_chunks(score, (views, labels), 4 * views.shape[1] * len(text))
+
+
 def measure_views(
-    others: Float[Tensor, "images views classes"], own: Float[Tensor, "images views"]
+    rivals: Float[Tensor, "images views 2"], own: Float[Tensor, "images views"]
 ) -> Float[Tensor, "images 2"]:
     """Accuracy and AUROC against pseudo-OOD of each image, means over its views, in [0, 1].
 
     Args:
-        others: logits of the other classes, -inf for the own class, (N, V, C).
+        rivals: logsumexp and largest logit of the other classes, (N, V, 2).
         own: logit of the own class, (N, V).
     """
-    without = others.logsumexp(-1)
+    without, largest = rivals.unbind(-1)
     pseudo_ood, energy = without.flatten().sort().values, torch.logaddexp(without, own).contiguous()
     below = torch.searchsorted(pseudo_ood, energy) + torch.searchsorted(pseudo_ood, energy, right=True)
-    return torch.stack([(own > others.amax(-1)).float().mean(1), (below / (2 * len(pseudo_ood))).mean(1)], 1)
+    return torch.stack([(own > largest).float().mean(1), (below / (2 * len(pseudo_ood))).mean(1)], 1)
 
 
 def best_weight(quality: Float[Tensor, "weights images"]) -> float:

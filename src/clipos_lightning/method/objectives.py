@@ -141,11 +141,11 @@ class EnergyMargin(Objective):
     outliers = "synthesis"
 
     def __init__(self, margins: tuple[float, float] | None = None) -> None:
-        self.margins = margins
+        self.given = self.margins = margins
 
     def prepare(self, id_logits: ItemLogits, outlier_logits: Float[Tensor, "outliers prompts"]) -> None:
-        """Set the margins to the median energies if none were given."""
-        if self.margins is None:
+        """Set the margins to the median energies if none were given, anew for each fit."""
+        if self.given is None:
             sides = (id_logits, outlier_logits if len(outlier_logits) else id_logits)
             m_in, m_out = (float((-torch.logsumexp(logits, 1)).median()) for logits in sides)
             self.margins = (m_in, m_out)

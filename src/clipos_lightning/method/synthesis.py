@@ -81,6 +81,12 @@ class Draw:
         """
         return Draw(self.pairs[rank::world], self.mix[rank::world], self.patch[rank::world])
 
+    def split(self, count: int) -> "list[Draw]":
+        """Parts of ``count`` outliers, in order."""
+        starts = range(0, max(len(self.pairs), 1), count)
+        parts = [slice(i, i + count) for i in starts]
+        return [Draw(self.pairs[part], self.mix[part], self.patch[part]) for part in parts]
+
 
 def draw_pairs(rng: np.random.Generator, labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     """Pairs (i, j) of positions with different labels, uniform over i, then over its partners, (M, 2).

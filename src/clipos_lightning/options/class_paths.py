@@ -1,6 +1,6 @@
 """Classes that options name by their path: what they are is checked before anything is called. No torch."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,9 @@ from ..errors import InputError
 
 CHECKED = ("optimizer", "lr_scheduler")  # options of the model whose type, a callable, lets any function pass
 SAFE = ("torch.optim.", "lightning.pytorch.", "clipos_lightning.")  # what a checkpoint may name
+
+PLATEAU = "lightning.pytorch.cli.ReduceLROnPlateau"  # torch's own has no monitor
+PLATEAU_NAMES = ("ReduceLROnPlateau", "torch.optim.lr_scheduler.ReduceLROnPlateau")
 
 RENAMED = {  # prefixes of dotted paths in checkpoints of version 0.1.0: old to new
     "clipos_lightning.losses.": "clipos_lightning.method.objectives.",
@@ -30,6 +33,39 @@ def check_class_paths(config: Mapping[str, Any]) -> None:
         if not (isinstance(kind, type) and issubclass(kind, base_classes(option))):
             what = "torch.optim.Optimizer" if option == "optimizer" else "torch.optim.lr_scheduler.LRScheduler"
             raise InputError(f"--model.{option} {path}: not a subclass of {what}")
+
+
+def name_plateau(given: Any) -> Any:
+    """A value of ``lr_scheduler`` with Lightning's ReduceLROnPlateau, which takes a monitor, in place of torch's.
+
+    Args:
+        given: a class path, or a mapping with one; other values are returned as they are.
+
+    Example:
+        >>> name_plateau("ReduceLROnPlateau")
+        'lightning.pytorch.cli.ReduceLROnPlateau'
+    """
+    if isinstance(given, dict) and "class_path" in given:
+        return {**given, "class_path": name_plateau(given["class_path"])}
+    return PLATEAU if given in PLATEAU_NAMES else given
+
+
+def plateau_in_words(words: Sequence[str]) -> list[str]:
+    """A command line with :func:`name_plateau` applied to ``--model.lr_scheduler``.
+
+    Example:
+        >>> plateau_in_words(["fit", "--model.lr_scheduler=ReduceLROnPlateau"])
+        ['fit', '--model.lr_scheduler=lightning.pytorch.cli.ReduceLROnPlateau']
+    """
+    option = "--model.lr_scheduler"
+    return [
+        name_plateau(word)
+        if before == option
+        else f"{option}={name_plateau(word.removeprefix(f'{option}='))}"
+        if word.startswith(f"{option}=")
+        else word
+        for before, word in zip(["", *words], words, strict=False)
+    ]
 
 
 def options_of_command(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ from jsonargparse.typing import Path_fr
 from lightning.pytorch.cli import LightningArgumentParser
 
 from ..errors import InputError
-from .class_paths import check_class_paths, options_of_command
+from .class_paths import check_class_paths, name_plateau, options_of_command
 from .configs import find_config, with_bases
 from .finite import check_finite
 from .messages import describe_class_problem, reword
@@ -54,6 +54,9 @@ class PackagedConfig(ActionConfigFile):
             return
         for path, options in with_bases(find_config(values)):
             refuse_linked(path, options)
+            model = options.get("model")
+            if isinstance(model, dict) and "lr_scheduler" in model:
+                options = {**options, "model": {**model, "lr_scheduler": name_plateau(model["lr_scheduler"])}}
             for section, value in options.items():
                 check_named_files(value, f"{path}: {section}", path.parent)
             if options:
@@ -123,7 +126,7 @@ class TrainerParser(LightningArgumentParser):
         try:
             return super().instantiate_classes(cfg, **kwargs)
         except ValueError as error:
-            problem = describe_class_problem(str(error))
+            problem = describe_class_problem(str(error), dict(options))
             if problem is None:
                 raise
             raise InputError(problem) from error

@@ -45,8 +45,11 @@ REPLACED_HELP = {  # Lightning's texts are long, or name what a run of ours does
     "--weights_only": "checkpoints are loaded without unpickling anything but tensors and plain data (default: true)",
     "--seed_everything": "seed of the data and the model; true: a random one",
     "--print_config": "print the configuration with all options applied, and exit",
-    "--trainer.max_epochs": "epochs of training; --trainer.max_steps N may stop it earlier",
+    "--trainer.max_epochs": "epochs in all; with --ckpt_path: those of its run; --trainer.max_steps N stops earlier",
 }
+CHECKPOINT_HELP = (
+    "fit writes last.ckpt at least this often, so that a killed run can go on; null: only at the end of the training"
+)
 VERBOSE_HELP = {
     "validate": "also print Lightning's own table of results",
     "test": "print the tables of every score, not only the headline score",

@@ -2,14 +2,77 @@
 
 import re
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from .finite import check_finite, check_size
 
 PACKAGE = Path(__file__).parents[1]
+LEAST = {  # option of the Trainer to its least value; Lightning does not check these
+    **{"accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "val_check_interval": 1e-9},
+    **{"gradient_clip_val": 0, "log_every_n_steps": 0, "min_epochs": 0, "min_steps": 0},
+}
+
+COPIES = ("ddp_spawn", "ddp_fork", "ddp_notebook")  # and their variants for unused parameters
+
+
+def check_trainer(options: Mapping[str, Any]) -> None:
+    """Check options of the Trainer that Lightning takes and then fails on, or silently ignores.
+
+    Args:
+        options: of the Trainer, by their names.
+
+    Raises:
+        InputError: a number is not finite, too small or too large, checkpoints are switched off, a callback cannot
+            work, or a package is missing.
+
+    Example:
+        >>> check_trainer({"max_epochs": 2, "check_val_every_n_epoch": None})
+    """
+    for name, least in LEAST.items():
+        value = options.get(name)
+        if isinstance(value, int | float) and value < least:
+            bound = f"at least {least}" if isinstance(least, int) else "above 0"
+            raise InputError(f"--trainer.{name} is {value}: it must be {bound}")
+    for name, value in options.items():
+        if isinstance(value, float):
+            check_finite(value, f"--trainer.{name}")
+    devices = str(options.get("devices"))
+    if devices.isdecimal():
+        check_size(int(devices), "--trainer.devices")
+    if options.get("enable_checkpointing") is False:
+        raise InputError("--trainer.enable_checkpointing false: fit always writes last.ckpt; leave the option out")
+    check_strategy(options.get("strategy"))
+    if "BatchSizeFinder" in str(options.get("callbacks")):
+        raise InputError(
+            "--trainer.callbacks BatchSizeFinder: the batches of fit are few-shot images; set --data.batch_size"
+        )
+    if options.get("profiler") == "xla" and find_spec("torch_xla") is None:
+        raise InputError("--trainer.profiler xla: the package torch_xla is missing; use simple, advanced or pytorch")
+
+
+def check_strategy(given: Any) -> None:
+    """Check that the processes of a strategy run the whole command, and are not copies of this process.
+
+    Args:
+        given: ``strategy`` of the Trainer: a name, or a class path with its arguments.
+
+    Raises:
+        InputError: they are copies, which hang on a CPU.
+
+    Example:
+        >>> check_strategy("ddp")
+    """
+    name, method = given, None
+    if isinstance(given, Mapping):
+        name, method = given.get("class_path"), (given.get("init_args") or {}).get("start_method")
+    if (isinstance(name, str) and name.startswith(COPIES)) or method not in (None, "popen"):
+        plain = f"{name} with start_method {method}" if method else name
+        raise InputError(f"--trainer.strategy {plain}: each process must run the whole command; use ddp")
 
 
 def check_precision(given: Any) -> None:

@@ -52,7 +52,7 @@ def parse_yaml(text: str, where: str, as_text: bool = False) -> Any:
     import yaml  # imported here to keep the entry point fast
 
     try:
-        return yaml.load(text, Loader=yaml_loader(as_text))
+        return yaml.load(text, Loader=yaml_loader(as_text))  # a SafeLoader  # nosec B506
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         raise InputError(describe_yaml_error(error, text, where)) from error
 

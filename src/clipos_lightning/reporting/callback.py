@@ -1,14 +1,11 @@
 """TestReport: the callback that writes the files of a test's report and prints its tables."""
 
-import platform
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.utilities import rank_zero_only
 
 from ..data.datamodule import FewShotOOD
 from ..errors import InputError
@@ -16,13 +13,12 @@ from ..evaluation.heads import PART_PREFIXES, ZERO_SHOT
 from ..options.trainer_checks import check_whole_test
 from ..training.checkpoint import read_checkpoint
 from ..training.module import ClipOS
-from ..utils.files import atomic_write, write_json, write_text
+from ..utils.files import atomic_write, make_folder, write_json, write_text
+from ..utils.versions import installed_versions
 from .gallery import draw_pictures, labels_of
 from .html import report_html
 from .report import build_report, report_markdown
 from .terminal import print_report
-
-PACKAGES = ("clipos-lightning", "torch", "torchvision", "lightning", "open_clip_torch", "torchmetrics", "numpy")
 
 
 class TestReport(Callback):
@@ -70,12 +66,13 @@ class TestReport(Callback):
             if not isinstance(pl_module, ClipOS):
                 raise InputError(f"TestReport reports a test of ClipOS, not of {type(pl_module).__name__}")
 
-    @rank_zero_only
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the files and print the tables, on the first process; the results are gathered already."""
+        if not trainer.is_global_zero:
+            return
         module, data = pl_module, trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(module, ClipOS) and isinstance(data, FewShotOOD)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         # scores first, so that a failure below does not lose them
         with atomic_write(self.folder / "scores.npz") as path, open(path, "wb") as file:
             np.savez_compressed(file, **score_arrays(module, data))
@@ -93,12 +90,12 @@ class TestReport(Callback):
             if isinstance(logger, WandbLogger):
                 from .wandb_log import log_report  # imports wandb, which is slow
 
-                log_report(logger.experiment, report, module.results, pictures)
+                log_report(logger.experiment, report, module.results, pictures, self.folder)
 
     def run_record(self, module: ClipOS, data: FewShotOOD) -> dict[str, Any]:
         """Plain data about the run: versions, seed, command, weights, configuration."""
         return {
-            "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+            "versions": installed_versions(),
             "seed": module.seed,
             "command": self.command,
             "trained": module.trained,

@@ -11,10 +11,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..errors import printable
 from ..types import ClassMaps, FloatArray, Images, Pixels
-from ..utils.files import atomic_write
+from ..utils.files import atomic_write, make_folder
 from .captions import DELTA, DISTANCE, DecisionText, caption_strip
-from .plots import HEAT_COLORS, new_figure
+from .plots import HEAT_COLORS, figure_text, new_figure
 
 MIN_PANEL_SIDE = 224  # least side of a panel in a file, in pixels
 MAX_DISTANCE = 0.5  # end of the colour scale of distances to the known images
@@ -52,7 +53,7 @@ class Example:
     @property
     def caption(self) -> str:
         """True and predicted class, on two lines."""
-        return f"{self.origin}\n→ {self.predicted} {100 * self.probability:.0f} %"
+        return f"{printable(self.origin)}\n→ {printable(self.predicted)} {100 * self.probability:.0f} %"
 
     @property
     def panels(self) -> dict[str, Pixels]:
@@ -144,7 +145,8 @@ def panel_figure(rows: Sequence[tuple[str, Mapping[str, Pixels]]]) -> Figure:
             axis = figure.add_subplot(grid[row, column])
             axis.set_axis_off()
             axis.imshow(pixels, interpolation="nearest")
-            axis.set_title(caption if column == 0 else title if row == 0 else "", fontsize=7)
+            lines = (caption if column == 0 else title if row == 0 else "").split("\n")
+            axis.set_title("\n".join(map(figure_text, lines)), fontsize=7)
     bar = figure.add_subplot(grid[-1, columns // 4 : columns - columns // 4])
     figure.colorbar(ScalarMappable(cmap=HEAT_COLORS), cax=bar, orientation="horizontal")
     bar.set_xticks([0, 0.5, 1], labels=["0", "plain CLIP, S: 0.5", "1"], fontsize=7)
@@ -177,7 +179,7 @@ def write_heatmaps(
     distances = None if maps.difference is None else maps.difference.reshape(-1, *grid).cpu().numpy()
     for i, text in texts.items():
         target = folder / heatmap_name(paths[i])
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         distance = None if distances is None else distances[i]
         panels = map_panels(images[i].permute(1, 2, 0).numpy(), clip[i], surgery[i], mask[i], distance=distance)
         shown = DELTA if distance is None else DISTANCE

@@ -37,6 +37,7 @@ from .report import (
     summary_lines,
 )
 
+BACKTICK = "\0"  # of a name, which is not code
 RECALLS = (0.8, 0.9, 0.95, 0.99)  # buttons next to the slider
 WORDS = re.compile(r"[^_/-]*[_/-]+|[^_/-]+")  # parts of a name; it may be broken between them, and at spaces
 MAX_LETTERS = 70  # of the longest words of the matrix's columns together, in a window of 1,000 pixels
@@ -68,7 +69,7 @@ def report_html(
         css=Markup(read_template("report.css")),
         js=Markup(read_template("report.js")),
         title=report_title(report),
-        summary=summary_lines(report),
+        summary=summary_lines(report, lambda name: name.replace("`", BACKTICK)),
         tiles=tiles(report),
         report=report,
         trained=is_trained(report),
@@ -99,7 +100,7 @@ def read_template(name: str) -> str:
 
 def mark_code(text: str) -> Markup:
     """A text as HTML, with the parts between backticks as code."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))).replace(BACKTICK, "`"))
 
 
 def on_one_line(text: str) -> Markup:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..types import FloatArray, Pixels
 from .captions import DISTANCE, TEXT_COLOR, DecisionText, format_probability
 from .heatmaps import MAX_DISTANCE, enlarge, map_panels
-from .plots import HEAT_COLORS, ID_COLOR, OOD_COLOR, new_figure
+from .plots import HEAT_COLORS, ID_COLOR, OOD_COLOR, figure_text, new_figure
 
 
 @dataclass
@@ -142,10 +142,10 @@ def draw_bars(axis: Any, explanation: Explanation) -> None:
 
 
 def shorten(text: str, length: int) -> str:
-    """The last ``length`` characters of a text, after an ellipsis if it is longer; dollar signs are escaped.
+    """The last ``length`` characters of a text for the figure, after an ellipsis if it is longer.
 
     Example:
         >>> shorten("photos/cat.jpg", 8)
         '…cat.jpg'
     """
-    return (text if len(text) <= length else f"…{text[1 - length :]}").replace("$", r"\$")
+    return figure_text(text if len(text) <= length else f"…{text[1 - length :]}")

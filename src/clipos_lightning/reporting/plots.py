@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from ..errors import printable
 from ..types import Pixels
 
 ID_COLOR, OOD_COLOR = "#0b6e8f", "#b8481f"  # also in report.css; contrast with white at least 4.5
@@ -29,6 +30,16 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
+def figure_text(text: str) -> str:
+    r"""A user's text for a figure, shown as it is: dollar signs start no formula, and line breaks are escaped.
+
+    Example:
+        >>> print(figure_text("$x_{$"))
+        \$x_{\$
+    """
+    return printable(text).replace("$", r"\$")
+
+
 def svg_element(figure: Figure) -> Markup:
     """A figure as an SVG element in the colours of the HTML page around it; equal figures give equal bytes.
 
@@ -40,10 +51,15 @@ def svg_element(figure: Figure) -> Markup:
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text[text.index("<svg") :], flags=re.DOTALL)
-    text = re.sub(r' id="[A-Za-z.]+(?:2d)?_\d+"', "", text)  # the same in every figure, and nothing refers to them
+    return Markup(re.sub(r"<[^>]*>", lambda tag: page_tag(tag[0]), text))
+
+
+def page_tag(tag: str) -> str:
+    """A tag of a figure with the page's colours, and without ids, to which nothing refers."""
+    tag = re.sub(r' id="[A-Za-z.]+(?:2d)?_\d+"', "", tag)
     for color, variable in PAGE_COLORS.items():
-        text = text.replace(color, variable)
-    return Markup(text)
+        tag = tag.replace(color, variable)
+    return tag
 
 
 def image_uri(pixels: Pixels) -> str:

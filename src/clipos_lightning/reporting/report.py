@@ -1,6 +1,6 @@
 """The report of a test as plain data (``report.json``) and as Markdown: pure functions of the test tables."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from ..evaluation.metrics import OOD_METRICS, boundary_f, mask_iou, ood_metrics
 from ..evaluation.results import Columns, Results
 from ..evaluation.scores import in_order
 from ..evaluation.thresholds import operating_point
+from .markdown import code_span, escape_markdown
 
 Metrics = dict[str, Any]
 
@@ -196,18 +197,24 @@ def set_tables(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def report_markdown(report: Mapping[str, Any]) -> str:
     """The report as Markdown: a summary, then a table for each OOD set and average."""
-    lines = [f"# {report_title(report)}", "", *(f"- {line}" for line in summary_lines(report)), ""]
+    title, summary = escape_markdown(report_title(report)), summary_lines(report, escape_markdown)
+    lines = [f"# {title}", "", *(f"- {line}" for line in summary), ""]
     trained = is_trained(report)
     zero_shot_headers = [f"zero-shot {HEADERS[m]}" for m in ZERO_SHOT_METRICS if trained]
     header = ["score", *HEADERS.values(), *zero_shot_headers]
     for table in set_tables(report):
-        lines += [f"## {table['heading']}", "", f"| {' | '.join(header)} |", "|---" + "|---:" * (len(header) - 1) + "|"]
+        lines += [
+            f"## {escape_markdown(table['heading'])}",
+            "",
+            f"| {' | '.join(header)} |",
+            "|---" + "|---:" * (len(header) - 1) + "|",
+        ]
         for score, metrics, zero_shot in table["rows"]:
             name = f"**{score}**" if score == report["headline"] else score
             cells = format_row(metrics, zero_shot, trained)
             lines.append(f"| {' | '.join([name, *cells])} |")
         lines.append("")
-    lines += [f"Command: `{report['run'].get('command', '')}`", ""]
+    lines += [f"Command: {code_span(report['run'].get('command', ''))}", ""]
     return "\n".join(lines)
 
 
@@ -222,8 +229,13 @@ def format_row(metrics: Mapping[str, float] | None, zero_shot: Mapping[str, floa
     return cells + [format_metric(zero_shot, m) for m in ZERO_SHOT_METRICS if trained]
 
 
-def summary_lines(report: Mapping[str, Any]) -> list[str]:
-    """The main results of a report, as a list of short texts."""
+def summary_lines(report: Mapping[str, Any], show: Callable[[str], str] = str) -> list[str]:
+    """The main results of a report, as a list of short texts, with backticks around the names of scores.
+
+    Args:
+        report: as in ``report.json``.
+        show: a name of the user's to the text that shows it.
+    """
     id_part, zero_shot, score = report["id"], report["zero_shot"], report["headline"]
     trained = is_trained(report)
     comparison = f" (zero-shot {zero_shot['id']['accuracy']:.1f} %)" if trained else ""
@@ -232,7 +244,7 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
         averages = [("", report["average"])] + ([("zero-shot ", zero_shot["average"])] if trained else [])
         texts = [f"{t}AUROC {a[score]['auroc']:.1f}, FPR95 {a[score]['fpr95']:.1f}" for t, a in averages if score in a]
         sets = list(report["ood"])
-        where = f"average over {len(sets)} OOD sets" if len(sets) > 1 else f"OOD set {sets[0]}"
+        where = f"average over {len(sets)} OOD sets" if len(sets) > 1 else f"OOD set {show(sets[0])}"
         lines.append(f"headline score `{score}`, {where}: {'; '.join(texts)}")
         if trained and score in zero_shot["average"]:
             lines.append(training_line(report))

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from ..errors import printable
+from ..utils.console import plain_console
 from .report import (
     HEADERS,
     ZERO_SHOT_METRICS,
@@ -32,22 +34,23 @@ def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str | T
     Args:
         title: line above the table; empty for none.
         head: column names.
-        rows: the cells; rich's markup is printed as it is.
+        rows: the cells; characters that do not print are escaped in those that are strings.
         text_columns: how many columns from the left hold text and are aligned to the left.
     """
-    view = RichTable(title=Text(title, "bold") if title else None, title_justify="left", box=box.SIMPLE_HEAD)
+    view = RichTable(title=Text(printable(title), "bold") if title else None, title_justify="left", box=box.SIMPLE_HEAD)
     for i, name in enumerate(head):
         is_text = i < text_columns
         width = None if is_text else max((len(row[i]) for row in rows), default=0)  # numbers are not broken
-        view.add_column(Text(name), justify="left" if is_text else "right", vertical="bottom", min_width=width)
+        heading = Text("\n".join(map(printable, name.split("\n"))))
+        view.add_column(heading, justify="left" if is_text else "right", vertical="bottom", min_width=width)
     for row in rows:
-        view.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+        view.add_row(*(Text(printable(cell)) if isinstance(cell, str) else cell for cell in row))
     console().print(view)
 
 
 def console() -> Console:
     """A console as wide as the terminal, or FILE_WIDTH."""
-    return Console(width=None if sys.stdout.isatty() else FILE_WIDTH, highlight=False)
+    return plain_console(None if sys.stdout.isatty() else FILE_WIDTH)
 
 
 def print_report(report: Mapping[str, Any], verbose: bool = False) -> None:
@@ -60,11 +63,11 @@ def print_report(report: Mapping[str, Any], verbose: bool = False) -> None:
     out = console()
     if verbose:
         print_every_score(report)
-    out.print(report_title(report), style="bold", markup=False)
+    out.print(printable(report_title(report)), style="bold")
     if report["average"]:
         print_overview(report)
     for line in summary_lines(report):
-        out.print(f"  {line}", markup=False, soft_wrap=True)
+        out.print(f"  {printable(line)}", soft_wrap=True)
 
 
 def print_overview(report: Mapping[str, Any]) -> None:

@@ -1,45 +1,81 @@
 """Callbacks that write the last checkpoint and the list of few-shot images, and show the progress."""
 
 import math
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_only
 
 from ..data.datamodule import FewShotOOD
 from ..utils.files import write_json
 from ..utils.progress import ProgressLines, open_bar
 from .divergence import DivergenceError
+from .snapshots import Snapshot, Snapshots
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
 
 class LastCheckpoint(Checkpoint):
-    """Write ``last.ckpt`` when training ends or is interrupted.
+    """Write ``last.ckpt`` on the way, and when training ends or is interrupted: always the state between two batches.
+
+    The first process writes alone: no other one has to be in step with it.
 
     Args:
         folder: of the run.
+        every_n_seconds: least time between two files on the way; None: none on the way. Writing takes at most a
+            twentieth of the time.
+
+    Attributes:
+        snapshots: to be made the Trainer's first callback.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "last.ckpt"
+    def __init__(self, folder: Path, every_n_seconds: float | None = None) -> None:
+        self.path, self.every_n_seconds = folder / "last.ckpt", every_n_seconds
+        self.snapshots = Snapshots()
+        self.written: Snapshot | None = None
+        self.due = math.inf
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        if self.every_n_seconds is not None:
+            self.due = time.monotonic() + self.every_n_seconds
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Write a checkpoint on the way."""
+        start = time.monotonic()
+        if start >= self.due:
+            self.write(trainer)
+            now = time.monotonic()
+            self.due = now + max(self.every_n_seconds or 0.0, 20 * (now - start))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the checkpoint; every process must call this, the first one writes."""
-        trainer.save_checkpoint(self.path)
+        """Write the checkpoint, and let the other processes wait for it."""
+        self.write(trainer)
+        trainer.strategy.barrier("last.ckpt")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save the checkpoint after Ctrl-C in one process, or with the last good parameters if training diverged.
+        """Write the last state between two batches, whatever ended the training, with the last good parameters."""
+        if trainer.global_step and not isinstance(exception, OSError):  # such as a full disk
+            self.write(trainer, parameters=not isinstance(exception, DivergenceError))
 
-        Several processes would have to stop together; a divergence stops all of them at the same step.
+    def write(self, trainer: Trainer, parameters: bool = True) -> None:
+        """Write the last snapshot, unless it is written already.
+
+        Args:
+            trainer: of the fit.
+            parameters: of the snapshot; False: those that the module has now.
         """
-        interrupted = isinstance(exception, KeyboardInterrupt) and trainer.world_size == 1
-        if trainer.global_step and (interrupted or isinstance(exception, DivergenceError)):
-            trainer.save_checkpoint(self.path)
+        snapshot = self.snapshots.latest
+        if snapshot is None or not trainer.is_global_zero or (snapshot is self.written and parameters):
+            return
+        checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+        snapshot.put_into(checkpoint, parameters)
+        trainer.strategy.save_checkpoint(checkpoint, self.path)
+        self.written = snapshot
 
 
 class ShotsManifest(Callback):
@@ -52,12 +88,27 @@ class ShotsManifest(Callback):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    @rank_zero_only
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write the file; a test whose training images are missing has none."""
+        """Write the file before a fit or a validation."""
+        if stage != "test":
+            self.write(trainer)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the file of a test, unless its options draw other images than the detector learned from."""
+        self.write(trainer, getattr(pl_module, "shots_digest", None))
+
+    def write(self, trainer: Trainer, learned: str | None = None) -> None:
+        """Write the file on the first process; a test whose training images are missing has none.
+
+        Args:
+            trainer: of the run.
+            learned: digest of the images that the detector learned from; None: it learns from those of this run.
+        """
         data = trainer.datamodule  # type: ignore[attr-defined]
-        if isinstance(data, FewShotOOD) and data.shot_positions:
-            write_json(self.folder / "shots.json", data.manifest())
+        if trainer.is_global_zero and isinstance(data, FewShotOOD) and data.shot_positions:
+            manifest = data.manifest()
+            if learned in (None, manifest["digest"]):
+                write_json(self.folder / "shots.json", manifest)
 
 
 class Progress(ProgressBar):
@@ -71,6 +122,10 @@ class Progress(ProgressBar):
     def disable(self) -> None:
         """Hide the bars; Lightning calls this on every rank but 0."""
         self.enabled = False
+
+    def enable(self) -> None:
+        """Show the bars again; Lightning's BatchSizeFinder and LearningRateFinder hide them during their trials."""
+        self.enabled = True
 
     def open(self, total: int | float | None, description: str, done: int = 0) -> None:
         """Close the current bar and start a new one, over batches; a total of None or infinity only counts."""

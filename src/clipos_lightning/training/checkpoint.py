@@ -19,6 +19,7 @@ from ..options.class_paths import check_recipe, update_paths
 from ..options.schema import PLAIN, Fields, Fraction, Names, NonNegative, Where, check_file, fields_of, find_impurity
 from .module import ClipOS
 from .record import GROUPS, RECORD, WORDINGS
+from .resuming import RESTORED
 
 NOT_OPTIONS = ("class_names", "class_wordings")  # hyper-parameters of the model that come from the data
 
@@ -30,6 +31,7 @@ OPTION_GROUPS = {
     "scoring": ScoreOptions,
 }
 TRAIN_AGAIN = "train again"
+DENSE = Annotated[torch.Tensor, Where("a dense tensor", lambda tensor: tensor.layout == torch.strided)]
 MODEL = fields_of(
     ClipOS.__init__,
     {
@@ -41,6 +43,11 @@ DATA = fields_of(
     FewShotOOD.__init__, {"num_workers": None}, added=("validate", "background", "max_pixels", "unreadable")
 )
 OPTIMIZER = Fields({"state": dict, "param_groups": list[dict[str, Any]]})
+TRAINER = Fields(
+    {"max_epochs": int, "max_steps": int, "steps_per_epoch": NonNegative},
+    {name: str | int | float | None for name in RESTORED},
+    closed=True,
+)
 LIGHTNING: dict[str, Any] = {  # what a fit needs to resume
     "epoch": NonNegative,
     "global_step": NonNegative,
@@ -55,14 +62,18 @@ CONTENTS = Fields(
     {
         "clipos": Fields(
             {**{k: RECORD.required[k] for k in IN_ALL_VERSIONS}, "recipe": dict[str, Any], "image_weight": Fraction},
-            {**RECORD.required, **RECORD.optional, "shots": str | None},
+            {**RECORD.required, **RECORD.optional, "shots": str | None, "trainer": TRAINER},
         ),
         "hyper_parameters": MODEL,
-        "state_dict": dict[str, torch.Tensor],
+        "state_dict": dict[str, DENSE],
     },
-    {**LIGHTNING, "datamodule_hyper_parameters": replace(DATA, closed=False)},  # subclasses may have other options
+    {
+        **LIGHTNING,
+        "random_state": dict[str, Any],
+        "datamodule_hyper_parameters": replace(DATA, closed=False),  # subclasses may have other options
+    },
 )
-WITH_TENSORS = ("state_dict", "optimizer_states", "callbacks", "loops", "lr_schedulers")
+WITH_TENSORS = ("state_dict", "optimizer_states", "callbacks", "loops", "lr_schedulers", "random_state")
 
 
 def read_checkpoint(path: str, resume: bool = False) -> dict[str, Any]:
@@ -148,7 +159,9 @@ def data_options(checkpoint: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_config(checkpoint: dict[str, Any], recipe: bool) -> dict[str, Any]:
-    """A checkpoint as a configuration: seed, model and data. Later configs and flags override it.
+    """A checkpoint as a configuration: seed, model, data and, for a fit, options of the Trainer but its length.
+
+    Later configs and flags override it.
 
     Args:
         checkpoint: of :func:`read_checkpoint`.
@@ -156,4 +169,7 @@ def as_config(checkpoint: dict[str, Any], recipe: bool) -> dict[str, Any]:
     """
     data = data_options(checkpoint) if "datamodule_hyper_parameters" in checkpoint else {}
     seed = checkpoint["hyper_parameters"]["seed"]
-    return {"seed_everything": seed, "model": model_options(checkpoint, recipe), "data": data}
+    config = {"seed_everything": seed, "model": model_options(checkpoint, recipe), "data": data}
+    recorded = checkpoint["clipos"].get("trainer", {})
+    trainer = {name: value for name, value in recorded.items() if name in RESTORED}
+    return config | ({"trainer": trainer} if recipe and trainer else {})

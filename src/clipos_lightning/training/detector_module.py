@@ -20,10 +20,13 @@ from ..evaluation.validation import Validation
 from ..method.prompts import PromptLearner
 from ..options.trainer_checks import check_monitors, check_precision
 from ..types import ClassTexts, Features, Texts
+from ..utils.progress import set_process_rank
 from ..utils.quiet import ignore_expected_warnings, restore_expected_warnings
 from .class_features import ClassFeatures
 from .divergence import DivergenceGuard
+from .random_state import random_state, restore_random_state
 from .record import DetectorRecord, check_identity, recorded_preprocessing
+from .resuming import check_draw, start_at_next_batch, trainer_options
 from .state_checks import check_memory, check_state
 
 
@@ -39,6 +42,8 @@ class DetectorModule(ClassFeatures):
         outliers: outliers of validation, (M, D); in a fit the same ones each time.
         terms: name to value of the terms of the loss in the last step of this process.
         guard: stops a training that diverges.
+        shots_digest: digest of the few-shot images in the checkpoint; None: not known.
+        resumed: the checkpoint's random state and record, from when it is loaded by a fit until training starts.
     """
 
     prompts: PromptLearner
@@ -46,9 +51,11 @@ class DetectorModule(ClassFeatures):
     recipe: dict[str, Any]
     results: dict[str, dict[str, NDArray[np.float64]]]
     failure: InputError | None = None
+    shots_digest: str | None = None
     outliers: Features
     terms: dict[str, Tensor]
     guard: DivergenceGuard
+    resumed: tuple[dict[str, Any], dict[str, Any]] | None = None
     validation_outliers: Callable[[], Features]
 
     def setup(self, stage: str) -> None:
@@ -58,6 +65,7 @@ class DetectorModule(ClassFeatures):
             InputError: the data are not a :class:`FewShotOOD`, or a Trainer option does not work with this module.
         """
         ignore_expected_warnings()
+        set_process_rank(self.global_rank)  # Lightning takes a left-over RANK for that of a single process
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if stage != "predict" and not isinstance(data, FewShotOOD):
             raise InputError("ClipOS takes its images from a FewShotOOD, as in trainer.fit(model, FewShotOOD(...))")
@@ -125,7 +133,20 @@ class DetectorModule(ClassFeatures):
             heads.append(self.head(PART_PREFIXES["images"], images, images[: len(self.class_names)], scores))
         return heads
 
-    # ---- training that diverges
+    # ---- training
+
+    def on_train_start(self) -> None:
+        """Go on with the next batch of a checkpoint, and with its random state.
+
+        Raises:
+            InputError: the checkpoint does not fit the Trainer's options, or is broken.
+        """
+        super().on_train_start()
+        if self.resumed is not None:
+            state, record = self.resumed
+            self.resumed = None
+            start_at_next_batch(self.trainer, record.get("trainer", {}))
+            restore_random_state(state, self.device)
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Stop if the gradient is not finite.
@@ -220,9 +241,14 @@ class DetectorModule(ClassFeatures):
         data = getattr(self._trainer, "datamodule", None)
         if data is not None and data.shot_positions:
             checkpoint["clipos"]["shots"] = data.manifest()["digest"]
+        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            checkpoint["clipos"]["trainer"] = trainer_options(self.trainer)
+            checkpoint["random_state"] = random_state(self.device)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that backbone, weights, class names and tensors of the checkpoint are those of this module.
+
+        A fit or a validation of it must have its few-shot images, too.
 
         Raises:
             InputError: one differs, or the checkpoint was not written by clipos.
@@ -238,4 +264,9 @@ class DetectorModule(ClassFeatures):
         check_state(checkpoint["state_dict"], state)
         self.image_weight = checkpoint["clipos"].get("image_weight", self.image_weight)
         self.background = checkpoint.get("datamodule_hyper_parameters", {}).get("background", WHITE)
-        self.trained = True
+        self.trained, self.shots_digest = True, checkpoint["clipos"].get("shots")
+        stage = None if self._trainer is None else self.trainer.state.fn
+        if stage in (TrainerFn.FITTING, TrainerFn.VALIDATING):
+            check_draw(checkpoint, self.trainer.datamodule, training=stage == TrainerFn.FITTING)  # type: ignore[attr-defined]
+        if stage == TrainerFn.FITTING and "random_state" in checkpoint:
+            self.resumed = checkpoint["random_state"], checkpoint["clipos"]

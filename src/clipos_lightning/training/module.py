@@ -16,7 +16,7 @@ from ..clip.loading import load_backbone
 from ..clip.surgery import SurgeryOptions
 from ..errors import InputError
 from ..evaluation.scores import ScoreOptions, check_scores, default_score, find_score, reported_scores
-from ..method.feature_store import FeatureStore, ShotFeatures
+from ..method.feature_store import ENCODE_BATCH, FeatureStore, ShotFeatures
 from ..method.losses import ItemLosses, irrelevant_locals
 from ..method.mask import MaskOptions
 from ..method.objectives import Objective, make_objective
@@ -291,8 +291,13 @@ class ClipOS(DetectorModule):
                 "validation out"
             )
         labels = self.trainer.datamodule.shot_labels  # type: ignore[attr-defined]
-        options = replace(self.synthesis, count=SYNTHESISED)
-        return self.mix_pairs(store, torch.arange(len(labels)), draw_step(self.seed, 0, labels.numpy(), options))
+        draw = draw_step(self.seed, 0, labels.numpy(), replace(self.synthesis, count=SYNTHESISED))
+        images = torch.arange(len(labels))
+        mixed = []
+        for part in draw.split(ENCODE_BATCH // 2):  # of two images each; beyond the store's budget only these are kept
+            store.encode_step(torch.from_numpy(part.pairs).flatten())
+            mixed.append(self.mix_pairs(store, images, part))
+        return torch.cat(mixed)
 
     def validation_outliers(self) -> Features:
         """The outliers of validation; a fit whose objective synthesises outliers has their features already."""
@@ -302,7 +307,7 @@ class ClipOS(DetectorModule):
     def zero_shot_logits(self) -> tuple[Float[Tensor, "images classes"], Float[Tensor, "outliers classes"]]:
         """Logits under the C zero-shot class prompts, of the few-shot images and of synthesised outliers."""
         count = len(self.trainer.datamodule.shot_labels)  # type: ignore[attr-defined]
-        images = self.store[torch.arange(count)].cls
+        images = torch.cat([self.store[rows].cls for rows in torch.arange(count).split(ENCODE_BATCH)])
         outliers = self.synthesise(self.store) if self.objective.outliers == "synthesis" else images[:0]
         return self.scale * images @ self.class_text.T, self.scale * outliers @ self.class_text.T
 

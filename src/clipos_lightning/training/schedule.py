@@ -58,11 +58,13 @@ class WarmupCosine(LRScheduler):
 
 
 def planned_epochs(trainer: Trainer) -> int:
-    """Number of epochs of a fit, also if its length is given in steps.
+    """Number of epochs of a fit: ``max_epochs``, which ``max_steps`` may stop earlier, or those of ``max_steps``.
 
     Raises:
         InputError: the fit has neither a number of epochs nor of steps.
     """
+    if trainer.max_epochs not in (None, -1):
+        return trainer.max_epochs
     trainer.fit_loop.setup_data()  # sets num_training_batches
     steps = trainer.estimated_stepping_batches
     if math.isinf(steps):

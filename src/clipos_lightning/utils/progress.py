@@ -25,11 +25,23 @@ BYTES = "B"  # unit of downloads; lines show MB
 PERIODS = ((1, "s"), (60, "min"), (3600, "h"), (86400, "days"))  # seconds and name
 
 
+_rank = 0  # of this process in a run of the command line
+
+
 def process_rank() -> int:
-    """The global rank of this process; 0 outside of distributed runs."""
+    """The global rank of this process; 0 outside of distributed runs, whatever environment variables say."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        return int(distributed.get_rank())
+    return _rank
+
+
+def set_process_rank(rank: int) -> None:
+    """Set the rank before the processes are connected, also for Lightning, which would take the environment's."""
+    global _rank
     from lightning.pytorch.utilities import rank_zero_only  # slow to import
 
-    return int(getattr(rank_zero_only, "rank", 0))
+    _rank = rank_zero_only.rank = rank  # type: ignore[attr-defined]
 
 
 def print_once(line: str, file: TextIO | TextIOBase | None = None) -> None:
@@ -239,5 +251,6 @@ def silence_libraries() -> None:
         r".*exists and is not empty.*",
         r".*LightningCLI's args parameter.*",
         r".*GPU available but not used.*",
+        r"\s*Unable to serialize instance",  # of jsonargparse; it is an error of ours
     ):
         warnings.filterwarnings("ignore", message)
