@@ -41,6 +41,7 @@ PRIVATE: dict[str, Callable[[], bool]] = {
     "_group_actions": lambda: isinstance(argparse.ArgumentParser()._action_groups[0]._group_actions, list),
     "_option_string_actions": lambda: "--help" in argparse.ArgumentParser()._option_string_actions,
     "_exit": method(os, "_exit"),
+    "_restarting": lambda: Trainer(**QUIET).fit_loop._restarting is False,
     "_checkpoint_connector": lambda: callable(Trainer(**QUIET)._checkpoint_connector.dump_checkpoint),
     "_signal_connector": lambda: callable(Trainer(**QUIET)._signal_connector.register_signal_handlers),
     "_add_subcommands": method(LightningCLI, "_add_subcommands"),

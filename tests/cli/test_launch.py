@@ -1,6 +1,8 @@
 """One process is process 0 of 1 whatever the environment says; a launcher and the Trainer agree on the number."""
 
 import os
+import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from running import clipos, done, refused
 
 from clipos_lightning import ClipOS, ContextOptions, FewShotOOD, TestReport
 from clipos_lightning.cli.launch import choose_environment, count_devices, rank_in
+from clipos_lightning.cli.trainer import trainer_parsers
 from clipos_lightning.errors import InputError
 from clipos_lightning.utils.progress import process_rank, set_process_rank
 
@@ -127,3 +130,14 @@ def test_devices_as_the_trainer_counts_them() -> None:
 def test_processes_that_are_copies_are_refused(words: tuple[str, ...]) -> None:
     refused(clipos(*FIT, *words, "--trainer.accelerator", "cpu"), "--trainer.strategy", "use ddp")
     assert not Path("runs").exists()
+
+
+def test_the_options_of_the_page_exist() -> None:
+    page = (Path(__file__).parents[2] / "docs/cluster.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"--(?:trainer\.|data\.|model\.|checkpoint|ckpt)\w+", page))
+    known = trainer_parsers()["fit"]._option_string_actions
+    assert len(named) > 8 and named <= known.keys()
+    scripts = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
+    assert len(scripts) > 4
+    for script in scripts:
+        assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0

@@ -268,7 +268,7 @@ def test_the_other_processes_notice_that_the_first_was_killed(tmp_path: Path) ->
     assert "process 0 of 2 was killed" in run.err and len(run.err.splitlines()) == 2
 
 
-def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+def until(condition: Callable[[], object], seconds: float = 200.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "not in time"

@@ -116,8 +116,6 @@ class ClipOSCLI(LightningCLI):
             base = yaml.safe_dump(as_config(self.checkpoint, words[0] == "fit"), sort_keys=False)
             words = [words[0], "--config", base, *words[1:]]
         try:
-            for option, value in option_pairs(args):
-                check_named_files(value, option)
             self.config = parser.parse_args(words)
         except (OverflowError, UnicodeDecodeError) as error:
             what = "a number is too large" if isinstance(error, OverflowError) else "a file is not UTF-8 text"

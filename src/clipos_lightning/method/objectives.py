@@ -228,7 +228,7 @@ def make_objective(given: str | Mapping[str, Any], margins: tuple[float, float] 
     if not isinstance(given, str) and set(given) - {"class_path", "init_args"}:
         raise InputError(f"--model.objective takes class_path and init_args, not {', '.join(map(str, given))}")
     path = given if isinstance(given, str) else given.get("class_path", "")
-    if "." not in path:
+    if not isinstance(path, str) or "." not in path:
         raise InputError(f"--model.objective {path!r}: take one of {', '.join(OBJECTIVES)}, or package.module.Class")
     kind = load_object(path, "--model.objective")
     if not (isinstance(kind, type) and issubclass(kind, Objective)):
@@ -237,5 +237,5 @@ def make_objective(given: str | Mapping[str, Any], margins: tuple[float, float] 
         return kind(**({} if isinstance(given, str) else given.get("init_args") or {}))
     except InputError:
         raise
-    except Exception as error:  # anything that a user's class raises
+    except (Exception, SystemExit) as error:  # a user's class may raise anything, or end the program
         raise InputError(f"--model.objective {path}: {describe_failure(error)}") from error

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..utils.imports import import_users
 
 CHECKED = ("optimizer", "lr_scheduler")  # options of the model whose type, a callable, lets any function pass
+TAKE_PATHS = ("callbacks", "logger", "profiler", "plugins", *CHECKED)  # options that take a class path as plain text
 SAFE = ("torch.optim.", "lightning.pytorch.", "clipos_lightning.")  # what a checkpoint may name
 
 PLATEAU = "lightning.pytorch.cli.ReduceLROnPlateau"  # torch's own has no monitor
@@ -33,6 +35,42 @@ def check_class_paths(config: Mapping[str, Any]) -> None:
         if not (isinstance(kind, type) and issubclass(kind, base_classes(option))):
             what = "torch.optim.Optimizer" if option == "optimizer" else "torch.optim.lr_scheduler.LRScheduler"
             raise InputError(f"--model.{option} {path}: not a subclass of {what}")
+
+
+def import_modules(value: Any, option: str) -> None:
+    """Import the modules of the classes that an option names, which the parser would import without naming the option.
+
+    Modules that do not exist are left to the parser.
+
+    Args:
+        value: of the option, as plain data.
+        option: its name.
+
+    Raises:
+        InputError: importing a module fails, or ends the program.
+
+    Example:
+        >>> import_modules([{"class_path": "fractions.Fraction", "init_args": {}}], "--trainer.callbacks")
+    """
+    for path in paths_in(value, option.rstrip("+").rpartition(".")[2] in (*TAKE_PATHS, "class_path")):
+        module = path.rpartition(".")[0]
+        try:
+            import_users(module, path, option.rstrip("+").removesuffix(".class_path"))
+        except ModuleNotFoundError as error:
+            if error.name is not None and not f"{module}.".startswith(f"{error.name}."):
+                raise InputError(f"{option} {path}: no module {error.name!r}, which it imports: install it") from error
+
+
+def paths_in(value: Any, plain: bool = False) -> Iterator[str]:
+    """The class paths in plain data: values of ``class_path``, and text if ``plain``, with at least one dot."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from paths_in(item, key == "class_path")
+    elif isinstance(value, list):
+        for item in value:
+            yield from paths_in(item, plain)
+    elif plain and isinstance(value, str) and "." in value and all(map(str.isidentifier, value.split("."))):
+        yield value
 
 
 def name_plateau(given: Any) -> Any:

@@ -13,7 +13,9 @@ from jsonargparse.typing import Path_fr
 from lightning.pytorch.cli import LightningArgumentParser
 
 from ..errors import InputError
-from .class_paths import check_class_paths, name_plateau, options_of_command
+from ..utils.imports import describe_failure
+from .class_paths import check_class_paths, import_modules, name_plateau, options_of_command
+from .command_line import option_pairs
 from .configs import find_config, with_bases
 from .finite import check_finite
 from .messages import describe_class_problem, reword
@@ -59,6 +61,8 @@ class PackagedConfig(ActionConfigFile):
                 options = {**options, "model": {**model, "lr_scheduler": name_plateau(model["lr_scheduler"])}}
             for section, value in options.items():
                 check_named_files(value, f"{path}: {section}", path.parent)
+                for name, item in value.items() if isinstance(value, dict) else ():
+                    import_modules(item, f"{path}: {section}.{name}")
             if options:
                 with Path_fr(str(path)).relative_path_context():  # files named in a config are relative to it
                     super().__call__(parser, cfg, yaml.safe_dump(options, sort_keys=False), option_string)
@@ -83,6 +87,16 @@ def check_named_files(value: Any, where: str, folder: Path = Path()) -> None:
         if "\n" not in value and path.is_file():
             what = f"{where}: cannot read"
             check_yaml(read_text_file(path, what, MAX_MIB), f"{what} {path}")
+
+
+def as_data(text: str) -> Any:
+    """The value of an option on the command line as plain data; the text itself if it is neither a mapping nor a list."""
+    if not text.startswith(("{", "[")):
+        return text
+    try:
+        return load_checked(text)
+    except (InputError, yaml.YAMLError, ValueError):
+        return text  # the parser reports it
 
 
 def refuse_linked(path: Path, options: dict[str, Any]) -> None:
@@ -111,6 +125,18 @@ class TrainerParser(LightningArgumentParser):
             text = f"no option {wrong[1]}" + (f"; did you mean {found[0]}?" if found else f" ({text})")
         raise InputError(text if len(text) <= 400 else text[:397] + "...") from ex
 
+    def parse_args(self, args: Any = None, *more: Any, **kwargs: Any) -> Any:
+        """Parse options after checking the files and importing the modules that they name.
+
+        Raises:
+            InputError: an option is wrong, or a module cannot be imported.
+        """
+        for option, value in option_pairs(args or []):
+            check_named_files(value, option)
+            if option.startswith(("--model.", "--trainer.", "--data.")):
+                import_modules(as_data(value), option)
+        return super().parse_args(args, *more, **kwargs)
+
     def instantiate_classes(self, cfg: Any, **kwargs: Any) -> Any:
         """Instantiate the classes of a config after checking what they are, and that its numbers are finite.
 
@@ -130,6 +156,8 @@ class TrainerParser(LightningArgumentParser):
             if problem is None:
                 raise
             raise InputError(problem) from error
+        except SystemExit as error:  # of a user's class
+            raise InputError(f"a class of the options ended the program: {describe_failure(error)}") from error
 
     def every_parser(self) -> Iterator[Any]:
         """This parser and the parsers of its subcommands."""

@@ -48,7 +48,7 @@ REPLACED_HELP = {  # Lightning's texts are long, or name what a run of ours does
     "--trainer.max_epochs": "epochs in all; with --ckpt_path: those of its run; --trainer.max_steps N stops earlier",
 }
 CHECKPOINT_HELP = (
-    "fit writes last.ckpt at least this often, so that a killed run can go on; null: only at the end of the training"
+    "seconds between two writes of last.ckpt on the way, so that a killed fit can go on; null: only at its end"
 )
 VERBOSE_HELP = {
     "validate": "also print Lightning's own table of results",

@@ -126,8 +126,8 @@ def choose_length(
 def start_at_next_batch(trainer: Trainer, recorded: Mapping[str, Any]) -> None:
     """Let Lightning go on with the next batch of a checkpoint, whether it is inside an epoch or the first of one.
 
-    Lightning regards a fit with ``max_steps`` as always inside an epoch, and then trains a batch too many; and it does
-    not step a ReduceLROnPlateau at the end of an epoch that was resumed.
+    Lightning regards a fit with ``max_steps`` as always inside an epoch: it trains a batch too many, or counts an epoch
+    twice. And it does not step a ReduceLROnPlateau at the end of an epoch that was resumed.
 
     Args:
         trainer: when its fit starts.

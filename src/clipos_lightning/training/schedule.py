@@ -21,7 +21,8 @@ class WarmupCosine(LRScheduler):
         optimizer: the optimizer whose rates are set.
         warmup_epochs: number of epochs at the constant rate.
         warmup_lr: the constant rate.
-        epochs: length of the cosine in epochs; None: the length of the run, which ClipOS sets before training.
+        epochs: length of the cosine in epochs; None: max_epochs of the run, or the epochs of max_steps if only that is
+            given, which ClipOS sets before training.
 
     Example:
         >>> import torch

@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 import traceback
+from types import ModuleType
 from typing import Any
 
 from ..errors import InputError
@@ -11,8 +12,6 @@ from ..errors import InputError
 
 def load_object(path: str, option: str) -> Any:
     """Import the object that ``package.module.name`` refers to.
-
-    The working directory is searched too, after all other entries of ``sys.path``.
 
     Args:
         path: the dotted path.
@@ -25,17 +24,35 @@ def load_object(path: str, option: str) -> Any:
     3.0
     """
     module_name, _, name = path.rpartition(".")
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # stays there: the module may import others later, when it is used
     try:
-        module = importlib.import_module(module_name)
+        module = import_users(module_name, path, option)
     except ModuleNotFoundError as error:
         raise InputError(f"{option} {path}: no module {error.name!r}; install it, or run in its folder") from error
-    except (Exception, SystemExit) as error:  # a user's module may raise anything, or end the program
-        raise InputError(f"{option} {path}: importing it failed: {describe_failure(error)}") from error
     if not hasattr(module, name):
         raise InputError(f"{option} {path}: {module_name} has no {name!r}")
     return getattr(module, name)
+
+
+def import_users(module: str, path: str, option: str) -> ModuleType:
+    """Import a user's module. The working directory is searched too, after all other entries of ``sys.path``.
+
+    Args:
+        module: its dotted name.
+        path: what is wanted from it, for error messages.
+        option: the option it was given with, for error messages.
+
+    Raises:
+        InputError: importing the module fails.
+        ModuleNotFoundError: there is no such module, or one that it imports is missing.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # stays there: the module may import others later, when it is used
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError:
+        raise
+    except (Exception, SystemExit) as error:  # a user's module may raise anything, or end the program
+        raise InputError(f"{option} {path}: importing it failed: {describe_failure(error)}") from error
 
 
 def describe_failure(error: BaseException) -> str:
