@@ -1,6 +1,5 @@
 """``clipos fit``, ``validate`` and ``test``: LightningCLI with shipped configs, run folders and one-line errors."""
 
-import argparse
 import os
 import shlex
 import sys
@@ -25,8 +24,8 @@ from ..data.image_sets import FolderSet
 from ..errors import InputError, printable
 from ..options.checkpoint_options import check_against_checkpoint
 from ..options.class_paths import plateau_in_words
-from ..options.command_line import configs_first, option_pairs, option_value
-from ..options.parser import LINKED, PackagedConfig, TrainerParser, check_named_files
+from ..options.command_line import configs_first, option_value
+from ..options.parser import LINKED, PackagedConfig, TrainerParser
 from ..options.refusals import report_refusals
 from ..options.short_help import CHECKPOINT_HELP, REPLACED_HELP, VERBOSE_HELP, HelpAction
 from ..options.trainer_checks import (
@@ -76,9 +75,9 @@ class ClipOSCLI(LightningCLI):
         """Set the description, and switch off Lightning's own tables of results."""
         text = TRAINER_COMMANDS[subcommand]
         parser = super()._prepare_subcommand_parser(klass, subcommand, description=f"{text[0].upper()}{text[1:]}.")
-        seconds = {"type": PositiveFloat | None, "default": 30.0}
-        shown = CHECKPOINT_HELP if subcommand == "fit" else argparse.SUPPRESS  # a fit's config.yaml is for all three
-        parser.add_argument("--checkpoint_every_n_seconds", help=shown, **seconds)
+        parser.add_argument(
+            "--checkpoint_every_n_seconds", type=PositiveFloat | None, default=30.0, help=CHECKPOINT_HELP
+        )
         parser.set_defaults({"weights_only": True} if subcommand == "fit" else {"weights_only": True, "verbose": False})
         for option in REPLACED_HELP.keys() & parser._option_string_actions.keys():
             parser._option_string_actions[option].help = REPLACED_HELP[option]

@@ -158,7 +158,7 @@ def try_score(name: str, score: Score) -> None:
             example.memory = Reference(torch.eye(4)[:3], torch.arange(3), neighbors=2, shrinkage=0.9)
         try:
             values = score.base(example)
-        except Exception as error:  # anything that a user's function raises
+        except (Exception, SystemExit) as error:  # a user's function may raise anything, or end the program
             raise InputError(f"--model.scores {name} fails on a small example: {describe_failure(error)}") from error
         if not isinstance(values, Tensor) or values.shape != items:
             got = f"a tensor of shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__

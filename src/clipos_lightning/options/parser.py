@@ -90,7 +90,7 @@ def check_named_files(value: Any, where: str, folder: Path = Path()) -> None:
 
 
 def as_data(text: str) -> Any:
-    """The value of an option on the command line as plain data; the text itself if it is neither a mapping nor a list."""
+    """The value of an option on the command line as plain data; if it is neither a mapping nor a list, the text."""
     if not text.startswith(("{", "[")):
         return text
     try:

@@ -1,5 +1,6 @@
 """Sign in to Weights & Biases without a prompt, record offline where that fails, and end in bounded time."""
 
+import atexit
 import importlib
 import inspect
 import io
@@ -161,6 +162,8 @@ def open_run(start: Callable[[], ResultT], options: dict[str, Any], folder: Path
     except Exception as error:  # of W&B's client, which raises those of its parts too
         if (options.get("mode") or wandb_settings().mode) in NO_UPLOAD:
             raise InputError(f"W&B: {one_line(error)}") from error
+        if not hasattr(wandb_settings(), "finish_timeout"):
+            atexit.register(end_refused_run)
         record_offline(options, folder, one_line(error))
     return open_run(start, options, folder)
 
@@ -182,6 +185,13 @@ def upload(work: Callable[[], object], folder: Path) -> None:
     except Exception as error:  # of W&B's client, which raises those of its parts too
         problem = one_line(error)
     print_once(f"W&B: not everything is uploaded: {problem}; to upload later: wandb sync {folder}/wandb/*run-*")
+
+
+def end_refused_run() -> None:
+    """At the exit: finish the run that is recorded, and end W&B's service, which never gives up the refused one."""
+    with suppress(Exception):  # of W&B's client, which raises those of its parts too
+        within(GRACE_SECONDS, wandb.finish)
+    stop_service()
 
 
 def stop_service() -> None:
