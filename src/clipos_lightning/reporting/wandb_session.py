@@ -190,7 +190,7 @@ def upload(work: Callable[[], object], folder: Path) -> None:
 def end_refused_run() -> None:
     """At the exit: finish the run that is recorded, and end W&B's service, which never gives up the refused one."""
     with suppress(Exception):  # of W&B's client, which raises those of its parts too
-        within(GRACE_SECONDS, wandb.finish)
+        within(FINISH_GRACE, wandb.finish)
     stop_service()
 
 
