@@ -25,7 +25,7 @@ COMMANDS = {  # command line to the file that it cannot write
     "predict detector.safetensors images --explain maps": "maps/images/circle/0.png.png",
     "benchmark g.yaml --out out": "out/grid.json",
     "fit --config demo.yaml --trainer.default_root_dir out": "shots.json",
-    "test --config demo.yaml --trainer.default_root_dir out": "shots.json",
+    "test --config demo.yaml --trainer.default_root_dir out": "config.yaml",
 }
 
 
