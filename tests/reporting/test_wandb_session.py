@@ -252,9 +252,10 @@ def test_a_kind_that_is_given_is_kept(
     assert logger._wandb_init["job_type"] == expected
 
 
-def test_options_that_an_offline_run_refuses_too(home: Path) -> None:
-    logger = WandbLogger(project="p", id="a/b", offline=True)
-    with pytest.raises(InputError, match=r"W&B: .*cannot contain"):
+def test_options_that_an_offline_run_refuses_too(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "online")  # restored after Lightning has changed it
+    logger = WandbLogger(project="p", resume="nonsense", offline=True)
+    with pytest.raises(InputError, match="W&B: resume: Input should be"):
         start_wandb(logger, home, "fit")
 
 
@@ -268,6 +269,19 @@ def test_the_summary_of_validation_metrics_is_set_in_every_command(
     trainer = Trainer(accelerator="cpu", logger=WandbLogger(project="p"), enable_checkpointing=False)
     Dashboard(home).setup(trainer, LightningModule(), stage)
     assert defined == {"trainer/global_step": None, "train/*": "last", "val/*": "max"}
+
+
+def test_a_logger_that_is_offline_asks_no_server(
+    home: Path, server: StandIn, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "online")  # restored after Lightning has changed it
+    monkeypatch.setenv("WANDB_BASE_URL", server.url)
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    logger = WandbLogger(project="p", offline=True)
+    start_wandb(logger, home, "fit")
+    assert logger.experiment.settings.mode == "offline"
+    wandb.finish()
+    assert capfd.readouterr().out == "" and "/graphql" not in server.paths
 
 
 def test_open_run_tries_offline_once(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -135,6 +135,7 @@ def start_wandb(logger: Logger, folder: Path, command: str) -> None:
         options.pop("anonymous", None)  # recent versions of W&B warn about it
     if process_rank() == 0:
         options["job_type"] = options.get("job_type") or wandb_settings().run_job_type or command
-        if not logger._offline:
-            choose_mode(options, folder)
+        if logger._offline:
+            options["mode"] = "offline"  # Lightning sets a variable, which comes after W&B has read its settings
+        choose_mode(options, folder)
         open_run(lambda: logger.experiment, options, folder)
