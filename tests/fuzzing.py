@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
-QUICK = settings(max_examples=40, derandomize=True, database=None, suppress_health_check=QUIET)
+QUICK = settings(max_examples=24, derandomize=True, database=None, suppress_health_check=QUIET)
 settings.register_profile("quick", QUICK, deadline=timedelta(seconds=20))
 settings.register_profile(
     "thorough", QUICK, max_examples=3000, derandomize=False, print_blob=True, deadline=timedelta(seconds=20)

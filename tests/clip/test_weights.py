@@ -118,6 +118,11 @@ def compressed_archive(path, clip):
             new.writestr(name, old.read(name))
 
 
+def spoiled(change):
+    """A function that writes a file in which one tensor is changed."""
+    return lambda path, clip: torch.save({**clip.state_dict(), "ln_final.weight": change(clip.ln_final.weight)}, path)
+
+
 def flipped_archive(path, clip):
     save_archive(clip, path)
     content = bytearray(path.read_bytes())
@@ -141,6 +146,9 @@ def flipped_archive(path, clip):
         (cut_safetensors, "damaged"),
         (flipped_archive, "damaged.*CRC"),
         (compressed_archive, "it has compressed tensors"),
+        (spoiled(lambda t: t * torch.nan), "it is broken: ln_final.weight is sparse, complex or not finite"),
+        (spoiled(lambda t: t.to_sparse()), "it is broken: ln_final.weight"),
+        (spoiled(lambda t: t.to(torch.complex64)), "it is broken: ln_final.weight"),
     ],
 )
 def test_what_is_no_file_of_weights_is_refused_in_one_line(write, says, tiny, tmp_path):

@@ -188,6 +188,7 @@ def test_own_parts_are_found_by_path(own):
         (lambda: make_objective("unknown", (1.0, 2.0)), "energy_margins belong to"),
         (lambda: make_objective("own_parts.margin"), "not a subclass of clipos_lightning.Objective"),
         (lambda: make_objective("sharp"), "--model.objective 'sharp': take one of unknown, focal"),
+        (lambda: make_objective({"class_path": 3}), "--model.objective 3: take one of unknown, focal"),
         (
             lambda: make_objective({"class_path": "own_parts.Smooth", "init_args": {"depth": 1}}),
             "own_parts.Smooth: .*unexpected keyword argument 'depth'",

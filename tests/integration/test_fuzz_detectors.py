@@ -81,7 +81,7 @@ def test_checkpoints_in_predict(data: st.DataObject, home: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("command", ["fit", "test", "validate"])
-@fewer(10)
+@fewer(12)
 @given(data=st.data())
 def test_checkpoints_in_training_and_tests(command: str, data: st.DataObject, home: Path, tmp_path: Path) -> None:
     file = tmp_path / "x.ckpt"

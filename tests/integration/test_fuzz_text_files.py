@@ -203,7 +203,7 @@ GRID = {
 }
 
 
-@fewer(4)
+@fewer(6)
 @given(content=yaml_files(CONFIG))
 def test_configs(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
@@ -213,7 +213,7 @@ def test_configs(content: bytes, tmp_path: Path) -> None:
     assert run.code == 0 or len(run.err.splitlines()) == 1
 
 
-@fewer(4)
+@fewer(6)
 @given(content=yaml_files(GRID))
 def test_grids(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "grid.yaml"

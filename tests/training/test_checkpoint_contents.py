@@ -81,6 +81,7 @@ def changed(content: dict[str, Any], part: str, value: Any, path: Path) -> str:
         ("datamodule_hyper_parameters/views", ...),
         ("state_dict", []),
         ("state_dict/prompts.context", "a"),
+        ("state_dict/prompts.context", torch.eye(4, 128).to_sparse()),
         ("epoch", -1),
         ("optimizer_states", None),
         ("callbacks", DEEP),

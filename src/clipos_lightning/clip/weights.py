@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import InputError
+from ..utils.quiet import quiet
 
 ANCHOR = "visual.conv1.weight"  # in every CLIP with a ViT; what stands before it is a prefix of all names
 OPENAI_BUFFERS = ("input_resolution", "context_length", "vocab_size")  # sizes, which OpenAI's files hold as tensors
@@ -60,6 +61,10 @@ def read_weights(path: str | Path) -> Weights:
         state = nested[0] if nested else content
         if not state or not all(isinstance(value, Tensor) for value in state.values()):
             raise ValueError("it is not a state dict, which maps names to tensors")
+        learned = {name: tensor for name, tensor in state.items() if not str(name).endswith(NOT_LEARNED)}
+        broken = next((name for name, tensor in learned.items() if not is_plain_tensor(tensor)), None)
+        if broken is not None:
+            raise ValueError(f"it is broken: {broken} is sparse, complex or not finite")
     except Exception as error:  # the type depends on how the file is broken
         raise InputError(
             f"cannot read the weights in {path}: {reason_of(error)}, or give another with --model.pretrained FILE"
@@ -70,6 +75,11 @@ def read_weights(path: str | Path) -> Weights:
     if "logit_scale" in plain:
         plain["logit_scale"] = plain["logit_scale"].squeeze()  # some training scripts write (1,)
     return Weights(plain, all(name in named for name in OPENAI_BUFFERS))
+
+
+def is_plain_tensor(tensor: Tensor) -> bool:
+    """Whether a tensor is dense, and holds finite real numbers."""
+    return tensor.layout == torch.strided and not tensor.is_complex() and bool(tensor.isfinite().all())
 
 
 def read_content(path: Path) -> Mapping[str, Any]:
@@ -95,7 +105,8 @@ def read_content(path: Path) -> Mapping[str, Any]:
         with zipfile.ZipFile(path) as archive:
             if any(name.endswith("/constants.pkl") for name in archive.namelist()):
                 return read_torchscript(archive)
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    with quiet():
+        content = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(content, Mapping):
         raise ValueError(f"it holds a {type(content).__name__}, not a state dict")
     return content

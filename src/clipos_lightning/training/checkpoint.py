@@ -17,6 +17,7 @@ from ..method.prompts import ContextOptions
 from ..method.synthesis import SynthesisOptions
 from ..options.class_paths import check_recipe, update_paths
 from ..options.schema import PLAIN, Fields, Fraction, Names, NonNegative, Where, check_file, fields_of, find_impurity
+from ..utils.quiet import quiet
 from .module import ClipOS
 from .record import GROUPS, RECORD, WORDINGS
 from .resuming import RESTORED
@@ -91,7 +92,8 @@ def read_checkpoint(path: str, resume: bool = False) -> dict[str, Any]:
     if not is_zipfile(path):
         raise InputError(f"{path} is not a checkpoint: give the last.ckpt of a `clipos fit` run")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        with quiet():
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the type depends on how the file is broken
         reason = (str(error).splitlines() or ["it is empty"])[0][:120]
         raise InputError(f"{path} is not a checkpoint that can be read safely: {reason}") from error
