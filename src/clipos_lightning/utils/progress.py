@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 ItemT = TypeVar("ItemT")
 Total = float | Callable[[], int | None] | None  # number of items, a function that counts them, or unknown
+CLOSE_SECONDS = 1.0  # counting the items for a line may take longer
 LINE_SECONDS = 30.0  # from one line of progress to the next
 BYTES = "B"  # unit of downloads; lines show MB
 PERIODS = ((1, "s"), (60, "min"), (3600, "h"), (86400, "days"))  # seconds and name
@@ -68,7 +69,8 @@ class ProgressLines:
         self.n = self.first = done
         self.postfix = ""
         self.start, self.closed = time.monotonic(), threading.Event()
-        threading.Thread(target=self.print_lines, daemon=True).start()
+        self.printer = threading.Thread(target=self.print_lines, daemon=True)
+        self.printer.start()
 
     def print_lines(self) -> None:
         """Print a line every :data:`LINE_SECONDS` until :meth:`close`; runs in a thread of its own."""
@@ -93,8 +95,9 @@ class ProgressLines:
         self.postfix = text
 
     def close(self) -> None:
-        """Print no more lines."""
+        """Print no more lines; one that is being printed is waited for."""
         self.closed.set()
+        self.printer.join(CLOSE_SECONDS)
 
     def __enter__(self) -> "ProgressLines":
         return self
