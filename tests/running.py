@@ -18,6 +18,7 @@ import open_clip
 import torch
 from PIL import Image
 
+from clipos_lightning import ClipOS, ContextOptions, Detector
 from clipos_lightning.cli.main import main
 from clipos_lightning.data.scenes import ID_SHAPES, render
 from clipos_lightning.options.configs import find_config, with_bases
@@ -130,6 +131,14 @@ def save_classes(root: Path, count: int, first: int = 0) -> None:
     for shape in PHOTOS:
         for i in range(count):
             save_scene(root / shape / f"{i}.png", shape, first + i)
+
+
+def save_detector(path: Path) -> None:
+    """An untrained detector of the pictures' classes, with a threshold."""
+    model = ClipOS(sorted(PHOTOS), backbone="MicroCLIP", score="energy", context=ContextOptions(words="a photo of a"))
+    detector = Detector.of(model)
+    detector.threshold = 12.0
+    detector.save(path)
 
 
 def save_noise(path: Path, seed: int, size: tuple[int, int] = (40, 36)) -> None:

@@ -10,11 +10,9 @@ from typing import Any, NoReturn
 
 import pytest
 import yaml
-from running import CPU, PHOTOS, clipos, refused, save_noise, save_scene
+from running import CPU, clipos, refused, save_classes, save_detector, save_noise
 
-from clipos_lightning import ClipOS, Detector
 from clipos_lightning.cli.file_errors import OUTPUT_OPTIONS
-from clipos_lightning.method.prompts import ContextOptions
 from clipos_lightning.utils import files
 
 pytestmark = pytest.mark.badinput
@@ -33,13 +31,8 @@ COMMANDS = {  # command line to the file that it cannot write
 def home(one_clip: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A detector with a threshold, images/, and a grid."""
     root = tmp_path_factory.mktemp("home")
-    model = ClipOS(sorted(PHOTOS), backbone="MicroCLIP", score="energy", context=ContextOptions(words="a photo of a"))
-    detector = Detector.of(model)
-    detector.threshold = 12.0
-    detector.save(root / "detector.safetensors")
-    for shape in PHOTOS:
-        for i in range(3):
-            save_scene(root / "images" / shape / f"{i}.png", shape, i)
+    save_detector(root / "detector.safetensors")
+    save_classes(root / "images", 3)
     save_noise(root / "images/noise.png", 1)
     grid = {"rows": {"a": {}}, "seeds": [1], "configs": ["scenes_1shot_micro.yaml"]}
     (root / "g.yaml").write_text("# A grid\n" + yaml.safe_dump(grid))

@@ -19,16 +19,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from running import PHOTOS, Run, clipos, inside, refused, save_noise, save_scene
+from running import PHOTOS, Run, clipos, inside, refused, save_classes, save_detector, save_noise
 
-from clipos_lightning import ClipOS, Detector
+from clipos_lightning import Detector
 from clipos_lightning.cli import inference, predict
 from clipos_lightning.data.image_files import list_images
 from clipos_lightning.detector import row_files
 from clipos_lightning.detector.image_stream import check_paths, count_paths, match_pattern, stream_paths
 from clipos_lightning.detector.row_files import LINES, PathCounts, complete_size, table_line
 from clipos_lightning.detector.row_readers import ROW_COLUMNS
-from clipos_lightning.method.prompts import ContextOptions
 from clipos_lightning.reporting.captions import DecisionText, caption_strip
 from clipos_lightning.reporting.heatmaps import heatmap_name
 from clipos_lightning.utils import progress
@@ -41,13 +40,8 @@ QUICK = ("--num_workers", 0, "--batch_size", 4)
 def home(one_clip: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained detector with a threshold, images/ with two broken ones."""
     root = tmp_path_factory.mktemp("home")
-    model = ClipOS(sorted(PHOTOS), backbone="MicroCLIP", score="energy", context=ContextOptions(words="a photo of a"))
-    detector = Detector.of(model)
-    detector.threshold = 12.0
-    detector.save(root / "detector.safetensors")
-    for shape in PHOTOS:
-        for i in range(5):
-            save_scene(root / "images" / shape / f"{i}.png", shape, i)
+    save_detector(root / "detector.safetensors")
+    save_classes(root / "images", 5)
     for i in range(5):
         save_noise(root / "images" / f"noise-{i}.png", i)
     (root / "images/broken.png").write_bytes(b"not an image")

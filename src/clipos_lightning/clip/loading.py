@@ -1,8 +1,7 @@
 """Load a CLIP by its name in open_clip: the embedded MicroCLIP, a pretrained tag, or a local file of weights."""
 
 import difflib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.resources import as_file, files
@@ -19,6 +18,7 @@ from ..errors import InputError
 from ..options.configs import EMBEDDED_BACKBONE
 from ..utils.progress import notify_if_slow
 from ..utils.quiet import quiet
+from ..utils.sharing import shared_in
 from .backbone import FrozenClip
 from .pretrained import find_weights, known_config
 from .support import fingerprint
@@ -92,14 +92,9 @@ class LoadedClip:
 _shared: ContextVar[dict[tuple[Any, ...], LoadedClip] | None] = ContextVar("_shared", default=None)
 
 
-@contextmanager
-def shared_weights() -> Iterator[None]:
+def shared_weights() -> AbstractContextManager[None]:
     """Load each CLIP only once inside this context: all detectors on it share the frozen weights and their device."""
-    token = _shared.set({} if _shared.get() is None else _shared.get())
-    try:
-        yield
-    finally:
-        _shared.reset(token)
+    return shared_in(_shared)
 
 
 def load_backbone(

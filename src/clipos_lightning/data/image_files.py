@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import features
 
 from ..errors import InputError
+from ..utils.sharing import shared_in
 
 SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp", ".png", ".apng", ".bmp", ".dib", ".webp", ".gif"}
 SUFFIXES |= {".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".jp2", ".j2k"}
@@ -129,14 +130,9 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-@contextmanager
-def shared_listings() -> Iterator[None]:
+def shared_listings() -> AbstractContextManager[None]:
     """List each folder only once inside this context: its files must not change meanwhile."""
-    token = _listings.set({} if _listings.get() is None else _listings.get())
-    try:
-        yield
-    finally:
-        _listings.reset(token)
+    return shared_in(_listings)
 
 
 def list_images(root: Path) -> list[str]:

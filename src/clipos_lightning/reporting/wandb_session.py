@@ -101,9 +101,8 @@ def sign_in_problem() -> str | None:
         Why runs cannot be uploaded; None: they can.
     """
     server, messages = wandb_settings().base_url, io.StringIO()
-    logging.getLogger("opentelemetry").setLevel(
-        logging.CRITICAL
-    )  # W&B's own telemetry, which fails as the sign-in does
+    telemetry = logging.getLogger("opentelemetry")  # W&B's own, which fails as the sign-in does
+    telemetry.setLevel(logging.CRITICAL)
     try:
         with redirect_stderr(messages):
             found = within(SIGN_IN_SECONDS, log_in)

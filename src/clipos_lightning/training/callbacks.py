@@ -13,6 +13,7 @@ from ..data.datamodule import FewShotOOD
 from ..utils.files import write_json
 from ..utils.progress import ProgressLines, open_bar
 from .divergence import DivergenceError
+from .schedule import steps_per_epoch
 from .snapshots import Snapshot, Snapshots
 
 if TYPE_CHECKING:
@@ -146,8 +147,7 @@ class Progress(ProgressBar):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start one bar over the batches of all epochs."""
-        in_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
-        batches = trainer.estimated_stepping_batches / in_epoch * trainer.num_training_batches
+        batches = trainer.estimated_stepping_batches / steps_per_epoch(trainer) * trainer.num_training_batches
         done = trainer.fit_loop.total_batch_idx + 1  # in the run that is resumed
         self.open(batches, "training prompts", done)
 

@@ -1,6 +1,5 @@
 """Going on from a checkpoint: the same few-shot images, the recorded length, and the next batch."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,16 +8,10 @@ from lightning.pytorch import Trainer
 from ..data.datamodule import FewShotOOD
 from ..errors import InputError
 from .record import shorten_value
+from .schedule import steps_per_epoch
 
-DRAW = (
-    "id",
-    "class_list",
-    "shots_file",
-    "shots",
-    "seed",
-    "views",
-    "background",
-)  # options the few-shot images depend on
+# options that the few-shot images depend on
+DRAW = ("id", "class_list", "shots_file", "shots", "seed", "views", "background")
 ORDER_AND_PIXELS = ("seed", "views", "background")  # also matter if the same images are drawn
 UNLIMITED = -1  # max_epochs and max_steps of Lightning
 RESTORED = (  # arguments of the Trainer that change what a fit learns, and come back when it goes on
@@ -77,12 +70,6 @@ def trainer_options(trainer: Trainer) -> dict[str, Any]:
     options["gradient_clip_algorithm"] = None if (clip := trainer.gradient_clip_algorithm) is None else str(clip.value)
     options |= {"max_epochs": UNLIMITED if trainer.max_epochs is None else trainer.max_epochs}
     return options | {"max_steps": trainer.max_steps, "steps_per_epoch": steps_per_epoch(trainer)}
-
-
-def steps_per_epoch(trainer: Trainer) -> int:
-    """Number of optimizer steps of an epoch; 0 before the training data are set up, as in Lightning's tuners."""
-    batches = trainer.num_training_batches
-    return 0 if math.isinf(batches) else -(-int(batches) // trainer.accumulate_grad_batches)
 
 
 def choose_length(

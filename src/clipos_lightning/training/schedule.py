@@ -58,6 +58,12 @@ class WarmupCosine(LRScheduler):
         return {key: value for key, value in super().state_dict().items() if key != "epochs"}
 
 
+def steps_per_epoch(trainer: Trainer) -> int:
+    """Number of optimizer steps of an epoch; 0 before the training data are set up, as in Lightning's tuners."""
+    batches = trainer.num_training_batches
+    return 0 if math.isinf(batches) else -(-int(batches) // trainer.accumulate_grad_batches)
+
+
 def planned_epochs(trainer: Trainer) -> int:
     """Number of epochs of a fit: ``max_epochs``, which ``max_steps`` may stop earlier, or those of ``max_steps``.
 
@@ -70,4 +76,4 @@ def planned_epochs(trainer: Trainer) -> int:
     steps = trainer.estimated_stepping_batches
     if math.isinf(steps):
         raise InputError("WarmupCosine needs a length in epochs: set its init_args.epochs, or --trainer.max_epochs")
-    return math.ceil(steps / math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches))
+    return math.ceil(steps / steps_per_epoch(trainer))
