@@ -43,3 +43,15 @@ def test_an_objective_that_fails_when_it_is_made(tmp_path: Path, monkeypatch: py
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(InputError, match=r"^--model\.objective own_objective\.Own: KeyError: 'a' \(.*, line 6\)$"):
         make_objective("own_objective.Own")
+
+
+def test_the_place_where_a_module_ends_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library may have replaced sys.exit; the line that calls it counts."""
+    hooks, mine = tmp_path / "site-packages/exit_hooks_of_a_library.py", tmp_path / "leaving_by_a_hook.py"
+    hooks.parent.mkdir()
+    hooks.write_text("def leave(code):\n    raise SystemExit(code)\n")
+    mine.write_text("from exit_hooks_of_a_library import leave\n\nleave(0)\n")
+    for folder in (tmp_path, hooks.parent):
+        monkeypatch.syspath_prepend(folder)
+    with pytest.raises(InputError, match=rf"SystemExit: 0 \({re.escape(str(mine))}, line 3\)$"):
+        load_object("leaving_by_a_hook.x", "--o")

@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 import traceback
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -65,6 +66,9 @@ def describe_failure(error: BaseException) -> str:
         ...     print(describe_failure(error).partition(" (")[0])
         ZeroDivisionError: division by zero
     """
-    where = traceback.extract_tb(error.__traceback__)[-1]
+    frames: list[traceback.FrameSummary] = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, SystemExit):  # W&B puts a function of its own in the place of sys.exit
+        frames = [frame for frame in frames if "site-packages" not in Path(frame.filename).parts] or frames
+    where = frames[-1]
     place = "" if where.filename.startswith("<") else f" ({where.filename}, line {where.lineno})"
     return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"
