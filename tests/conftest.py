@@ -1,7 +1,10 @@
-"""Shared fixtures. While the tests run, every call into the package is checked against its types and array shapes."""
+"""Shared fixtures. While the tests run, calls into the rooms with arrays are checked against types and shapes."""
 
+import copy
+import functools
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import no_type_check
 
@@ -16,15 +19,32 @@ import torch.nn.functional as F
 from hypothesis import settings
 from PIL import Image
 
-jaxtyping.install_import_hook("clipos_lightning", "runtime_types.checked")
+WITH_ARRAYS = ("clip", "data", "detector", "evaluation", "method", "training")
+jaxtyping.install_import_hook([f"clipos_lightning.{room}" for room in WITH_ARRAYS], "runtime_types.checked")
 torch.set_num_threads(1)
 settings.load_profile("quick")
 pytest_plugins = ["badinput_table"]
 
-from clipos_lightning.data import image_sets, splits  # noqa: E402 (after the hook)
+from clipos_lightning.clip import loading  # noqa: E402 (after the hook)
+from clipos_lightning.data import image_sets, splits  # noqa: E402
 
 for called_for_every_image in (splits.digest, image_sets.ImageSet.shot_key):
     no_type_check(called_for_every_image)
+
+LOAD_CLIP = functools.cache(loading.load_clip)
+EMBEDDED = loading.choose_weights(loading.EMBEDDED_BACKBONE, {}, None)
+
+
+@functools.wraps(loading.load_clip)
+def load_clip(name: str, weights: str, image_size: int | None) -> loading.LoadedClip:
+    """The package's; of the embedded weights a copy, since reading them is half of a short run's time."""
+    if weights != EMBEDDED or loading._shared.get() is not None:
+        return LOAD_CLIP.__wrapped__(name, weights, image_size)
+    loaded = LOAD_CLIP(name, weights, image_size)
+    return replace(loaded, clip=copy.deepcopy(loaded.clip))
+
+
+loading.load_clip = load_clip
 
 TEXT = {"context_length": 16, "vocab_size": 49408, "width": 24, "heads": 2, "layers": 2}
 VISION = {"image_size": 16, "patch_size": 4, "width": 32, "layers": 4, "head_width": 8}
@@ -95,15 +115,6 @@ def microclip():
     from clipos_lightning.clip.loading import load_backbone
 
     return load_backbone()
-
-
-@pytest.fixture(scope="module")
-def one_clip():
-    """Each CLIP is loaded once for all of the module's tests."""
-    from clipos_lightning.clip.loading import shared_weights
-
-    with shared_weights():
-        yield
 
 
 @pytest.fixture(scope="session")

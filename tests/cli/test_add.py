@@ -11,12 +11,11 @@ from running import clipos, done, inside, refused, save_scene
 
 from clipos_lightning import ClipOS, ContextOptions, Detector, InputError
 
-pytestmark = pytest.mark.usefixtures("one_clip")
 CLASSES = ("circle", "heart", "star")
 
 
 @pytest.fixture(scope="module")
-def home(one_clip: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """photos/ of two classes, new/star/ of a third, all/ of the three; a detector of the two, and of all."""
     root = tmp_path_factory.mktemp("home")
     for shape in CLASSES:

@@ -25,11 +25,10 @@ from clipos_lightning.evaluation.calibration import (
 from clipos_lightning.evaluation.memory import Memory
 
 QUIET = ("--num_workers", 0)
-pytestmark = pytest.mark.usefixtures("one_clip")
 
 
 @pytest.fixture(scope="module")
-def home(one_clip: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """photos/<class>/ to learn from, more/<class>/ to calibrate with, strangers/ of noise; a detector with a memory."""
     root = tmp_path_factory.mktemp("home")
     save_classes(root / "photos", 3)

@@ -50,7 +50,7 @@ def detector(build_clip, tokenizer, unit):
     return make
 
 
-@pytest.mark.parametrize("score", ["knn", "mahalanobis_region"])
+@pytest.mark.parametrize("score", [pytest.param("knn", marks=pytest.mark.slow), "mahalanobis_region"])
 def test_scores_that_compare_with_images(score, detector, tmp_path):
     """The memory and its covariance become constants of the file; so do thresholds by class, in the metadata."""
     made = detector(score)
@@ -61,6 +61,7 @@ def test_scores_that_compare_with_images(score, detector, tmp_path):
     assert json.loads(about["class_thresholds"]) == [-3.0, -2.5, -2.0] and json.loads(about["threshold"]) == -3.0
 
 
+@pytest.mark.slow
 def test_a_file_by_the_command_in_a_fresh_process(microclip, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = ["circle", "star", "Häuser"]
@@ -107,7 +108,7 @@ def test_a_file_by_the_command_in_a_fresh_process(microclip, tmp_path, monkeypat
     [
         ("msp_unknown", MaskOptions(kind="top_k", top_k=0.4), "quick_gelu", {}),
         ("gl_mcm", MaskOptions(threshold=0.2), "layer_scale", {"context_on": "embeddings", "kernel": "gaussian"}),
-        ("mcm_region", MaskOptions(feature_surgery=True), "plain", {}),
+        pytest.param("mcm_region", MaskOptions(feature_surgery=True), "plain", {}, marks=pytest.mark.slow),
         pytest.param(
             *("mcm_region_unknown", MaskOptions(kind="none"), "plain", {"attention": "qk", "depth": 1}),
             marks=pytest.mark.slow,

@@ -28,7 +28,7 @@ COMMANDS = {  # command line to the file that it cannot write
 
 
 @pytest.fixture(scope="module")
-def home(one_clip: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A detector with a threshold, images/, and a grid."""
     root = tmp_path_factory.mktemp("home")
     save_detector(root / "detector.safetensors")

@@ -32,12 +32,11 @@ from clipos_lightning.reporting.captions import DecisionText, caption_strip
 from clipos_lightning.reporting.heatmaps import heatmap_name
 from clipos_lightning.utils import progress
 
-pytestmark = pytest.mark.usefixtures("one_clip")
 QUICK = ("--num_workers", 0, "--batch_size", 4)
 
 
 @pytest.fixture(scope="module")
-def home(one_clip: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained detector with a threshold, images/ with two broken ones."""
     root = tmp_path_factory.mktemp("home")
     save_detector(root / "detector.safetensors")

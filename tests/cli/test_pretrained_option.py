@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import clipos_lightning
 from clipos_lightning import ClipOS, ContextOptions, Detector
-from clipos_lightning.clip import weight_checks
+from clipos_lightning.clip import loading, weight_checks
 
 ASSET = Path(clipos_lightning.__file__).parent / "assets/MicroCLIP.safetensors"
 COMMANDS = ("predict", "calibrate", "explain", "export")
@@ -63,6 +63,7 @@ def test_other_weights_name_the_option_once(moved):
 
 def test_an_activation_that_a_file_does_not_tell_is_noted_by_fit_and_test(tmp_path, monkeypatch):
     """With a checkpoint it is not noted again: the checkpoint records the weights' fingerprint and the activation."""
+    monkeypatch.setattr(loading, "load_clip", loading.load_clip.__wrapped__)  # the file is read
     monkeypatch.setattr(weight_checks, "other_activation", lambda name: f"{name}-quickgelu")
     options = ("--config", "scenes_1shot_micro.yaml", "--trainer.default_root_dir", tmp_path)
     limits = ("--data.limit_per_set", 10, "--data.ood_sets", "[noise]")

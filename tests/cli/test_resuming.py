@@ -11,7 +11,6 @@ from running import CPU, PHOTO_OPTIONS, Run, clipos, done, make_photos, refused,
 
 from clipos_lightning.training.callbacks import LastCheckpoint
 
-pytestmark = pytest.mark.usefixtures("one_clip")
 DEMO = ("fit", "--config", "demo.yaml")
 FIVE_BATCHES = ("--data.shots", 2, "--data.batch_size", 4)
 
@@ -32,7 +31,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def on_photos(one_clip: None, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def on_photos(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A fit on all images but the last one of each class."""
     words = ("--data.root", photos, *PHOTO_OPTIONS, "--data.shots", 3, "--trainer.max_epochs", 1)
     return done(*DEMO, *words, "--trainer.default_root_dir", tmp_path_factory.mktemp("runs"))

@@ -22,7 +22,6 @@ from clipos_lightning.data import download as fetch
 from clipos_lightning.experiments.engine import BenchmarkRunner
 from clipos_lightning.method.prompts import ContextOptions
 
-pytestmark = pytest.mark.usefixtures("one_clip")
 LINES = {
     signal.SIGINT: "clipos: interrupted",
     signal.SIGTERM: "clipos: terminated",
@@ -42,7 +41,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def home(one_clip: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A detector with a threshold, and six images."""
     root = tmp_path_factory.mktemp("home")
     detector = Detector.of(ClipOS(sorted(PHOTOS), backbone="MicroCLIP", context=ContextOptions(words="a photo of a")))

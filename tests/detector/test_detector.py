@@ -30,13 +30,12 @@ from clipos_lightning.evaluation.calibration import (
     smallest_n,
 )
 
-pytestmark = pytest.mark.usefixtures("one_clip")
 WEIGHTS = Path(clipos_lightning.__file__).parent / "assets/MicroCLIP.safetensors"
 FIT = ("fit", "--config", "demo.yaml", "--data.root", ".", "--data.id", "folder:photos", "--data.shots", "all")
 
 
 @pytest.fixture(scope="module")
-def home(one_clip: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """photos/<class>/ for training, more/ of the same classes, mixed/ with noise and a broken image."""
     root = tmp_path_factory.mktemp("home")
     save_classes(root / "photos", 3)

@@ -13,12 +13,11 @@ from clipos_lightning import ClipOS, ContextOptions, Detector, InputError
 from clipos_lightning.detector.file import read_detector
 from clipos_lightning.evaluation.memory import Memory
 
-pytestmark = pytest.mark.usefixtures("one_clip")
 WORDS: dict[str, Any] = {"backbone": "MicroCLIP", "context": ContextOptions(words="a photo of a")}
 
 
 @pytest.fixture(scope="module")
-def path(one_clip: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A detector of two classes with a memory of three images and a context."""
     model = ClipOS(["cat", "dog"], score="energy", **WORDS)
     model.trained = True

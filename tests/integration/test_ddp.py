@@ -107,6 +107,7 @@ def check_all_are_one(folder: Path, *options: str, launcher: str = "lightning", 
         assert second["masks"][name] == pytest.approx(judged, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_two_processes_are_one(tmp_path: Path) -> None:
     check_all_are_one(tmp_path, "--data.validate", "true", "--data.limit_per_set", "20")
 

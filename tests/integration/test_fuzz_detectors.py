@@ -17,13 +17,13 @@ from safetensors.torch import load_file, save
 
 from clipos_lightning.detector.file import KEY, read_detector
 
-pytestmark = [pytest.mark.badinput, pytest.mark.usefixtures("one_clip")]
+pytestmark = pytest.mark.badinput
 FIT = ("--config", "demo.yaml", "--trainer.max_steps", 1, "--data.validate", "false")
 SMALL = ("--data.limit_per_set", 6, "--data.ood_sets", "[noise]")
 
 
 @pytest.fixture(scope="module")
-def home(one_clip: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """a.png, b.png, a checkpoint of one step, and a calibrated detector with a memory."""
     home = tmp_path_factory.mktemp("home")
     for i, name in enumerate(("a.png", "b.png")):

@@ -319,7 +319,7 @@ def fit(options: tuple[str, ...], folder: Path) -> Tensor:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_fit_learns_what_the_methods_own_loop_learns(method: str, world: World, one_clip: None, tmp_path: Path) -> None:
+def test_fit_learns_what_the_methods_own_loop_learns(method: str, world: World, tmp_path: Path) -> None:
     loss, options = METHODS[method]
     own = "own" in options
     before, expected = start(world).repeat(1 + own, 1), train(world, loss, own)

@@ -10,8 +10,6 @@ from running import clipos, done, refused, save_noise, save_scene
 from clipos_lightning import ClipOS, ContextOptions, Detector, InputError
 from clipos_lightning.method.prompts import NEUTRAL, neutral_prompts
 
-pytestmark = pytest.mark.usefixtures("one_clip")
-
 
 @pytest.fixture
 def good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

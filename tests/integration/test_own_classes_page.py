@@ -16,7 +16,7 @@ from clipos_lightning.evaluation.metrics import auroc
 
 PAGE = (Path(__file__).parents[2] / "docs/own_classes.md").read_text(encoding="utf-8")
 CODES = {"circle": "A12", "heart": "B47", "star": "C83"}
-pytestmark = pytest.mark.usefixtures("one_clip")
+pytestmark = pytest.mark.slow
 
 
 def code(first: str) -> str:

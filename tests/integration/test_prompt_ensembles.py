@@ -13,7 +13,6 @@ from running import CPU, clipos, done, make_photos, refused, save_scene
 from clipos_lightning import ClipOS, ContextOptions, Detector
 from clipos_lightning.clip.backbone import FrozenClip
 
-pytestmark = pytest.mark.usefixtures("one_clip")
 CLASSES = ["circle", "heart", "star"]
 SEVERAL = ["a photo of a {}.", "a drawing of the {}.", "{} in the snow"]
 FILLS: dict[str, Any] = {

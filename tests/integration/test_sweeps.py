@@ -22,6 +22,7 @@ def expand(sweep: dict, which: int) -> list[str]:
     return [word for part in sweep["command"] for word in words.get(part, [part])]
 
 
+@pytest.mark.slow
 def test_a_point_runs_as_the_agent_runs_it(tmp_path: Path):
     sweep = yaml.safe_load(SWEEPS[0].read_text())
     bin_folder = str(Path(sys.executable).parent)

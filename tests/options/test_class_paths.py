@@ -12,7 +12,6 @@ from running import CPU, Run, clipos, done, refused
 from clipos_lightning import InputError
 from clipos_lightning.options.class_paths import check_class_paths, check_recipe
 
-pytestmark = pytest.mark.usefixtures("one_clip")
 DEMO = ("--config", "demo.yaml", "--trainer.max_steps", 1)
 
 
@@ -28,7 +27,7 @@ def evil(bait: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def fitted(one_clip: None, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run of one step."""
     return done("fit", *DEMO, "--trainer.default_root_dir", tmp_path_factory.mktemp("fitted"))
 

@@ -19,6 +19,7 @@ def script():
     return runpy.run_path(str(SCRIPT))
 
 
+@pytest.mark.slow
 def test_weights_beside_each_other(script, tmp_path, tiny_folder, capsys):
     shutil.copy(SHIPPED, tmp_path / "copy.safetensors")
     images = tiny_folder / "photos" / "test"

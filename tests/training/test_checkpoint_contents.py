@@ -11,14 +11,14 @@ from running import CPU, clipos, done, refused
 from clipos_lightning import Detector, InputError
 from clipos_lightning.training.checkpoint import data_options, read_checkpoint
 
-pytestmark = [pytest.mark.badinput, pytest.mark.usefixtures("one_clip")]
+pytestmark = pytest.mark.badinput
 DEEP: list[Any] = []
 for _ in range(99):
     DEEP = [DEEP]
 
 
 @pytest.fixture(scope="module")
-def written(one_clip: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A checkpoint of one step."""
     root = tmp_path_factory.mktemp("fit")
     words = ("--config", "demo.yaml", "--trainer.max_steps", 1, "--data.validate", "false")

@@ -7,7 +7,6 @@ from running import CPU, clipos, done, refused, state_of
 from clipos_lightning import ClipOS, ContextOptions, InputError
 from clipos_lightning.training.divergence import MAX_SKIPPED, DivergenceError, DivergenceGuard
 
-pytestmark = pytest.mark.usefixtures("one_clip")
 DEMO = ("fit", "--config", "demo.yaml")
 
 

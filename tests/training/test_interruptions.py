@@ -22,7 +22,6 @@ from clipos_lightning.training.callbacks import LastCheckpoint
 from clipos_lightning.training.checkpoint import read_checkpoint
 from clipos_lightning.training.random_state import random_state, restore_random_state
 
-pytestmark = pytest.mark.usefixtures("one_clip")
 BATCHES = 5  # of an epoch: 20 images, 4 at a time
 EPOCHS = 2
 QUIET = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)

@@ -20,7 +20,6 @@ from clipos_lightning.method.prototypes import class_means
 from clipos_lightning.training.shots import Shots
 from clipos_lightning.types import ImageFeatures
 
-pytestmark = pytest.mark.usefixtures("one_clip")
 DATA = ("--data.id", "folder:photos", "--data.ood_sets", "[folder:other]", "--data.shots", 2)
 
 

@@ -57,11 +57,14 @@ class ClipOSCLI(LightningCLI):
     folder: Path
     checkpoint: dict[str, Any] | None = None
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """The subcommands fit, validate and test."""
-        subcommands = LightningCLI.subcommands()
-        return {name: subcommands[name] for name in TRAINER_COMMANDS}
+    def __init__(self, arguments: Sequence[str], **settings: Any) -> None:
+        """Build the parser of the command that is run and no other (0.1 s each), and run it."""
+        self.commands = [name for name in TRAINER_COMMANDS if not arguments or name == arguments[0]]
+        super().__init__(ClipOS, FewShotOOD, args=list(arguments), **settings)
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # Lightning's is static, called on self
+        """The command that is run; without one fit, validate and test."""
+        return {name: skipped for name, skipped in LightningCLI.subcommands().items() if name in self.commands}
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Create a parser whose ``--config`` also takes the names of shipped configs."""
@@ -299,9 +302,7 @@ def trainer_parsers() -> dict[str, LightningArgumentParser]:
 def start(arguments: Sequence[str], cli: type[ClipOSCLI] = ClipOSCLI) -> ClipOSCLI:
     """Parse the arguments and run the command."""
     return cli(
-        ClipOS,
-        FewShotOOD,
-        args=list(arguments),
+        arguments,
         parser_class=TrainerParser,
         save_config_callback=SaveConfig,
         seed_everything_default=1,

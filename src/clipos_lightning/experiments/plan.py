@@ -1,5 +1,6 @@
 """Expand a grid into runs (detectors to train, with all options) and the table entries that refer to them."""
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -95,6 +96,7 @@ class Entry:
     value: str = ""
 
 
+@functools.cache
 def grid_parser() -> ArgumentParser:
     """Parser of the model, data and trainer options of `clipos fit`."""
     parser = TrainerParser(prog="clipos benchmark")
@@ -168,6 +170,8 @@ def check_axes(grid: Grid, flags: Sequence[str]) -> None:
 
 def overridden_flags(path: Path, configs: Sequence[str], flags: Sequence[str]) -> list[str]:
     """Notes for the user: a line for each row of the grid that overrides a flag's option."""
+    if not flags:
+        return []
     parser = grid_parser()
     base = base_arguments(path, configs, flags)
     common = parse_options(parser, base)

@@ -24,6 +24,7 @@ from .yaml_files import MAX_MIB, check_yaml
 
 YAML_SUFFIXES = (".yaml", ".yml")
 LINKED = ("class_names", "class_wordings")  # model options that are set from the data
+STRUCTURE = re.compile(r"[:?&*\[{]|-(\s|$)")  # without these, YAML is one value
 parse_value = get_loader("yaml")  # jsonargparse's own, which sets the types of values
 
 
@@ -35,7 +36,8 @@ def load_checked(text: str) -> Any:
         yaml.YAMLError: it is not YAML.
     """
     try:
-        check_yaml(text, "cannot read the value of an option")
+        if STRUCTURE.search(text):
+            check_yaml(text, "cannot read the value of an option")
         return parse_value(text)
     except InputError as error:
         if isinstance(error.__cause__, yaml.YAMLError | ValueError):  # jsonargparse takes it as a plain string
