@@ -26,7 +26,7 @@ Pixels = NDArray[np.uint8]  # (H, W, 3), or (N, H, W, 3)
 FloatArray = NDArray[np.floating]
 CountArray = NDArray[np.integer]
 
-PathName = Literal["clip", "vv", "local"]  # patches of plain CLIP, of the surgery path, LoCoOp's
+PathName = Literal["clip", "vv", "local", "attention"]  # patches of CLIP, the surgery path, LoCoOp's; FoBoR's map
 OutlierSource = Literal["synthesis", "local_patches", "none"]  # input of an objective's outlier term
 OptionsT = TypeVar("OptionsT")
 FeaturesT = TypeVar("FeaturesT")
@@ -41,6 +41,7 @@ class ImageFeatures:
         patches: CLIP's own patch features, (B, P, D); None where not requested.
         patches_vv: patch features of the surgery path (patch-context and v-v attention), (B, P, D) or None.
         patches_local: LoCoOp's local features (last block without attention), (B, P, D) or None.
+        attention: how much each patch attends to the class token in the last block, of sum 1, (B, P) or None.
 
     Example:
         >>> features = ImageFeatures(cls=torch.eye(2), patches=torch.ones(2, 4, 2))
@@ -52,6 +53,7 @@ class ImageFeatures:
     patches: Patches | None = None
     patches_vv: Patches | None = None
     patches_local: Patches | None = None
+    attention: PatchMap | None = None
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "ImageFeatures":
         """Apply ``function`` to each tensor that is not None."""

@@ -81,7 +81,7 @@ def compared(which: str, feature: torch.Tensor, known: torch.Tensor, labels: tor
 
 def score_by_hand(name: str, features: ImageFeatures, i: int, text, class_text, options, memory: Memory) -> float:
     """The named score of image i, in double precision."""
-    image = SimpleNamespace(**{key: t[i].double() for key, t in vars(features).items()})
+    image = SimpleNamespace(**{key: t[i].double() for key, t in vars(features).items() if t is not None})
     text, class_text = text.double(), class_text.double()
 
     def of(feature: torch.Tensor, which: str, known: torch.Tensor = memory.features) -> float:

@@ -44,6 +44,7 @@ class World:
     own: Tensor  # plain CLIP's patch features, (N, P, D)
     surgery: Tensor  # the surgery path's patch features, (N, P, D)
     masks: Tensor  # the ID-relevant patches, (N, P)
+    attention: Tensor  # of the patches to the class token, from 0 to 1 in each image, (N, P)
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +62,11 @@ def world(microclip) -> World:
         own, surgery = project(clip, tokens[-1]), project(clip, surgery_path(clip, tokens))
         masks = torch.stack([mask_of(own[i], surgery[i], plain[label]) for i, label in enumerate(labels)])
         local = project(clip, local_path(clip, tokens[-2]))
+        attention = torch.stack([attention_of(clip, x) for x in tokens[-2]])
     scale = float(clip.logit_scale.exp())
-    return World(clip, microclip.tokenizer, data, names, labels, scale, plain, seen, local, own, surgery, masks)
+    return World(
+        clip, microclip.tokenizer, data, names, labels, scale, plain, seen, local, own, surgery, masks, attention
+    )
 
 
 # ---- features
@@ -95,6 +99,17 @@ def local_path(clip: open_clip.CLIP, x: Tensor) -> Tensor:
     block = clip.visual.transformer.resblocks[-1]
     x = block.attn.out_proj(values(block, x)) + x
     return x + block.mlp(block.ln_2(x))
+
+
+def attention_of(clip: open_clip.CLIP, x: Tensor) -> Tensor:
+    """FoBoR: each patch's query with the class token's key, after the output projection, in the last block."""
+    block = clip.visual.transformer.resblocks[-1]
+    width = x.shape[-1]
+    q, k, _ = (block.ln_1(x) @ block.attn.in_proj_weight.T + block.attn.in_proj_bias).split(width, dim=-1)
+    out = block.attn.out_proj
+    products = [(out.weight @ patch + out.bias) @ (out.weight @ k[0] + out.bias) for patch in q[1:]]
+    weights = (torch.stack(products) / math.sqrt(width)).softmax(0)
+    return (weights - weights.min()) / (weights.max() - weights.min())
 
 
 def surgery_path(clip: open_clip.CLIP, tokens: list[Tensor]) -> Tensor:
@@ -224,6 +239,27 @@ def sct(world: World, text: Tensor, batch: list[int], step: int) -> Tensor:
     return mean(inside) - WEIGHT * mean(outside)
 
 
+def fobor(world: World, text: Tensor, batch: list[int], step: int, calibrated: bool = False) -> Tensor:
+    """LoCoOp's entropies weighted by patch, and the confusable class on its best patch; on SCT with its factors."""
+    inside, outside, confusable = [], [], []
+    for i in batch:
+        label, logits = world.labels[i], world.scale * text @ world.seen[i]
+        p_y = logits.softmax(0)[label]
+        inside.append((1 - p_y if calibrated else 1) * cross_entropy(logits, label))
+        mixed = (0.83 * logits + 0.17 * world.scale * text @ text[label]).tolist()
+        other = max((c for c in range(len(text)) if c != label), key=mixed.__getitem__)
+        rows = [world.scale * text @ patch for patch in world.local[i]]
+        for patch, a in zip(rows, world.attention[i], strict=True):
+            if label not in patch.topk(TOP_K).indices:
+                p = patch.softmax(0)
+                weight = 1 / (1 + torch.exp(-5 * p_y * a))
+                outside.append((p_y if calibrated else 1) * weight * (p * torch.log(p)).sum())
+        p = rows[max(range(len(rows)), key=[float(row[other]) for row in rows].__getitem__)].softmax(0)
+        q = (p[label] + 1e-4) / (p[label] + p[other] + 2e-4)
+        confusable.append(q * torch.log(q) + (1 - q) * torch.log(1 - q))
+    return mean(inside) + WEIGHT * (mean(outside) + 15 * mean(confusable))
+
+
 def clip_os(world: World, text: Tensor, batch: list[int], step: int, feature: Feature = region) -> Tensor:
     """The text's last row is "unknown": C + 1 classes in both terms."""
     made = outliers(world, step, batch, len(batch), feature)
@@ -269,6 +305,11 @@ METHODS: dict[str, tuple[Loss, tuple[str, ...]]] = {
     "CoOp": (coop, ("objective", "none")),
     "LoCoOp": (locoop, ("objective", "entropy", "mask.top_k", "0.3")),
     "SCT": (sct, ("objective", "sct", "mask.top_k", "0.3")),
+    "FoBoR": (fobor, ("objective", "fobor", "mask.top_k", "0.3")),
+    "FoBoR on SCT": (
+        partial(fobor, calibrated=True),
+        ("objective", "{class_path: fobor, init_args: {calibrated: true}}", "mask.top_k", "0.3"),
+    ),
     "CLIP-OS": (clip_os, ("objective", "unknown")),
     "CLIP-OS, irrelevant": (IRRELEVANT, ("objective", "unknown", "synthesis.patches", "irrelevant")),
     "CLIP-OS, patches": (PATCHES, ("objective", "unknown", "synthesis.level", "patch")),

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch.distributions import Categorical, kl_divergence
 
+from clipos_lightning.errors import InputError
+from clipos_lightning.method.feature_store import ShotFeatures
 from clipos_lightning.method.losses import (
     energy_id_loss,
     energy_outlier_loss,
@@ -16,7 +18,8 @@ from clipos_lightning.method.losses import (
     uniform_loss,
     unknown_loss,
 )
-from clipos_lightning.method.objectives import OBJECTIVES, make_objective
+from clipos_lightning.method.objectives import FAMILY, OBJECTIVES, Objective, make_objective
+from clipos_lightning.method.step import Step
 
 
 @pytest.fixture(params=[1.0, 10.0, 60.0])
@@ -156,3 +159,44 @@ def test_margins_that_are_not_given_are_those_of_the_last_fit():
     for logits in (first, second):
         objective.prepare(logits, logits)
         assert objective.margins == pytest.approx(2 * [-(math.log(2) + float(logits[0, 0]))])
+
+
+class Toy(Objective):
+    """Terms of its own over images and over patches."""
+
+    outliers, attention = "local_patches", True
+
+    def patch_weights(self, step):
+        return step.attention
+
+    def outlier_terms(self, step):
+        return [*super().outlier_terms(step), step.logits[:, 0]]
+
+    def outlier_loss(self, logits):
+        return logits.sum(1)
+
+
+def test_an_objective_sees_the_step(unit):
+    patches, text, labels = unit(3, 9, 8), unit(5, 8, seed=1), torch.tensor([0, 4, 2])
+    features = ShotFeatures(unit(3, 8, seed=2), patches=patches, attention=unit(3, 9, seed=3).abs())
+    step = Step(features, labels, text, text, 20.0, 0.4, text[:0])
+    penalty, weighted, own = Toy().outlier_terms(step)
+    expected = []
+    for b, label in enumerate(labels.tolist()):
+        for p in range(9):
+            rows = [20 * float(patches[b, p] @ t) for t in text]
+            if rows[label] < sorted(rows)[-2]:  # not among the best 2 of 5
+                expected.append(float(features.attention[b, p]) * sum(rows))
+    assert weighted.tolist() == pytest.approx(expected, abs=1e-4) and len(expected) > 5
+    assert penalty.tolist() == [0, 0, 0]
+    assert own.tolist() == pytest.approx([20 * float(f @ text[0]) for f in features.cls], abs=1e-5)
+
+
+def test_methods_of_the_family_have_names():
+    assert "fobor" in FAMILY
+    assert make_objective("fobor").confusable_weight == 15
+    assert make_objective({"class_path": "fobor", "init_args": {"sharpness": 1.0}}).sharpness == 1
+    with pytest.raises(InputError, match=r"take one of unknown, .*none, fobor"):
+        make_objective("forbor")
+    with pytest.raises(InputError, match=r"fobor: .*unexpected keyword argument 'eta'"):
+        make_objective({"class_path": "fobor", "init_args": {"eta": 1.0}})

@@ -1,5 +1,6 @@
 """Parts of open_clip's transformer blocks, shared by both frozen towers, with fewer memory passes than open_clip's."""
 
+import math
 from typing import Any
 
 import torch.nn.functional as F
@@ -35,6 +36,17 @@ def finish_block(block: Any, x: TokenRows, attended: TokenRows) -> TokenRows:
     """
     x = x + block.ls_1(block.attn.out_proj(attended))
     return x + block.ls_2(mlp(block, block.ln_2(x)))
+
+
+def class_attention(
+    block: Any, q: Float[Tensor, "batch tokens width"], k: Float[Tensor, "batch tokens width"]
+) -> Float[Tensor, "batch patches"]:
+    """How much the class token is attended to by each patch: softmax over the patches of <q_i, k_cls> / sqrt(W).
+
+    FoBoR's map (2026): q and k after the output projection, all heads as one; class token first. In fp32, (B, P).
+    """
+    queries, key = (block.attn.out_proj(part).float() for part in (q[:, 1:], k[:, :1]))
+    return (queries @ key.transpose(1, 2))[..., 0].div(math.sqrt(q.shape[-1])).softmax(-1)
 
 
 def project_in(block: Any, x: TokenRows, first: int = 0, stop: int = 3) -> Float[Tensor, "*rows projected"]:

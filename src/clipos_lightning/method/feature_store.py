@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from ..types import Features, Patches, PatchMask, concatenate
+from ..types import Features, Patches, PatchMap, PatchMask, concatenate
 
 ENCODE_BATCH = 256
 
@@ -22,12 +22,14 @@ class ShotFeatures:
         region: normalised sum of the patches that outliers are made from, (N, D).
         patches: single patches, for outliers of level ``patch`` or for LoCoOp's loss, (N, P, D).
         mask: the patches that outliers are made from, bool (N, P).
+        attention: how much each patch attends to the class token, in [0, 1], (N, P).
     """
 
     cls: Features
     region: Features | None = None
     patches: Patches | None = None
     mask: PatchMask | None = None
+    attention: PatchMap | None = None
 
     def __getitem__(self, index: Tensor) -> "ShotFeatures":
         values = {f.name: getattr(self, f.name) for f in fields(self)}

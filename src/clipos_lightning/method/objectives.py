@@ -1,10 +1,11 @@
 """Objectives: the ID term and the outlier term of each method, one value per item.
 
 An ``Objective`` selects the losses (see :mod:`.losses`, with their sources) that a method uses. A term is a vector with
-one value per item (image, outlier or patch); the module divides its sum by the global count, so several processes train
-as one.
+one value per item (image, outlier or patch); the module takes its mean over all processes, so several train as one.
+Further methods of the line are in :mod:`.family`, one file each.
 """
 
+import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,8 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import InputError
-from ..types import Labels, OutlierSource
+from ..types import Labels, OutlierSource, PatchMap
+from ..utils.chunks import by_chunks
 from ..utils.imports import describe_failure, load_object
+from . import family
 from .losses import (
     ItemLogits,
     ItemLosses,
@@ -27,18 +30,20 @@ from .losses import (
     uniform_loss,
     unknown_loss,
 )
+from .step import Step
 
 
 class Objective:
     """Base class, and CoOp's objective: cross-entropy over the C classes alone (Zhou et al. 2022).
 
-    A subclass overrides terms. Every term is a vector with one value per item. The module sums it, divides by the
-    global count and multiplies all terms but ``id_loss`` by ``outlier_weight``. How to add one: docs/extend.md.
+    A subclass overrides terms. Every term is a vector with one value per item. The module takes its mean over all
+    processes and multiplies all terms but ``id_loss`` by ``outlier_weight``. How to add one: docs/extend.md.
 
     Attributes:
         unknown: whether there is a prompt for "unknown", the last of C + 1.
         outliers: input of the outlier term: ``synthesis`` (synthesised outliers), ``local_patches`` (LoCoOp's
             ID-irrelevant patches) or ``none``.
+        attention: whether ``outlier_terms`` needs ``Step.attention``; only with ``local_patches``.
 
     Example:
         >>> from clipos_lightning import Objective
@@ -53,6 +58,7 @@ class Objective:
 
     unknown: bool = False
     outliers: OutlierSource = "none"
+    attention: bool = False
 
     def prepare(self, id_logits: ItemLogits, outlier_logits: Float[Tensor, "outliers prompts"]) -> None:
         """Called once before training; does nothing by default.
@@ -65,6 +71,26 @@ class Objective:
     def id_loss(self, logits: ItemLogits, labels: Labels) -> ItemLosses:
         """The ID term of each image, (B,)."""
         return id_loss(logits, labels)
+
+    def outlier_terms(self, step: Step) -> list[ItemLosses]:
+        """The terms that are multiplied by ``outlier_weight``: by default those of the methods below."""
+        terms = [self.id_penalty(step.logits)]
+        if self.outliers == "synthesis":
+            terms.append(self.outlier_loss(step.logits_of(step.outliers)))
+        elif self.outliers == "local_patches":
+            terms.append(self.patch_losses(step))
+        return terms
+
+    def patch_losses(self, step: Step) -> ItemLosses:
+        """The weighted ``outlier_loss`` of each ID-irrelevant patch, (M,), computed within the memory budget."""
+        chosen = step.irrelevant
+        patches, weights = step.patches[chosen], self.patch_weights(step)[chosen]
+        size = patches.element_size() * len(step.text)
+        return weights * by_chunks(lambda part: self.outlier_loss(step.logits_of(part)), (patches,), size)
+
+    def patch_weights(self, step: Step) -> PatchMap:
+        """Weight of each patch, (B, P): by default its image's ``patch_weight``."""
+        return self.patch_weight(step.logits, step.labels)[:, None].expand(step.patches.shape[:2])
 
     def id_penalty(self, logits: ItemLogits) -> ItemLosses:
         """The part of the outlier term that runs over the ID images, (B,); 0 by default."""
@@ -205,6 +231,20 @@ OBJECTIVES: dict[str, type[Objective]] = {
 }
 
 
+FAMILY = [module.name for module in pkgutil.iter_modules(family.__path__)]
+
+
+def find_objective(name: str) -> Any:
+    """The class of an objective, by its name here or in ``family``, or by its dotted path; None: no such name.
+
+    Raises:
+        InputError: a dotted path cannot be imported.
+    """
+    if name in FAMILY:
+        return load_object(f"{family.__name__}.{name}.OBJECTIVE", "--model.objective")
+    return load_object(name, "--model.objective") if "." in name else OBJECTIVES.get(name)
+
+
 def make_objective(given: str | Mapping[str, Any], margins: tuple[float, float] | None = None) -> Objective:
     """Create an objective by its name in ``OBJECTIVES``, or a user-defined one by its dotted path.
 
@@ -223,14 +263,13 @@ def make_objective(given: str | Mapping[str, Any], margins: tuple[float, float] 
         return EnergyMargin(margins)
     if margins is not None:
         raise InputError("--model.energy_margins belong to --model.objective energy: leave them out, or choose energy")
-    if isinstance(given, str) and given in OBJECTIVES:
-        return OBJECTIVES[given]()
     if not isinstance(given, str) and set(given) - {"class_path", "init_args"}:
         raise InputError(f"--model.objective takes class_path and init_args, not {', '.join(map(str, given))}")
     path = given if isinstance(given, str) else given.get("class_path", "")
-    if not isinstance(path, str) or "." not in path:
-        raise InputError(f"--model.objective {path!r}: take one of {', '.join(OBJECTIVES)}, or package.module.Class")
-    kind = load_object(path, "--model.objective")
+    kind = find_objective(path) if isinstance(path, str) else None
+    if kind is None:
+        names = ", ".join([*OBJECTIVES, *FAMILY])
+        raise InputError(f"--model.objective {path!r}: take one of {names}, or package.module.Class")
     if not (isinstance(kind, type) and issubclass(kind, Objective)):
         raise InputError(f"--model.objective {path}: not a subclass of clipos_lightning.Objective")
     try:

@@ -18,7 +18,7 @@ from ..clip.backbone import FrozenClip
 from ..errors import InputError
 from ..types import Features, Images, Labels, OutlierSource, Patches, PatchMask, Texts
 from .feature_store import ShotFeatures
-from .mask import MaskOptions, region_feature, relevant_patches
+from .mask import MaskOptions, min_max, region_feature, relevant_patches
 
 
 @dataclass(frozen=True)
@@ -166,6 +166,7 @@ def shot_features(
     outliers: OutlierSource,
     mask: MaskOptions,
     options: SynthesisOptions,
+    attention: bool = False,
 ) -> ShotFeatures:
     """Frozen features of few-shot images for an objective; regions and patches by the mask of the true label.
 
@@ -177,6 +178,7 @@ def shot_features(
         outliers: input of the objective's outlier term.
         mask: which patches are ID-relevant.
         options: how outliers are made.
+        attention: with ``local_patches``, also how much each patch attends to the class token.
 
     Example:
         >>> from clipos_lightning import load_backbone
@@ -186,8 +188,9 @@ def shot_features(
         torch.Size([1, 128])
     """
     if outliers == "local_patches":
-        features = backbone.encode_image(images, frozenset({"local"}))
-        return ShotFeatures(features.cls, patches=features.patches_local)
+        features = backbone.encode_image(images, frozenset({"local", "attention"} if attention else {"local"}))
+        seen = None if features.attention is None else min_max(features.attention)
+        return ShotFeatures(features.cls, patches=features.patches_local, attention=seen)
     if outliers == "none":
         return ShotFeatures(backbone.encode_image(images).cls)
     features = backbone.encode_image(images, mask.paths | {options.path})

@@ -16,15 +16,15 @@ from ..clip.loading import load_backbone
 from ..clip.surgery import SurgeryOptions
 from ..errors import InputError
 from ..evaluation.scores import ScoreOptions, check_scores, default_score, find_score, reported_scores
-from ..method.feature_store import ENCODE_BATCH, FeatureStore, ShotFeatures
-from ..method.losses import ItemLosses, irrelevant_locals
+from ..method.feature_store import ENCODE_BATCH, FeatureStore
+from ..method.losses import ItemLosses
 from ..method.mask import MaskOptions
 from ..method.objectives import Objective, make_objective
 from ..method.prompts import ContextOptions, PromptLearner, Wordings, check_names
+from ..method.step import Step
 from ..method.synthesis import Draw, SynthesisOptions, as_tensors, draw_step, mix_shots
 from ..options.finite import check_finite
-from ..types import Features, Labels, OutlierSource, Texts, as_options
-from ..utils.chunks import by_chunks
+from ..types import Features, OutlierSource, as_options
 from .detector_module import DetectorModule
 from .divergence import DivergenceGuard
 from .schedule import WarmupCosine, planned_epochs
@@ -46,8 +46,8 @@ class ClipOS(DetectorModule):
         backbone: an open_clip ViT by its name, or MicroCLIP, which is embedded in the package.
         pretrained: open_clip tag or local file of the backbone's weights; null: MicroCLIP's embedded ones, else openai.
         image_size: side of the input images in pixels, with position embeddings interpolated to it; null: the model's.
-        objective: the loss: unknown (CLIP-OS), focal, uniform_kl or energy on synthesised outliers; entropy (LoCoOp) or
-            sct (SCT) on ID-irrelevant patches; none (CoOp); or a custom Objective by its dotted path.
+        objective: the loss: unknown (CLIP-OS), focal, uniform_kl or energy on synthesised outliers; entropy
+            (LoCoOp), sct (SCT) or fobor (FoBoR) on local patches; none (CoOp); or a custom Objective by its path.
         outlier_weight: lambda_ood, the weight of the outlier term, at least 0.
         score: score of the detector by name or dotted path, the headline of the report; null: msp_unknown, or msp if
             the objective has no prompt for "unknown".
@@ -176,7 +176,7 @@ class ClipOS(DetectorModule):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         with self.trainer.precision_plugin.forward_context():
             self.encode_shots(data)
-            self.store = self.build_store(self.objective.outliers)
+            self.store = self.build_store(self.objective.outliers, self.objective.attention)
             if data.validate:
                 self.outliers = self.validation_outliers()
         kept = self.store.kept
@@ -189,7 +189,7 @@ class ClipOS(DetectorModule):
 
         ``batch`` is ``FewShotOOD.global_batch(step)``: ``step``, and ``index`` and ``label`` of all processes' images.
         """
-        rank, world, size = self.global_rank, self.trainer.world_size, len(batch["index"])
+        rank, world = self.global_rank, self.trainer.world_size
         images, labels = batch["index"][rank::world], batch["label"][rank::world]
         draw = self.draw(batch)  # pairs of images with different labels, over the global batch
         shard = draw.shard(rank, world)
@@ -197,17 +197,11 @@ class ClipOS(DetectorModule):
         text = self.blend(self.prompts())  # C classes, then "unknown": (C + 1, D)
         with self.fp32():
             features = self.store[images]  # frozen
-            logits = self.scale * features.cls @ text.T  # (B, C + 1)
-            id_term = self.scale_for_ddp(self.objective.id_loss(logits, labels), size)
-            outlier_term = torch.zeros_like(id_term)
-            if self.outlier_source == "synthesis":
-                outliers = self.mix_pairs(self.store, batch["index"], shard)  # (M, D)
-                outlier_logits = self.scale * outliers @ text.T  # (M, C + 1)
-                outlier_term = self.scale_for_ddp(self.objective.outlier_loss(outlier_logits), len(draw.pairs))
-            elif self.outlier_source == "local_patches":
-                outlier_term = self.local_patch_term(features, logits, labels, text)
-            if self.outlier_weight:
-                outlier_term = outlier_term + self.scale_for_ddp(self.objective.id_penalty(logits), size)
+            outliers = self.mix_pairs(self.store, batch["index"], shard)  # mixed across classes, (M, D)
+            step = Step(features, labels, text, self.class_text, self.scale, self.mask.top_k, outliers)
+            id_term = self.mean(self.objective.id_loss(step.logits, labels))
+            outlier_terms = self.objective.outlier_terms(step) if self.outlier_weight else []
+            outlier_term = sum(map(self.mean, outlier_terms), torch.zeros_like(id_term))
             loss = id_term + self.outlier_weight * outlier_term
         self.terms = {"train/id_loss": id_term.detach(), "train/outlier_loss": outlier_term.detach()}
         self.log_dict(self.terms, sync_dist=True, batch_size=1)  # a mean already
@@ -219,9 +213,10 @@ class ClipOS(DetectorModule):
         """Input of the outlier term; none if the term has no weight."""
         return self.objective.outliers if self.outlier_weight else "none"
 
-    def scale_for_ddp(self, values: ItemLosses, count: int | Int[Tensor, ""]) -> Float[Tensor, ""]:
-        """This process's part of a mean over ``count`` items of all processes; DDP averages it over the processes."""
-        return values.sum() * self.trainer.world_size / max(int(count), 1)
+    def mean(self, values: ItemLosses) -> Float[Tensor, ""]:
+        """This process's part of the mean over the items of all processes, 0 if none; DDP averages it over them."""
+        count = self.trainer.strategy.reduce(torch.tensor(len(values), device=values.device), reduce_op="sum")
+        return values.sum() * self.trainer.world_size / count.clamp(min=1)
 
     def draw(self, batch: dict[str, Any]) -> Draw:
         """The random choices of the step's outliers; no outliers if the loss synthesises none."""
@@ -243,23 +238,11 @@ class ClipOS(DetectorModule):
             images: rows of the few-shot images that the pairs refer to, (B,).
             draw: M pairs of positions in ``images``, with lambda.
         """
+        if not len(draw.pairs):
+            return self.class_text[:0]
         pairs, mix, patch = as_tensors(draw, self.class_text)
         first, second = images.to(pairs.device)[pairs].unbind(1)
         return mix_shots(store[first], store[second], mix, patch)
-
-    def local_patch_term(
-        self, features: ShotFeatures, logits: Float[Tensor, "batch prompts"], labels: Labels, text: Texts
-    ) -> Float[Tensor, ""]:
-        """LoCoOp's and SCT's outlier term: the mean over the global batch's ID-irrelevant patches, 0 if none."""
-        assert features.patches is not None
-        irrelevant = irrelevant_locals(features.patches, text, labels, self.mask.top_k)  # (B, P)
-        count = self.trainer.strategy.reduce(irrelevant.sum(), reduce_op="sum")
-        weight = self.objective.patch_weight(logits, labels)[:, None].expand_as(irrelevant)[irrelevant]
-
-        def losses(patches: Tensor) -> Tensor:
-            return self.objective.outlier_loss(self.scale * (patches @ text.T))
-
-        return self.scale_for_ddp(weight * by_chunks(losses, (features.patches[irrelevant],), 4 * len(text)), count)
 
     def configure_optimizers(self) -> Any:
         """The optimizer on the prompt parameters, and the scheduler, stepped once per epoch."""
@@ -274,10 +257,10 @@ class ClipOS(DetectorModule):
 
     # ---- frozen features of the few-shot images
 
-    def build_store(self, outliers: OutlierSource) -> FeatureStore:
+    def build_store(self, outliers: OutlierSource, attention: bool = False) -> FeatureStore:
         """Features of the DataModule's few-shot images, with what this input of the outlier term needs."""
         few_shot = Shots(self.backbone, self.trainer.datamodule)  # type: ignore[attr-defined]
-        return few_shot.store(self.class_text, outliers, self.mask, self.synthesis, self.feature_budget)
+        return few_shot.store(self.class_text, outliers, self.mask, self.synthesis, self.feature_budget, attention)
 
     def synthesise(self, store: FeatureStore) -> Features:
         """:data:`SYNTHESISED` outliers from all few-shot images by step 0's random stream, (SYNTHESISED, D).

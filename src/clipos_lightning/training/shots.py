@@ -89,7 +89,13 @@ class Shots:
         return join_memories(parts)
 
     def store(
-        self, class_text: Texts, outliers: OutlierSource, mask: MaskOptions, synthesis: SynthesisOptions, budget: int
+        self,
+        class_text: Texts,
+        outliers: OutlierSource,
+        mask: MaskOptions,
+        synthesis: SynthesisOptions,
+        budget: int,
+        attention: bool = False,
     ) -> FeatureStore:
         """The features that training needs, kept in memory if they fit the budget.
 
@@ -99,12 +105,14 @@ class Shots:
             mask: which patches are ID-relevant.
             synthesis: how outliers are made.
             budget: bytes that may be kept.
+            attention: whether the objective needs it.
         """
         labels = self.data.shot_labels
 
         def encode(rows: Int[Tensor, " batch"]) -> ShotFeatures:
             classes = labels[rows].to(self.backbone.device)
-            return shot_features(self.backbone, self.images(rows), classes, class_text, outliers, mask, synthesis)
+            given = self.backbone, self.images(rows), classes, class_text, outliers, mask, synthesis, attention
+            return shot_features(*given)
 
         progress = partial(track, description="encoding few-shot images", shown=self.shown)
         return FeatureStore(encode, len(labels), budget, progress)

@@ -1,0 +1,1 @@
+"""Methods of the line, one file each: ``--model.objective NAME`` takes ``OBJECTIVE`` of ``family/NAME.py``."""
