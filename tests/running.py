@@ -107,7 +107,8 @@ def options_of(config: str) -> dict[str, Any]:
 
 def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """Both mappings at every level; the second one's values win."""
-    both = {k: merged(below[k], above[k]) for k in above if isinstance(above[k], dict) and k in below}
+    common = (k for k in above if isinstance(above[k], dict) and isinstance(below.get(k), dict))
+    both = {k: merged(below[k], above[k]) for k in common}
     return below | above | both
 
 

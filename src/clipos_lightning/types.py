@@ -22,6 +22,7 @@ PatchMask = Bool[Tensor, "batch patches"]
 Labels = Int[Tensor, " batch"]
 Texts = Float[Tensor, "prompts dim"]
 ClassTexts = Float[Tensor, "classes dim"]
+WordTexts = Float[Tensor, "words dim"]  # of words that are none of the classes
 Pixels = NDArray[np.uint8]  # (H, W, 3), or (N, H, W, 3)
 FloatArray = NDArray[np.floating]
 CountArray = NDArray[np.integer]

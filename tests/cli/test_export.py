@@ -44,7 +44,8 @@ def detector(build_clip, tokenizer, unit):
         backbone = FrozenClip(clip, tokenizer, "tiny", "gelu", options[0])
         labels = torch.tensor([0, 1, 2, 0, 1, 2, 2])
         memory = Memory(unit(7, 20), unit(7, 20, seed=1), labels, torch.empty(0, 20)) if SCORES[score].memory else None
-        head = Head("", unit(4, 20), unit(3, 20), 30.0, [score], *options, memory)
+        words = unit(5, 20, seed=2) if SCORES[score].negatives else None
+        head = Head("", unit(4, 20), unit(3, 20), 30.0, [score], *options, memory, words)
         return Detector(backbone, head, ["one", "two", "drei"])
 
     return make
@@ -108,6 +109,7 @@ def test_a_file_by_the_command_in_a_fresh_process(microclip, tmp_path, monkeypat
     [
         ("msp_unknown", MaskOptions(kind="top_k", top_k=0.4), "quick_gelu", {}),
         ("gl_mcm", MaskOptions(threshold=0.2), "layer_scale", {"context_on": "embeddings", "kernel": "gaussian"}),
+        pytest.param("neg_label", MaskOptions(), "plain", {}, marks=pytest.mark.slow),
         pytest.param("mcm_region", MaskOptions(feature_surgery=True), "plain", {}, marks=pytest.mark.slow),
         pytest.param(
             *("mcm_region_unknown", MaskOptions(kind="none"), "plain", {"attention": "qk", "depth": 1}),

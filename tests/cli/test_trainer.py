@@ -32,7 +32,7 @@ from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
 
 import clipos_lightning
-from clipos_lightning.evaluation.scores import SCORES, defined_scores, without_memory
+from clipos_lightning.evaluation.scores import defined_scores
 from clipos_lightning.options.configs import shipped_configs
 from clipos_lightning.training.module import ClipOS
 
@@ -178,7 +178,7 @@ def test_report_json(tested: Run) -> None:
     assert report["masks"] == {}  # folders have no true masks
     for part in (report, report["zero_shot"]):
         assert part["ood"].keys() == {"other"}
-        assert list(part["ood"]["other"]) == list(part["average"]) == without_memory(SCORES)
+        assert list(part["ood"]["other"]) == list(part["average"]) == defined_scores(has_unknown=True)
         for score, metrics in part["ood"]["other"].items():
             assert metrics.keys() == METRICS | {"n"}
             assert metrics["n"] == 7
@@ -197,7 +197,7 @@ def test_the_report_names_its_own_command(fitted: Run, tmp_path: Path) -> None:
 
 def test_scores_npz_holds_every_score_of_every_image(tested: Run, tiny_folder: Path) -> None:
     arrays, report = tested.scores, tested.report
-    columns = {"predicted", *without_memory(SCORES)}
+    columns = {"predicted", *defined_scores(has_unknown=True)}
     keys = {f"{name}/{c}" for name in ("id", "other") for c in {*columns, "paths"}} | {"id/labels"}
     assert arrays.keys() == keys | {f"zero_shot/{name}/{c}" for name in ("id", "other") for c in columns}
     assert len(arrays["id/paths"]) == len(arrays["id/labels"]) == 15
@@ -208,7 +208,7 @@ def test_scores_npz_holds_every_score_of_every_image(tested: Run, tiny_folder: P
     for prefix, part in (("", report), ("zero_shot/", report["zero_shot"])):
         accuracy = 100 * (arrays[f"{prefix}id/predicted"] == arrays["id/labels"]).mean()
         assert accuracy == pytest.approx(part["id"]["accuracy"])
-        for score in without_memory(SCORES):
+        for score in defined_scores(has_unknown=True):
             inside, outside = arrays[f"{prefix}id/{score}"], arrays[f"{prefix}other/{score}"]
             assert inside.dtype == np.float32
             truth = np.r_[np.ones(len(inside)), np.zeros(len(outside))]
@@ -419,7 +419,7 @@ def test_rivals_without_unknown_leave_its_scores_out() -> None:
     fit = done("fit", *DEMO, "--model.objective", "none", "--trainer.max_steps", 1)
     report = done("test", "--ckpt_path", fit.checkpoint, "--data.limit_per_set", 4).report
     assert list(report["average"]) == defined_scores(False)
-    assert list(report["zero_shot"]["average"]) == without_memory(SCORES)
+    assert list(report["zero_shot"]["average"]) == defined_scores(has_unknown=True)
 
 
 # ---- the same again

@@ -18,13 +18,13 @@ WORDS: dict[str, Any] = {"backbone": "MicroCLIP", "context": ContextOptions(word
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A detector of two classes with a memory of three images and a context."""
+    """A detector of two classes with a memory of three images, a context and three negative words."""
     model = ClipOS(["cat", "dog"], score="energy", **WORDS)
     model.trained = True
     detector = Detector.of(model)
     features = torch.nn.functional.normalize(torch.randn(3, 128, generator=torch.Generator().manual_seed(0)), dim=1)
     memory = Memory(features, features.flip(0), torch.tensor([0, 1, 1]), features[:0])
-    detector.head = replace(detector.head, memory=memory)
+    detector.head = replace(detector.head, memory=memory, negatives=features)
     path = tmp_path_factory.mktemp("file") / "detector.safetensors"
     detector.save(path)
     return path
@@ -54,6 +54,9 @@ def test_the_file_as_it_was_written(path: Path) -> None:
         ("class_text", lambda t: t[:, :7].contiguous()),
         ("class_text", None),
         ("context", lambda t: t[0]),
+        ("negatives", lambda t: t[0]),
+        ("negatives", lambda t: t[:0]),
+        ("negatives", lambda t: t[:, :7].contiguous()),
         ("memory.labels", None),
         ("memory.labels", lambda t: t.float()),
         ("memory.labels", lambda t: t[:, None]),

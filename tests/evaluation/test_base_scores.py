@@ -1,5 +1,7 @@
 """Base scores of extreme logits: no saturation, no overflow, same order as the probabilities."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -51,11 +53,17 @@ def test_unknown_ranks_as_one_minus_its_probability_but_without_ties(unit):
 def test_evidence_of_several_features_at_once_is_that_of_each(unit):
     patches, text = unit(2, 3, 8), unit(5, 8, seed=1)
     known = Reference(unit(6, 8, seed=2), torch.tensor([0, 1, 2, 3, 0, 1]), neighbors=2, shrinkage=0.9)
-    together = prompt_logits(patches, text, 4, 10.0, t=0.5, memory=known)
+    words = unit(5, 8, seed=3)
+
+    def compare(features: torch.Tensor) -> Logits:
+        logits = prompt_logits(features, text, 4, 10.0, t=0.5, memory=known)
+        return replace(logits, negatives=features @ words.T, group_size=2)
+
+    together = compare(patches)
     for score in (s.base for s in SCORES.values()):
         values = score(together)
         assert values.shape == (2, 3)
-        alone = [[score(prompt_logits(p, text, 4, 10.0, 0.5, known)) for p in image] for image in patches]
+        alone = [[score(compare(p)) for p in image] for image in patches]
         torch.testing.assert_close(values, torch.stack([torch.stack(row) for row in alone]))
 
 

@@ -12,7 +12,7 @@ from clipos_lightning.clip.surgery import SurgeryOptions
 from clipos_lightning.errors import InputError
 from clipos_lightning.evaluation.heads import Head, all_paths, all_surgeries, score_all
 from clipos_lightning.evaluation.results import map_values
-from clipos_lightning.evaluation.scores import SCORES, ScoreOptions, compute_scores, find_score, without_memory
+from clipos_lightning.evaluation.scores import ScoreOptions, compute_scores, defined_scores, find_score
 from clipos_lightning.method.mask import MAP_PATHS, MaskOptions, relevant_patches, surgery_map
 from clipos_lightning.method.objectives import make_objective
 from clipos_lightning.method.prototypes import blend, class_means
@@ -211,7 +211,7 @@ def test_own_objective_and_score_through_the_command_line(own):
     assert report["headline"] == "own_parts.margin"
     assert set(report["average"]) == {"energy", "own_parts.region_margin", "own_parts.margin"}
     zero_shot = done("test", "--config", "demo.yaml", "--model.score", "own_parts.margin", *limit).report
-    assert set(zero_shot["average"]) == {*without_memory(SCORES), "own_parts.margin"}
+    assert set(zero_shot["average"]) == {*defined_scores(has_unknown=True), "own_parts.margin"}
     plain = done("fit", "--config", "demo.yaml", "--config", "own.yaml", "--trainer.max_steps", 2, *SMOOTHER)
     assert not torch.equal(plain.context, fit.context)
     refused(clipos("fit", "--config", "demo.yaml", "--model.objective", "own_parts.Rough", *CPU), "has no 'Rough'")

@@ -79,7 +79,15 @@ def compared(which: str, feature: torch.Tensor, known: torch.Tensor, labels: tor
     return -min(float((feature - m) @ inverse @ (feature - m)) ** 0.5 for m in means)
 
 
-def score_by_hand(name: str, features: ImageFeatures, i: int, text, class_text, options, memory: Memory) -> float:
+def neg_label_by_hand(logits: list[float], words: list[float], size: int) -> float:
+    """NegLabel's mean over groups of words, as its logit."""
+    groups = [words[i : i + size] for i in range(0, len(words), size)]
+    classes = sum(math.exp(x) for x in logits)
+    mean = sum(classes / (classes + sum(math.exp(x) for x in group)) for group in groups) / len(groups)
+    return math.log(mean / (1 - mean))
+
+
+def score_by_hand(name: str, features: ImageFeatures, i: int, text, class_text, options, memory, words) -> float:
     """The named score of image i, in double precision."""
     image = SimpleNamespace(**{key: t[i].double() for key, t in vars(features).items() if t is not None})
     text, class_text = text.double(), class_text.double()
@@ -92,6 +100,9 @@ def score_by_hand(name: str, features: ImageFeatures, i: int, text, class_text, 
     if name.startswith("gl_mcm"):
         which = name.removeprefix("gl_")
         return of(image.cls, which) + options.local_weight * max(of(p, which) for p in image.patches_local)
+    if name == "neg_label":
+        rows = [[SCALE * float(image.cls @ t) for t in rows.double()] for rows in (text[:CLASSES], words)]
+        return neg_label_by_hand(*rows, options.group_size)
     if "_region" in name:
         which = name.replace("_region", "")
         own = class_text[int((text[:CLASSES] @ image.cls).argmax())]
@@ -114,25 +125,31 @@ def memory(unit) -> Memory:
     return Memory(unit(9, 8, seed=6), unit(9, 8, seed=7), torch.tensor([0, 1, 2, 3, 0, 1, 2, 3, 3]), torch.empty(0, 8))
 
 
-OPTIONS = [ScoreOptions(), ScoreOptions(0.05, 0.3, 2.5, 2, 0.5), ScoreOptions(7.0, 0.0, 0.0, 50, 1.0)]
+@pytest.fixture
+def words(unit) -> torch.Tensor:
+    """Seven words that are none of the classes, D=8."""
+    return unit(7, 8, seed=9)
+
+
+OPTIONS = [ScoreOptions(), ScoreOptions(0.05, 0.3, 2.5, 2, 0.5, 3), ScoreOptions(7.0, 0.0, 0.0, 50, 1.0)]
 
 
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("name", SCORES)
-def test_score_equals_its_formula(case, memory, name, options):
+def test_score_equals_its_formula(case, memory, words, name, options):
     features, text, class_text = case
     known = memory.references(options.neighbors, options.shrinkage)
-    scores, cosine = compute_scores([name], features, text, class_text, SCALE, MaskOptions(), options, known)
-    expected = [score_by_hand(name, features, i, text, class_text, options, memory) for i in range(6)]
+    scores, cosine = compute_scores([name], features, text, class_text, SCALE, MaskOptions(), options, known, words)
+    expected = [score_by_hand(name, features, i, text, class_text, options, memory, words) for i in range(6)]
     assert list(scores) == [name]
     torch.testing.assert_close(scores[name], torch.tensor(expected), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(cosine, features.cls @ text[:CLASSES].T)
 
 
-def test_there_are_nineteen_scores_and_all_at_once_equal_each_alone(case, memory):
-    assert len(SCORES) == 19
+def test_there_are_twenty_scores_and_all_at_once_equal_each_alone(case, memory, words):
+    assert len(SCORES) == 20
     features, *text = case
-    constants = (SCALE, MaskOptions(), ScoreOptions(), memory.references(5, 0.9))
+    constants = (SCALE, MaskOptions(), ScoreOptions(), memory.references(5, 0.9), words)
     together, _ = compute_scores(list(SCORES), features, *text, *constants)
     assert list(together) == list(SCORES)
     for name, values in together.items():
@@ -175,13 +192,16 @@ def test_higher_is_more_in_distribution(name):
     known = Memory(prompts[:4], prompts[:4], torch.arange(4), prompts[:0]).references(1, 0.9)  # the classes themselves
 
     def of(features: ImageFeatures) -> float:
-        scores, _ = compute_scores([name], features, prompts, prompts[:4], SCALE, MaskOptions(), ScoreOptions(), known)
+        scores, _ = compute_scores(
+            [name], features, prompts, prompts[:4], SCALE, MaskOptions(), ScoreOptions(), known, prompts[-1:]
+        )
         return float(scores[name])
 
     values = [of(looking_like(x)) for x in (0.1, 0.3, 0.6, 0.9)]
     assert values == sorted(set(values))
     values = [of(looking_like(0.5, u)) for u in (0.7, 0.4, 0.1)]
-    assert values == sorted(set(values)) if SCORES[name].unknown else len(set(values)) == 1
+    compares = SCORES[name].unknown or SCORES[name].negatives  # the negative word is "unknown" here
+    assert values == sorted(set(values)) if compares else len(set(values)) == 1
 
 
 @pytest.mark.parametrize(
@@ -262,16 +282,19 @@ def test_a_memory_in_chunks_is_the_whole(unit, memory, monkeypatch):
 def test_check_scores_names_what_there_is():
     assert defined_scores(False) == WITHOUT_UNKNOWN
     assert defined_scores(False, has_memory=True) == WITHOUT_UNKNOWN + MEMORY
-    assert defined_scores(True) == [name for name in SCORES if name not in MEMORY]
-    assert defined_scores(True, has_memory=True) == list(SCORES)
-    check_scores(SCORES, True, "--model.scores")
-    check_scores(WITHOUT_UNKNOWN + MEMORY, False, "--model.scores")
+    assert defined_scores(True) == [name for name in SCORES if name not in (*MEMORY, "neg_label")]
+    assert defined_scores(False, has_negatives=True) == [*WITHOUT_UNKNOWN, "neg_label"]
+    assert defined_scores(True, has_memory=True, has_negatives=True) == list(SCORES)
+    check_scores(SCORES, True, True, "--model.scores")
+    check_scores(WITHOUT_UNKNOWN + MEMORY, False, False, "--model.scores")
+    with pytest.raises(InputError, match=r"'neg_label' needs words that are none of the classes: give --model.neg"):
+        check_scores(["neg_label"], True, False, "--model.score")
     with pytest.raises(InputError, match=r"^--model.score 'mps' is not a score: take one of msp, mcm, .*unknown"):
-        check_scores(["msp", "mps"], True, "--model.score")
+        check_scores(["msp", "mps"], True, False, "--model.score")
     with pytest.raises(
         InputError, match=r"'unknown' needs an unknown prompt.*energy_region, knn, .*, or package.module.function$"
     ):
-        check_scores(["unknown"], False, "--model.score")
+        check_scores(["unknown"], False, False, "--model.score")
 
 
 def test_every_score_is_documented():

@@ -18,6 +18,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger
 
+from ..data.classnames import read_negatives
 from ..data.datamodule import FewShotOOD
 from ..data.image_files import count_other_suffixes, describe_left_out
 from ..data.image_sets import FolderSet
@@ -161,7 +162,10 @@ class ClipOSCLI(LightningCLI):
         if self.checkpoint is not None:
             named = any(f"--model.{option}" in self.command for option in ("optimizer", "lr_scheduler"))
             trained = model_options(self.checkpoint, named or self.subcommand == "fit")
-            check_against_checkpoint(self.config_dump["model"], trained)
+            model = self.config_dump["model"]
+            words = model["negatives"]
+            given = read_negatives(words) if isinstance(words, str) else words
+            check_against_checkpoint(model | {"negatives": given}, trained)
 
     def instantiate_classes(self) -> None:
         """Instantiate data, model and trainer; the model keeps its optimizer options for the checkpoints."""

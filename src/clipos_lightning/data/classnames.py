@@ -91,6 +91,22 @@ def packaged_lines(name: str) -> list[str]:
     return [line for line in text.splitlines() if not line.startswith("#")]
 
 
+def read_negatives(file: str) -> list[str]:
+    """Read words that are none of the classes, one or a phrase per line; empty lines and ``#`` comments are skipped.
+
+    Returns:
+        The words in their order; repeated ones once.
+
+    Raises:
+        InputError: the file cannot be read, or has no word.
+    """
+    lines = read_text_file(file, "--model.negatives: cannot read").splitlines()
+    words = list(dict.fromkeys(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")))
+    if not words:
+        raise InputError(f"--model.negatives: {file} has no word: write one per line")
+    return words
+
+
 def read_class_list(file: str) -> list[str]:
     """Read the names of class folders from a text file, one per line; empty lines and ``#`` comments are skipped.
 

@@ -21,14 +21,14 @@ from ..data.transforms import to_model_size
 from ..errors import InputError
 from ..evaluation.heads import Head
 from ..evaluation.memory import Memory
-from ..evaluation.scores import ScoreOptions, find_score
+from ..evaluation.scores import ScoreOptions
 from ..method.mask import MaskOptions
 from ..options.class_paths import refuse_imports
 from ..training.record import DetectorRecord, check_identity, recorded_preprocessing
 from ..types import ClassMaps, ImageFeatures, Images, PathName, concatenate
 from .decisions import Decision, Prediction, unknown_label
 from .extension import Prompting, extend_head, extend_wordings, new_rows
-from .file import ATTRIBUTES, MEMORY_TENSORS, is_checkpoint, name_file, read_detector, write_detector
+from .file import ATTRIBUTES, MEMORY_TENSORS, NEGATIVES, is_checkpoint, name_file, read_detector, write_detector
 from .image_inputs import ImageInput, as_list, is_single_input, open_images
 
 if TYPE_CHECKING:
@@ -83,13 +83,9 @@ class Detector:
         """Check that the head has what its score needs.
 
         Raises:
-            InputError: the score compares with images or with "unknown", and the head has none.
+            InputError: the score compares with something that the head does not have.
         """
-        score = find_score(self.score)
-        if score.memory and self.head.memory is None:
-            raise InputError(f"the score {self.score} compares with images, and this detector keeps none: fit it first")
-        if score.unknown and len(self.head.text) == len(self.class_names):
-            raise InputError(f"the score {self.score} needs an unknown prompt, and this detector has none: fit again")
+        self.head.check()
 
     # ---- from a module or a file, and to a file
 
@@ -162,7 +158,7 @@ class Detector:
         scale, scores = float(backbone.scale), [record["score"]]
         kept = [tensors[name] for name in MEMORY_TENSORS if name in tensors]
         prompts, options = (tensors["text"], tensors["class_text"], scale), (surgery, mask, scoring)
-        head = Head("", *prompts, scores, *options, Memory(*kept) if kept else None)
+        head = Head("", *prompts, scores, *options, Memory(*kept) if kept else None, tensors.get(NEGATIVES))
         attributes = {key: record[key] for key in ATTRIBUTES if key in record}
         prompting = Prompting.of(record.get("prompting"), tensors.get("context"))
         detector = cls(backbone, head, record["class_names"], **attributes, pretrained=weights)
@@ -183,6 +179,8 @@ class Detector:
         if self.head.memory is not None:
             tensors |= {f"memory.{name}": tensor for name, tensor in self.head.memory.tensors.items()}
         record = asdict(self.record) | attributes
+        if self.head.negatives is not None:
+            tensors[NEGATIVES] = self.head.negatives
         if self.prompting is not None:
             record["prompting"] = self.prompting.plain
             tensors |= {} if self.prompting.context is None else {"context": self.prompting.context}

@@ -24,6 +24,7 @@ KEY = "clipos"  # metadata key of the JSON
 TENSORS = ("text", "class_text")
 MEMORY_TENSORS = ("memory.features", "memory.regions", "memory.labels", "memory.patches")  # all, or none
 CONTEXT = "context"  # tensor of detectors whose class prompts are learned
+NEGATIVES = "negatives"  # tensor of detectors with words that are none of the classes
 ATTRIBUTES: dict[str, Any] = {  # key of the JSON, which is the name of an attribute of the detector, to its type
     "threshold": float | None,
     "class_thresholds": list[float] | None,
@@ -45,7 +46,8 @@ def write_detector(path: str | Path, tensors: Mapping[str, Tensor], record: Mapp
 
     Args:
         path: of the file.
-        tensors: those named in :data:`TENSORS`, and in :data:`MEMORY_TENSORS` and :data:`CONTEXT` if it has them.
+        tensors: those named in :data:`TENSORS`, and in :data:`MEMORY_TENSORS`, :data:`CONTEXT` and :data:`NEGATIVES` if
+            it has them.
         record: plain data, with the keys of :data:`FIELDS`, and ``prompting`` if it can be extended.
         overwrite: replace an existing file.
 
@@ -81,7 +83,7 @@ def read_detector(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            wanted = {*TENSORS, *MEMORY_TENSORS, CONTEXT}
+            wanted = {*TENSORS, *MEMORY_TENSORS, CONTEXT, NEGATIVES}
             tensors = {name: file.get_tensor(name) for name in file.keys() if name in wanted}
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is not a safetensors file: {' '.join(str(error).split())[:120]}") from error
@@ -143,7 +145,9 @@ def wrong_parts(record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> lis
     ]
     memory = {name.removeprefix("memory."): tensors[name] for name in MEMORY_TENSORS if name in tensors}
     wrong += [f"memory.{name}" for name in invalid_tensors(memory, count, dim)] if memory else []
-    return wrong + ([CONTEXT] if CONTEXT in tensors and not is_matrix(tensors[CONTEXT]) else [])
+    wrong += [CONTEXT] if CONTEXT in tensors and not is_matrix(tensors[CONTEXT]) else []
+    words = tensors.get(NEGATIVES)
+    return wrong + ([] if words is None or (is_matrix(words, columns=dim) and len(words)) else [NEGATIVES])
 
 
 def is_checkpoint(path: str | Path) -> bool:

@@ -4,7 +4,8 @@ Notation: l_c = s cos(f, t_c) over the C classes, l_u the logit of "unknown", s 
 fp32, per item in any number of leading dimensions: (..., C) to (...). Sources: msp (Hendrycks and Gimpel 2017,
 arXiv:1610.02136), mcm (Ming et al. 2022, arXiv:2211.13445), max_logit (Hendrycks et al. 2022, arXiv:1911.11132), energy
 (Liu et al. 2020, arXiv:2010.03759); those with "unknown" use CLIP-OS's prompt (arXiv:2404.00323, section 3); knn (Sun
-et al. 2022, arXiv:2204.06507) and mahalanobis (Lee et al. 2018, arXiv:1807.03888) compare with ID images, not prompts.
+et al. 2022, arXiv:2204.06507) and mahalanobis (Lee et al. 2018, arXiv:1807.03888) compare with ID images, not prompts;
+neg_label (Jiang et al. 2024, arXiv:2403.20078) with words that are none of the classes.
 ``scores.py`` defines on which features of an image each named score evaluates them.
 """
 
@@ -31,6 +32,8 @@ class Logits:
         temperature: T of mcm.
         feature: the features themselves, L2-normalised, (..., D); None if no score compares them with images.
         memory: ID images to compare the features with; None if the detector keeps none.
+        negatives: cosines to N words that are none of the classes, (..., N); None if the detector has none.
+        group_size: of neg_label's groups of them.
 
     Example:
         >>> z = Logits(torch.tensor([[0.3, 0.1]]), unknown=torch.tensor([0.2]), scale=10.0)
@@ -44,6 +47,8 @@ class Logits:
     temperature: float = 1.0
     feature: Float[Tensor, "*items dim"] | None = None
     memory: Reference | None = None
+    negatives: Float[Tensor, "*items words"] | None = None
+    group_size: int = 100
 
     @property
     def logits(self) -> Float[Tensor, "*items classes"]:
@@ -219,6 +224,22 @@ def mahalanobis(z: Logits) -> Float[Tensor, "*items"]:
     """
     assert z.feature is not None and z.memory is not None, "this detector keeps no images"
     return -z.memory.distances(z.feature).amin(-1)
+
+
+def neg_label(z: Logits) -> Float[Tensor, "*items"]:
+    """The logit of NegLabel's score, the mean over groups of words of sum_c e^l_c / (sum_c e^l_c + sum_w e^l_w).
+
+    log m - log(1 - m) of the mean m ranks as m itself, and saturates at neither end in fp32.
+
+    Example:
+        >>> neg_label(Logits(torch.tensor([[0.3]]), None, 10.0, negatives=torch.tensor([[0.1]])))  # one group: 3 - 1
+        tensor([2.])
+    """
+    assert z.negatives is not None, "this detector has no negative words"
+    words = z.scale * z.negatives
+    groups = torch.stack([torch.logsumexp(group, -1) for group in words.split(z.group_size, -1)], -1)
+    gap = energy(z)[..., None] - groups
+    return torch.logsumexp(F.logsigmoid(gap), -1) - torch.logsumexp(F.logsigmoid(-gap), -1)
 
 
 BaseScore = Callable[[Logits], Tensor]

@@ -3,16 +3,18 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ..clip.surgery import SurgeryOptions
+from ..errors import InputError
 from ..method.mask import MAP_PATHS, MaskOptions, region_feature, relevant_patches, similarity_map, surgery_map
-from ..types import ClassMaps, ClassTexts, ImageFeatures, Labels, PathName, Texts
+from ..types import ClassMaps, ClassTexts, ImageFeatures, Labels, PathName, Texts, WordTexts
 from .memory import Memory, Reference
-from .scores import ScoreOptions, compute_scores, needed_paths
+from .scores import ScoreOptions, compute_scores, find_score, needed_paths
 
 ZERO_SHOT = "zero_shot/"  # column prefix of the zero-shot detector next to a trained one
 PART_PREFIXES = {"text": "text/", "images": "images/"}  # column prefixes of text and images alone next to their blend
@@ -33,6 +35,7 @@ class Head:
         mask: which patches are ID-relevant.
         scoring: constants of the scores.
         memory: ID images that some scores compare with; None: the detector keeps none.
+        negatives: features of words that are none of the classes, (N, D); None: the detector has none.
 
     Example:
         >>> text = torch.eye(2)
@@ -50,6 +53,22 @@ class Head:
     mask: MaskOptions
     scoring: ScoreOptions
     memory: Memory | None = None
+    negatives: WordTexts | None = None
+
+    def check(self) -> None:
+        """Check that it has what its scores compare with.
+
+        Raises:
+            InputError: it has not.
+        """
+        for name in self.scores:
+            score = find_score(name)
+            if score.memory and self.memory is None:
+                raise InputError(f"the score {name} compares with images, and this detector keeps none: fit it first")
+            if score.unknown and len(self.text) == len(self.class_text):
+                raise InputError(f"the score {name} needs an unknown prompt, and this detector has none: fit again")
+            if score.negatives and self.negatives is None:
+                raise InputError(f"the score {name} needs negative words, and this detector has none: fit again")
 
     @cached_property
     def references(self) -> tuple[Reference, Reference] | None:
@@ -80,15 +99,17 @@ class Head:
 
     def to(self, device: torch.device) -> "Head":
         """A copy with its tensors on a device."""
-        memory = None if self.memory is None else self.memory.to(device)
-        return replace(self, text=self.text.to(device), class_text=self.class_text.to(device), memory=memory)
+        texts = {"text": self.text, "class_text": self.class_text, "negatives": self.negatives}
+        moved: dict[str, Any] = {name: None if text is None else text.to(device) for name, text in texts.items()}
+        return replace(self, **moved, memory=None if self.memory is None else self.memory.to(device))
 
     def score(
         self, features: ImageFeatures
     ) -> tuple[dict[str, Float[Tensor, " batch"]], Float[Tensor, "batch classes"]]:
         """Scores by name, each (B,), and the cosines to the classes, (B, C), whose argmax is the predicted class."""
         prompts = (self.text, self.class_text, self.scale)
-        return compute_scores(self.scores, features, *prompts, self.mask, self.scoring, self.references)
+        known = self.references, self.negatives
+        return compute_scores(self.scores, features, *prompts, self.mask, self.scoring, *known)
 
     def remember(self, features: ImageFeatures, labels: Labels | None = None) -> Memory:
         """The features of a batch of ID images as a memory.

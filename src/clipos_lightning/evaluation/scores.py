@@ -7,7 +7,7 @@ which features each named score evaluates it: the global feature alone, with the
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..method.mask import MaskOptions, region_feature, relevant_patches
-from ..types import ClassTexts, ImageFeatures, Patches, PathName, Texts
+from ..types import ClassTexts, ImageFeatures, Patches, PathName, Texts, WordTexts
 from ..utils.chunks import by_chunks
 from ..utils.imports import describe_failure, load_object
 from .base_scores import (
@@ -34,6 +34,7 @@ from .base_scores import (
     mcm_unknown,
     msp,
     msp_unknown,
+    neg_label,
     prompt_logits,
     unknown,
 )
@@ -50,6 +51,7 @@ class ScoreOptions:
         region_weight: weight of the region's score in the region scores.
         neighbors: k of the knn scores, at least 1.
         shrinkage: of the covariance in the mahalanobis scores towards a multiple of the identity, in (0, 1].
+        group_size: number of negative words in each group of neg_label, at least 1.
 
     Raises:
         InputError: an option is outside its range.
@@ -65,12 +67,15 @@ class ScoreOptions:
     region_weight: float = 1.0
     neighbors: int = 5
     shrinkage: float = 0.9
+    group_size: int = 100
 
     def __post_init__(self) -> None:
         if self.temperature <= 0:
             raise InputError(f"--model.scoring.temperature is {self.temperature}: take a number above 0")
         if self.neighbors < 1:
             raise InputError(f"--model.scoring.neighbors is {self.neighbors}: take at least 1")
+        if self.group_size < 1:
+            raise InputError(f"--model.scoring.group_size is {self.group_size}: take at least 1")
         if not 0 < self.shrinkage <= 1:
             raise InputError(f"--model.scoring.shrinkage is {self.shrinkage}: take a number in (0, 1]")
 
@@ -86,6 +91,7 @@ class Score:
         unknown: whether it needs the "unknown" prompt.
         memory: whether it compares with ID images, ``Logits.memory``: the few-shot images, and those of ``clipos
             calibrate --memory``.
+        negatives: whether it compares with words that are none of the classes, ``Logits.negatives``.
 
     Example:
         >>> from clipos_lightning import Score
@@ -98,6 +104,7 @@ class Score:
     on: Literal["cls", "local", "region"] = "cls"
     unknown: bool = False
     memory: bool = False
+    negatives: bool = False
 
 
 SCORES: dict[str, Score] = {
@@ -116,6 +123,7 @@ SCORES: dict[str, Score] = {
     "energy_region": Score(energy, on="region"),
     "mcm_region_unknown": Score(mcm_unknown, on="region", unknown=True),
     "energy_region_unknown": Score(energy_unknown, on="region", unknown=True),
+    "neg_label": Score(neg_label, negatives=True),
     "knn": Score(knn, memory=True),
     "mahalanobis": Score(mahalanobis, memory=True),
     "knn_region": Score(knn, on="region", memory=True),
@@ -156,6 +164,8 @@ def try_score(name: str, score: Score) -> None:
         if score.memory:
             example.feature = F.normalize(torch.linspace(-1, 1, 4 * math.prod(items)).reshape(*items, 4), dim=-1)
             example.memory = Reference(torch.eye(4)[:3], torch.arange(3), neighbors=2, shrinkage=0.9)
+        if score.negatives:
+            example.negatives = torch.linspace(-0.1, 0.3, 2).expand(*items, 2)
         try:
             values = score.base(example)
         except (Exception, SystemExit) as error:  # a user's function may raise anything, or end the program
@@ -172,24 +182,28 @@ def default_score(has_unknown: bool) -> str:
     return "msp_unknown" if has_unknown else "msp"
 
 
-def reported_scores(chosen: Sequence[str] | None, score: str, has_unknown: bool, has_memory: bool = False) -> list[str]:
+def reported_scores(
+    chosen: Sequence[str] | None, score: str, has_unknown: bool, has_memory: bool = False, has_negatives: bool = False
+) -> list[str]:
     """The scores of a report: the chosen ones, else all that are defined; the detector's score is always included.
 
     Example:
         >>> reported_scores(["energy"], "msp", has_unknown=False)
         ['energy', 'msp']
     """
-    return list(dict.fromkeys([*(chosen or defined_scores(has_unknown, has_memory)), score]))
+    return list(dict.fromkeys([*(chosen or defined_scores(has_unknown, has_memory, has_negatives)), score]))
 
 
-def defined_scores(has_unknown: bool, has_memory: bool = False) -> list[str]:
-    """Names of the scores of a detector with or without an "unknown" prompt, with or without a memory of ID images.
+def defined_scores(has_unknown: bool, has_memory: bool = False, has_negatives: bool = False) -> list[str]:
+    """Names of the scores of a detector with or without an "unknown" prompt, a memory of ID images, negative words.
 
     Example:
         >>> defined_scores(has_unknown=False)[:3], len(defined_scores(has_unknown=True, has_memory=True))
         (['msp', 'mcm', 'gl_mcm'], 19)
     """
-    return [n for n, s in SCORES.items() if (has_unknown or not s.unknown) and (has_memory or not s.memory)]
+    missing = {"unknown": not has_unknown, "memory": not has_memory, "negatives": not has_negatives}
+    needs = [part for part, is_missing in missing.items() if is_missing]
+    return [name for name, score in SCORES.items() if not any(getattr(score, part) for part in needs)]
 
 
 def without_memory(names: Iterable[str]) -> list[str]:
@@ -213,14 +227,16 @@ def in_order(names: Iterable[str]) -> list[str]:
     return [name for name in SCORES if name in given] + [name for name in given if name not in SCORES]
 
 
-def check_scores(names: Iterable[str], has_unknown: bool, option: str) -> None:
-    """Check that a detector with or without an "unknown" prompt has all these scores.
+def check_scores(names: Iterable[str], has_unknown: bool, has_negatives: bool, option: str) -> None:
+    """Check that a detector with or without an "unknown" prompt and negative words has all these scores.
 
     Raises:
-        InputError: a name is unknown, or its score needs the missing prompt; lists the scores to choose from.
+        InputError: a name is unknown, or its score needs what is missing; lists the scores to choose from.
     """
-    defined = defined_scores(has_unknown, has_memory=True)
+    defined = defined_scores(has_unknown, True, has_negatives)
     for name in names:
+        if (name in SCORES or "." in name) and find_score(name).negatives and not has_negatives:
+            raise InputError(f"{option} {name!r} needs words that are none of the classes: give --model.negatives FILE")
         known = name in SCORES or "." in name
         if not known or (find_score(name).unknown and not has_unknown):
             why = "needs an unknown prompt, which this objective does not have" if known else "is not a score"
@@ -249,6 +265,7 @@ def compute_scores(
     mask: MaskOptions,
     options: ScoreOptions,
     memory: tuple[Reference, Reference] | None = None,
+    negatives: WordTexts | None = None,
 ) -> tuple[dict[str, Float[Tensor, " batch"]], Float[Tensor, "batch classes"]]:
     """Scores of a batch under one detector.
 
@@ -264,6 +281,7 @@ def compute_scores(
         mask: which patches are ID-relevant.
         options: constants of the scores.
         memory: ID images to compare global features with, and regions; needed by scores with ``memory``.
+        negatives: features of words that are none of the classes, (N, D); needed by scores with ``negatives``.
 
     Returns:
         name to score (B,), and the global feature's cosines (B, C), whose argmax is the predicted class.
@@ -278,13 +296,17 @@ def compute_scores(
     classes = len(class_text)
     images, regions = memory or (None, None)
 
-    def logits_of(feature: Tensor, reference: Reference | None = images) -> Logits:
-        return prompt_logits(feature, text, classes, scale, options.temperature, reference)
-
     chosen = {name: find_score(name) for name in names}
+    words = negatives if any(score.negatives for score in chosen.values()) else None
+
+    def logits_of(feature: Tensor, reference: Reference | None = images) -> Logits:
+        found = prompt_logits(feature, text, classes, scale, options.temperature, reference)
+        return found if words is None else replace(found, negatives=feature @ words.T, group_size=options.group_size)
+
     cls = logits_of(features.cls)
     bases = {name: score.base for name, score in chosen.items() if score.on == "local"}
-    best = best_local(bases, features.path("local"), logits_of, len(text)) if bases else {}
+    columns = len(text) if words is None else len(text) + len(words)
+    best = best_local(bases, features.path("local"), logits_of, columns) if bases else {}
     region = None
     if any(score.on == "region" for score in chosen.values()):
         patches = features.path("vv")

@@ -1,11 +1,13 @@
 """Validation without a test OOD set: held-out training images against outliers synthesised from few-shot images."""
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from ..types import Features, Labels, Texts
+from ..types import Features, Labels, Texts, WordTexts
 from .base_scores import prompt_logits
 from .memory import Reference
 from .metrics import OODMetrics
@@ -24,6 +26,8 @@ class Validation:
         scale: s of the model.
         temperature: of the mcm scores.
         memory: ID images that the score compares with; None: none.
+        negatives: features of negative words that the score compares with, (N, D); None: none.
+        group_size: of neg_label's groups of them.
     """
 
     def __init__(
@@ -34,15 +38,20 @@ class Validation:
         scale: float,
         temperature: float,
         memory: Reference | None = None,
+        negatives: WordTexts | None = None,
+        group_size: int = 100,
     ) -> None:
-        self.memory = memory
+        self.memory, self.negatives, self.group_size = memory, negatives, group_size
         self.text, self.classes, self.score, self.scale, self.temperature = text, classes, score, scale, temperature
         self.separation, self.accuracy = OODMetrics().to(text.device), MeanMetric().to(text.device)
 
     def base(self, features: Features) -> Float[Tensor, " batch"]:
         """The base score of global features, (B,)."""
         constants = (self.classes, self.scale, self.temperature, self.memory)
-        return find_score(self.score).base(prompt_logits(features, self.text, *constants))
+        found = prompt_logits(features, self.text, *constants)
+        if self.negatives is not None:
+            found = replace(found, negatives=features @ self.negatives.T, group_size=self.group_size)
+        return find_score(self.score).base(found)
 
     def add_outliers(self, features: Features) -> None:
         """Add synthesised outliers, (M, D)."""

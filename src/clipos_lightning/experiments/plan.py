@@ -31,10 +31,11 @@ IGNORED_OPTIONS = {
         *("deterministic", "detect_anomaly", "barebones", "plugins", "model_registry", "use_distributed_sampler"),
     ),
 }
+FILES = ("pretrained", "class_names", "class_list", "shots_file", "negatives")  # options that may name a file
 ZERO_SHOT_OPTIONS = {  # options that a detector without training depends on
     "model": (
         *("backbone", "pretrained", "image_size", "template", "zero_shot_unknown", "surgery", "mask", "scoring"),
-        *("scores", "image_weight"),
+        *("scores", "image_weight", "negatives"),
     ),
     "data": (
         *("id", "ood_sets", "limit_per_set", "class_names", "class_list", "ood_resolution", "resize"),
@@ -229,7 +230,7 @@ def make_run(config: Namespace, row: GridRow, seed: int) -> GridRun:
 
 def digest_of_file(name: str, value: Any) -> Any:
     """An option's value, or the file's SHA-256 if it is a path: the contents count, not the location."""
-    if name in ("pretrained", "class_names", "class_list", "shots_file") and value and Path(value).is_file():
+    if name in FILES and isinstance(value, str) and value and Path(value).is_file():
         return hashlib.sha256(Path(value).read_bytes()).hexdigest()
     return value
 
@@ -247,8 +248,9 @@ def make_entries(
     unknown = trained_with_unknown or not row.train  # the zero-shot detector always has an "unknown" prompt
     own_score = model.score or default_score(trained_with_unknown)
     scores = row.headlines or (own_score,)
-    check_scores(scores, unknown, f"benchmark: row {row.name!r}, headlines:")
-    reported = reported_scores(model.scores, own_score, unknown)
+    words = bool(model.negatives)
+    check_scores(scores, unknown, words, f"benchmark: row {row.name!r}, headlines:")
+    reported = reported_scores(model.scores, own_score, unknown, has_negatives=words)
     for score in scores:
         if score not in reported:
             raise InputError(f"benchmark: row {row.name!r} reports {score!r}, which its model.scores does not include")

@@ -4,6 +4,8 @@ Sources: CLIP-OS, Sun et al. 2024, arXiv:2404.00323, section 3, "unknown-aware p
 (Zhou et al. 2022, arXiv:2109.01134).
 """
 
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +29,9 @@ NEUTRAL = (  # what a single class is compared with: prompts that name no class
     "a photo of a background.",
     "a photo of a texture.",
     "a photo.",
+)
+INVISIBLE = re.compile(  # soft hyphen, zero-width and direction characters, variation selectors, byte order mark
+    "[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufe00-\ufe0f\ufeff]"
 )
 
 
@@ -62,17 +67,27 @@ def check_names(class_names: Sequence[str], unknown_word: str) -> None:
         raise InputError(f"a class is named {same[0]!r} like the unknown word: choose another --model.unknown_word")
     twice = [name for name, count in Counter(name.lower() for name in class_names).items() if count > 1]
     if twice:
-        raise InputError(f"two classes are named {twice[0]!r} (CLIP ignores case): rename one with --data.class_names")
+        raise InputError(
+            f"the name {twice[0]!r} is given twice (CLIP ignores case): rename one with --data.class_names"
+        )
 
 
-def check_tokens(tokenize: Callable[[str], list[int]], names: Sequence[str]) -> None:
+def check_tokens(
+    tokenize: Callable[[str], list[int]],
+    names: Sequence[str],
+    unknown_word: str | None = None,
+    option: str = "--data.class_names",
+) -> None:
     """Check that the names are different tokens to CLIP, whose tokenizer cleans text, and that each has one.
 
-    The tokenizer ignores case, repeated spaces, HTML escapes and forms of Unicode.
+    The tokenizer ignores case, repeated spaces, HTML escapes and forms of Unicode. Characters that nobody sees, such as
+    zero-width spaces, do not count either.
 
     Args:
         tokenize: text to token ids.
-        names: of all classes, and the unknown word.
+        names: of all classes.
+        unknown_word: the name of everything else; None: none.
+        option: the option that gives a class another name, for error messages.
 
     Raises:
         InputError: two names are the same tokens, or a name has none.
@@ -81,15 +96,40 @@ def check_tokens(tokenize: Callable[[str], list[int]], names: Sequence[str]) -> 
         >>> check_tokens(lambda text: [len(text)], ["cat", "mouse"])
     """
     seen: dict[tuple[int, ...], str] = {}
-    for name in names:
-        tokens = tuple(tokenize(name))
+    cures = [(name, f"with {option}") for name in names]
+    cures += [] if unknown_word is None else [(unknown_word, "as --model.unknown_word")]
+    for name, cure in cures:
+        tokens = tuple(tokenize(INVISIBLE.sub("", name)))
         if not tokens:
-            raise InputError(f"the name {name!r} has no word for CLIP: give another with --data.class_names")
+            raise InputError(f"the name {name!r} has no word for CLIP: give another {cure}")
         if tokens in seen:
-            raise InputError(
-                f"{seen[tokens]!r} and {name!r} are the same words to CLIP: rename one with --data.class_names"
-            )
+            alike = len({unicodedata.normalize("NFC", INVISIBLE.sub("", text)) for text in (seen[tokens], name)}) == 1
+            first, second = map(ascii if alike else repr, (seen[tokens], name))
+            raise InputError(f"{first} and {second} are the same words to CLIP: give another name {cure}")
         seen[tokens] = name
+
+
+def check_negatives(tokenize: Callable[[str], list[int]], names: Sequence[str], words: Sequence[str]) -> None:
+    """Check that negative words are words to CLIP, and none of the classes.
+
+    Args:
+        tokenize: text to token ids.
+        names: of all classes.
+        words: negative words.
+
+    Raises:
+        InputError: one is that of a class, or has no token.
+
+    Example:
+        >>> check_negatives(lambda text: [len(text)], ["cat"], ["horse"])
+    """
+    classes = {tuple(tokenize(INVISIBLE.sub("", name))): name for name in names}
+    for word in words:
+        tokens = tuple(tokenize(INVISIBLE.sub("", word)))
+        if not tokens:
+            raise InputError(f"--model.negatives: {word!r} has no word for CLIP: remove it")
+        if tokens in classes:
+            raise InputError(f"--model.negatives: {word!r} is the class {classes[tokens]!r}: remove it")
 
 
 @dataclass(frozen=True)
@@ -229,8 +269,7 @@ class PromptLearner(nn.Module):
         self.unknown_context = nn.Parameter(initial.clone()) if separate else None
         worded = Wordings.of(class_names, wordings, template)
         self.names = worded.names
-        extra = [] if unknown_word is None else [unknown_word]
-        check_tokens(backbone.tokenize, [*(name for names in worded.names for name in names), *extra])
+        check_tokens(backbone.tokenize, [name for names in worded.names for name in names], unknown_word)
         prompts = [f"{name}." for names in worded.names for name in names]
         fixed = torch.empty(0)
         if options.learn == "unknown_only":

@@ -25,6 +25,7 @@ class Step:
         outliers: synthesised outliers, (M, D); none unless the objective's ``outliers`` is ``synthesis``.
 
     Example:
+        >>> import torch
         >>> text = torch.eye(2)
         >>> step = Step(ShotFeatures(cls=text), torch.tensor([0, 1]), text, text, 10.0, 0.5, text[:0])
         >>> step.logits

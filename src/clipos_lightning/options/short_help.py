@@ -37,7 +37,7 @@ PURPOSES = {  # heading to options; with a dot at the end: all that start so. Op
     "synthesis: how outliers are made": ("model.synthesis.",),
     "objective": ("model.objective", "model.outlier_weight", "model.energy_margins"),
     "prompts": ("model.context.", "model.unknown_word", "model.template", "model.zero_shot_unknown"),
-    "scores": ("model.score", "model.scores", "model.scoring.", "model.image_weight"),
+    "scores": ("model.score", "model.scores", "model.scoring.", "model.image_weight", "model.negatives"),
     "optimisation": ("model.optimizer", "model.lr_scheduler", "model.feature_budget_mb", "model.seed"),
 }
 REPLACED_HELP = {  # Lightning's texts are long, or name what a run of ours does not take

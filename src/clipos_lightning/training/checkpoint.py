@@ -38,7 +38,9 @@ MODEL = fields_of(
     {
         **{**GROUPS, "synthesis": fields_of(SynthesisOptions), "context": fields_of(ContextOptions)},
         **{"class_names": Names, "class_wordings": WORDINGS | None, "optimizer": None, "lr_scheduler": None},
+        "negatives": list[str] | None,
     },
+    added=("negatives",),
 )
 DATA = fields_of(
     FewShotOOD.__init__, {"num_workers": None}, added=("validate", "background", "max_pixels", "unreadable")
@@ -135,6 +137,7 @@ def model_options(checkpoint: dict[str, Any], recipe: bool) -> dict[str, Any]:
         InputError: the optimizer or the scheduler is not of torch, Lightning or this package.
     """
     options = {k: v for k, v in checkpoint["hyper_parameters"].items() if k not in NOT_OPTIONS}
+    options = {"negatives": None} | options
     options |= {name: asdict(kind()) | options.get(name, {}) for name, kind in OPTION_GROUPS.items()}
     if not recipe:
         return options

@@ -1,6 +1,6 @@
 """ClassFeatures: the frozen class features of a detector, from text, from the few-shot images, or from both."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -18,7 +18,7 @@ from ..evaluation.memory import Memory
 from ..evaluation.scores import ScoreOptions, find_score, without_memory
 from ..method.image_weight import rate_weight
 from ..method.mask import MaskOptions
-from ..method.prompts import Wordings, encode_prompts, neutral_prompts
+from ..method.prompts import Wordings, check_negatives, encode_prompts, neutral_prompts
 from ..method.prototypes import blend
 from ..types import ClassTexts, Features, Texts
 from .name_notes import describe_codes
@@ -47,6 +47,7 @@ class ClassFeatures(LightningModule):
         memory_regions: features of their ID-relevant regions, (M, D).
         memory_labels: their classes, (M,).
         memory_patches: patch features of images of a single class, (K, D); empty with several classes.
+        negatives: features of words that are none of the classes, (N, D); None without ``--model.negatives``.
         notes: messages to print after training.
         background: colour behind the transparent pixels of the few-shot images.
     """
@@ -67,6 +68,7 @@ class ClassFeatures(LightningModule):
     memory_regions: Tensor
     memory_labels: Tensor
     memory_patches: Tensor
+    negatives: Tensor | None
     notes: list[str]
 
     def fp32(self) -> torch.autocast:
@@ -82,17 +84,31 @@ class ClassFeatures(LightningModule):
         """Whether there is one class only: then nothing is learned, and its prompt stays the template's."""
         return len(self.class_names) == 1
 
-    def register_class_features(self, unknown: str | list[str] | None, with_images: bool) -> None:
+    def register_class_features(
+        self, unknown: str | list[str] | None, with_images: bool, negatives: Sequence[str], template: str | list[str]
+    ) -> None:
         """Encode the zero-shot prompts, and make empty buffers for what comes from the few-shot images.
 
         Args:
             unknown: the prompts for "none of the classes", as :func:`~.prompts.neutral_prompts` takes them.
             with_images: whether the class features may contain the images' means, which the checkpoint then holds.
+            negatives: N words that are none of the classes.
+            template: of their prompts, as for the classes.
+
+        Raises:
+            InputError: a word is that of a class, or no word to CLIP.
         """
         neutral = neutral_prompts(unknown, len(self.class_names))
         text = encode_prompts(self.backbone, [*self.wordings.prompts, neutral])
         self.register_buffer("plain_text", text, persistent=False)
         self.register_buffer("image_text", torch.zeros_like(text[:-1]), persistent=with_images)
+        words = None
+        if negatives:
+            check_negatives(
+                self.backbone.tokenize, [name for names in self.wordings.names for name in names], negatives
+            )
+            words = encode_prompts(self.backbone, Wordings.of(negatives, None, template).prompts)
+        self.register_buffer("negatives", words, persistent=False)
         for name in MEMORY:
             empty = torch.empty(0, dtype=torch.long) if name == "memory_labels" else torch.empty_like(text[:0])
             self.register_buffer(name, empty, persistent=False)

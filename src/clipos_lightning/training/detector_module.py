@@ -93,7 +93,7 @@ class DetectorModule(ClassFeatures):
     def head(self, prefix: str, text: Texts, class_text: ClassTexts, scores: list[str]) -> Head:
         """A head with these class features, and with this detector's settings of mask and scores."""
         options = (self.backbone.surgery, self.mask, self.scoring)
-        return Head(prefix, text, class_text, self.scale, scores, *options, self.memory)
+        return Head(prefix, text, class_text, self.scale, scores, *options, self.memory, self.negatives)
 
     @property
     def detector_head(self) -> Head:
@@ -104,7 +104,7 @@ class DetectorModule(ClassFeatures):
     @property
     def zero_shot_scores(self) -> list[str]:
         """Scores that a test of the detector before training reports: by default all, since it has "unknown"."""
-        return reported_scores(self.hparams["scores"], self.score, True, self.keeps_memory)
+        return reported_scores(self.hparams["scores"], self.score, True, self.keeps_memory, self.negatives is not None)
 
     @property
     def tested_scores(self) -> list[str]:
@@ -175,7 +175,8 @@ class DetectorModule(ClassFeatures):
             self.outliers = self.validation_outliers()
         head = self.detector_head
         constants = (len(self.class_names), self.score, self.scale, self.scoring.temperature)
-        self.validation = Validation(head.text, *constants, head.references and head.references[0])
+        known = head.references and head.references[0], head.negatives, self.scoring.group_size
+        self.validation = Validation(head.text, *constants, *known)
         self.validation.add_outliers(self.outliers[self.global_rank :: self.trainer.world_size])
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..clip.loading import load_backbone
 from ..clip.surgery import SurgeryOptions
+from ..data.classnames import read_negatives
 from ..errors import InputError
 from ..evaluation.scores import ScoreOptions, check_scores, default_score, find_score, reported_scores
 from ..method.feature_store import ENCODE_BATCH, FeatureStore
@@ -57,6 +58,8 @@ class ClipOS(DetectorModule):
         unknown_word: the word for "none of the classes" in the learned prompts.
         template: frozen prompt of a class, with {} for its name, or several, whose features are averaged, or CLIP's
             lists imagenet7 and imagenet80; for the mask, the zero-shot detector and unknown_only (docs/own_classes.md).
+        negatives: text file with one word or phrase per line that is none of the classes, or a list of them, for the
+            score neg_label (docs/scores.md); null: none.
         zero_shot_unknown: the zero-shot detector's prompt for "none of the classes", or several, whose features are
             averaged; null: "a photo of an unknown object.", and with a single class neutral prompts (docs/scores.md).
         class_wordings: names and templates of each class; taken from the data, not set by hand; null: one name each.
@@ -101,6 +104,7 @@ class ClipOS(DetectorModule):
         template: str | list[str] = "a photo of a {}.",
         zero_shot_unknown: str | list[str] | None = None,
         class_wordings: list[dict[str, list[str]]] | None = None,
+        negatives: str | list[str] | None = None,
         surgery: SurgeryOptions = SurgeryOptions(),
         mask: MaskOptions = MaskOptions(),
         synthesis: SynthesisOptions = SynthesisOptions(),
@@ -120,10 +124,12 @@ class ClipOS(DetectorModule):
         scoring = as_options(ScoreOptions, scoring)
         self.objective = make_objective(objective, energy_margins)
         self.score = score or default_score(self.objective.unknown)
-        check_scores([self.score], self.objective.unknown, "--model.score")
+        words = read_negatives(negatives) if isinstance(negatives, str) else negatives or []
+        parts = self.objective.unknown, bool(words)
+        check_scores([self.score], *parts, "--model.score")
         images = bool(image_weight) or find_score(self.score).memory
-        self.scores = reported_scores(scores, self.score, self.objective.unknown, images)
-        check_scores(self.scores, self.objective.unknown, "--model.scores")
+        self.scores = reported_scores(scores, self.score, self.objective.unknown, images, bool(words))
+        check_scores(self.scores, *parts, "--model.scores")
         wordings = Wordings.of(class_names, class_wordings, template)
         check_names([name for names in wordings.names for name in names], unknown_word)
         mask.check_classes(len(class_names))
@@ -153,6 +159,7 @@ class ClipOS(DetectorModule):
         }
         arguments |= {name: asdict(group) for name, group in groups.items()}
         arguments |= {"pretrained": pretrained, "seed": self.seed, "class_names": self.class_names}
+        arguments["negatives"] = words or None  # the words themselves: the file may be gone when they are needed
         check_finite(arguments, "--model")
         self.save_hyperparameters(arguments, logger=False)
 
@@ -162,7 +169,7 @@ class ClipOS(DetectorModule):
         self.scale = float(self.backbone.scale)
         unknown = unknown_word if self.objective.unknown else None
         self.prompts = PromptLearner(self.backbone, class_names, unknown, context, template, self.seed, class_wordings)
-        self.register_class_features(zero_shot_unknown, with_images=bool(image_weight))
+        self.register_class_features(zero_shot_unknown, bool(image_weight), words, template)
         frozen = [f"backbone.{name}" for name, _ in self.backbone.named_parameters()]
         frozen += [name for name, _ in self.named_buffers()]
         self._ddp_params_and_buffers_to_ignore = frozen  # constants, which DDP need not synchronise

@@ -24,7 +24,7 @@ IDENTITY = {  # keys whose values must be equal for a file to be used, and their
 GROUPS: dict[str, Fields] = {  # options in records and checkpoints, and those that files of version 0.1.0 lack
     "surgery": fields_of(SurgeryOptions),
     "mask": fields_of(MaskOptions, added=("feature_surgery",)),
-    "scoring": fields_of(ScoreOptions, added=("neighbors", "shrinkage")),
+    "scoring": fields_of(ScoreOptions, added=("neighbors", "shrinkage", "group_size")),
 }
 
 
