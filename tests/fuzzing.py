@@ -12,8 +12,11 @@ from datetime import timedelta
 from typing import Any
 
 import torch
+import yaml
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
+
+from clipos_lightning.errors import InputError
 
 QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
 QUICK = settings(max_examples=24, derandomize=True, database=None, suppress_health_check=QUIET)
@@ -192,4 +195,29 @@ def as_json(value: Any) -> bytes:
 DEEP: st.SearchStrategy[bytes] = st.sampled_from([100, 100_000]).flatmap(
     lambda n: st.sampled_from([b"[" * n, b"[" * n + b"]" * n, b'{"a":' * n + b"1" + b"}" * n, b"{" * n, b"- " * n])
 )
-Reader = Callable[[], Any]
+REFUSED = object()
+
+
+def outcome(read: Callable[[], Any]) -> Any:
+    """What a reader returns; REFUSED if it raises an InputError of one line."""
+    try:
+        return read()
+    except InputError as error:
+        assert str(error).isprintable() and len(str(error)) > 10
+        return REFUSED
+
+
+YAML_TEXTS = st.sampled_from(
+    ["~", "1_000", "0x10", "12:30", "2024-01-01", "!!python/name:os.system", "&a [*a]", "<<", "? x"]
+)
+
+
+def yaml_files(valid: Any) -> st.SearchStrategy[bytes]:
+    """YAML of changed data, or YAML that is damaged as text."""
+    plain = changed(valid, junk=st.one_of(PLAIN, YAML_TEXTS)).map(as_yaml)
+    raw = st.tuples(TEXTS, YAML_TEXTS).map(lambda pair: encode(f"{pair[0]}: {pair[1]}\n"))
+    return mostly(plain, damaged_text(as_yaml(valid).decode()), raw, DEEP)
+
+
+def as_yaml(value: Any) -> bytes:
+    return encode(yaml.safe_dump(value, allow_unicode=True, sort_keys=False))

@@ -11,6 +11,7 @@ PACKAGE = Path(clipos_lightning.__file__).parent
 FOLDERS = {  # each folder to the folders right below it; it may import those and all that they may
     "__main__": "cli",
     "cli": "experiments",
+    "adapters": "detector",
     "experiments": "reporting detector",
     "reporting": "training",
     "detector": "training",
@@ -33,6 +34,7 @@ LIGHT = (
     "options.configs",
     "options.messages",
     "utils.files",
+    "utils.stop_signals",
     "utils.worker_signals",
     "errors",
 )

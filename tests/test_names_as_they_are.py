@@ -35,6 +35,8 @@ from clipos_lightning.reporting.terminal import print_table
 from clipos_lightning.utils.csv_cells import FORMULA, name_cell, read_name
 from clipos_lightning.utils.files import write_json
 
+pytestmark = pytest.mark.badinput
+
 NAMES = {
     **{"rich": "CLIP-OS [ours] [/near] :cat:", "formula": "=1+1", "minus": "-x", "plus": "+x", "at": "@x"},
     **{"mathtext": "$x_{$", "dollars": "$a$ \\$", "latex": "{}^~\\<>&%#_", "option": "[b]* c", "table": "a|b\\|c"},

@@ -6,6 +6,8 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+import pytest
+
 import clipos_lightning
 
 PACKAGE = Path(clipos_lightning.__file__).parent
@@ -67,6 +69,7 @@ ignore_missing_imports = True
 SHARED = {"main"}  # the entry point of each command
 
 
+@pytest.mark.slow
 def test_a_users_file_is_typed(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(USER_FILE)
     (tmp_path / "mypy.ini").write_text(SETTINGS)

@@ -60,6 +60,7 @@ TIMER = ("--trainer.callbacks+=lightning.pytorch.callbacks.Timer", "--trainer.ca
         (TIMER, "--trainer.max_time"),
         (("--model.objective", "{class_path: a, class_path: b}"), "'class_path' is a second time"),
         (("--data.ood_sets", 3000 * "["), "--data.ood_sets is '[[["),
+        (("--trainer.gradient_clip_val", "-.5"), "--trainer.gradient_clip_val is -0.5"),  # a number, no option
     ],
 )
 def test_errors_of_the_parser_and_the_trainer(words: tuple[str, ...], says: str) -> None:

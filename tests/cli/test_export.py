@@ -108,7 +108,10 @@ def test_a_file_by_the_command_in_a_fresh_process(microclip, tmp_path, monkeypat
     ("score", "mask", "kind", "surgery"),
     [
         ("msp_unknown", MaskOptions(kind="top_k", top_k=0.4), "quick_gelu", {}),
-        ("gl_mcm", MaskOptions(threshold=0.2), "layer_scale", {"context_on": "embeddings", "kernel": "gaussian"}),
+        pytest.param(
+            *("gl_mcm", MaskOptions(threshold=0.2), "layer_scale", {"context_on": "embeddings", "kernel": "gaussian"}),
+            marks=pytest.mark.slow,
+        ),
         pytest.param("neg_label", MaskOptions(), "plain", {}, marks=pytest.mark.slow),
         pytest.param("mcm_region", MaskOptions(feature_surgery=True), "plain", {}, marks=pytest.mark.slow),
         pytest.param(

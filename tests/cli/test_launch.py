@@ -2,7 +2,9 @@
 
 import os
 import re
+import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,9 +15,11 @@ from lightning.pytorch.utilities import rank_zero_only
 from running import clipos, done, refused
 
 from clipos_lightning import ClipOS, ContextOptions, FewShotOOD, TestReport
-from clipos_lightning.cli.launch import choose_environment, count_devices, rank_in
+from clipos_lightning.cli import main as front_door
+from clipos_lightning.cli.launch import choose_environment, count_devices, rank_in, wait_for_server
 from clipos_lightning.cli.trainer import trainer_parsers
 from clipos_lightning.errors import InputError
+from clipos_lightning.utils.launcher import PARENT
 from clipos_lightning.utils.progress import process_rank, set_process_rank
 
 FIT = ("fit", "--config", "demo.yaml", "--trainer.max_steps", "2")
@@ -38,6 +42,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     set_process_rank(0)
 
 
+@pytest.mark.badinput
 @pytest.mark.parametrize("variables", LEFT_OVER, ids=["four ranks", "by hand", "salloc"])
 def test_fit_and_test_with_left_over_variables(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rank_zero_only, "rank", 1)  # as Lightning sets it when it is imported
@@ -51,6 +56,18 @@ def test_fit_and_test_with_left_over_variables(variables: dict[str, str], monkey
     assert len(list(Path("runs").iterdir())) == 1 + ("RANK" in variables)
 
 
+@pytest.mark.badinput
+@pytest.mark.parametrize("value", ["", "x", "-1", "1.0", " 1"])
+def test_variables_that_are_no_numbers(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning reads them when it is imported, so they are removed before."""
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS", "JSM_NAMESPACE_RANK", "MASTER_PORT")
+    found: list[set[str]] = []
+    monkeypatch.setattr(front_door, "dispatch", lambda _: found.append(set(names) & set(os.environ)) or 0)
+    assert clipos("fit", env=dict.fromkeys(names, value)).code == 0
+    assert found == [set()]
+
+
+@pytest.mark.badinput
 def test_other_commands_with_a_left_over_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setattr(rank_zero_only, "rank", 1)
@@ -112,6 +129,17 @@ def test_a_launcher_that_does_not_agree(
     with pytest.raises(InputError) as error:
         choose_environment(devices, nodes)
     assert says in str(error.value)
+
+
+def test_a_process_without_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(InputError, match=rf"no process 0 at 127.0.0.1, port {port}, within 0 s \(.+\): start it"):
+        wait_for_server("127.0.0.1", port, 0.0, "start it")
+    monkeypatch.setenv(PARENT, "1:0")  # the process that started this one has ended
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    with pytest.raises(SystemExit, match="1"):
+        wait_for_server("127.0.0.1", port, 60.0, "start it")
 
 
 def test_devices_as_the_trainer_counts_them() -> None:

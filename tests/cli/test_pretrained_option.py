@@ -61,6 +61,7 @@ def test_other_weights_name_the_option_once(moved):
     assert run.err.count("detector.safetensors") == 1 and "--model.pretrained" not in run.err
 
 
+@pytest.mark.badinput
 def test_an_activation_that_a_file_does_not_tell_is_noted_by_fit_and_test(tmp_path, monkeypatch):
     """With a checkpoint it is not noted again: the checkpoint records the weights' fingerprint and the activation."""
     monkeypatch.setattr(loading, "load_clip", loading.load_clip.__wrapped__)  # the file is read

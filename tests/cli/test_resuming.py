@@ -37,6 +37,7 @@ def on_photos(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return done(*DEMO, *words, "--trainer.default_root_dir", tmp_path_factory.mktemp("runs"))
 
 
+@pytest.mark.badinput
 @pytest.mark.parametrize(
     ("options", "named"),
     [
@@ -62,6 +63,7 @@ def test_the_same_images_by_other_options(on_photos: Run, photos: Path) -> None:
     assert images[0] == images[1]
 
 
+@pytest.mark.badinput
 def test_images_that_changed_since(on_photos: Run, photos: Path) -> None:
     root = Path(shutil.copytree(photos, "changed"))
     shutil.rmtree(root / "photos/train/star")

@@ -15,12 +15,13 @@ import torch
 from running import CPU, PHOTOS, clipos, done, relative_difference, save_scene
 
 from clipos_lightning import ClipOS, Detector
-from clipos_lightning.cli import calibrate, explain, predict, signals
+from clipos_lightning.cli import calibrate, explain, launch, predict, signals
 from clipos_lightning.cli import main as front_door
 from clipos_lightning.cli.trainer import ClipOSCLI
 from clipos_lightning.data import download as fetch
 from clipos_lightning.experiments.engine import BenchmarkRunner
 from clipos_lightning.method.prompts import ContextOptions
+from clipos_lightning.utils.launcher import PARENT
 
 LINES = {
     signal.SIGINT: "clipos: interrupted",
@@ -81,6 +82,7 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- each command
 
 
+@pytest.mark.badinput
 @pytest.mark.parametrize("signum", LINES, ids=lambda signum: signum.name)
 def test_fit_keeps_its_steps_and_its_line_goes_on(signum: int, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = "a folder; it's"
@@ -115,6 +117,7 @@ def test_fit_after_its_last_step(monkeypatch: pytest.MonkeyPatch) -> None:
     assert stopped.err.splitlines() == ["clipos: terminated", f"the training is complete: {checkpoint}"]
 
 
+@pytest.mark.badinput
 @pytest.mark.parametrize(
     ("words", "owner", "name", "advice"),
     [
@@ -214,6 +217,36 @@ def test_a_later_signal_ends_the_process(monkeypatch: pytest.MonkeyPatch, ends: 
     run = run_function(monkeypatch, work)
     assert run.code == 143
     assert run.err.splitlines() == ["clipos: terminated", "run the same command again", "code 143"]
+
+
+def test_a_repeated_signal_does_not_end_a_process_that_waits_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal and torchrun both send Ctrl-C; the line of process 0 is still to be printed."""
+    handlers = {}
+
+    class Others:
+        def finish(self, report: Callable[[], int], signum: int | None, of_connection: bool) -> None:
+            handlers[signum] = [signal.getsignal(stop) for stop in (signal.SIGINT, signal.SIGTERM)]
+
+    monkeypatch.setattr(launch, "_peers", Others())
+    with signals.stoppable():
+        launch.end_together(int, KeyboardInterrupt(), signal.SIGINT)
+        launch.end_together(int, ValueError(), None)
+    assert handlers == {
+        signal.SIGINT: [signals.handle, signal.SIG_IGN],
+        None: [signal.SIG_DFL, signal.SIG_IGN],
+    }
+
+
+def test_a_process_that_was_started_as_a_helper_prints_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also after it has set the variable for processes that it starts itself."""
+    for name, value in {PARENT: f"{os.getppid()}:0", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    with signals.stoppable():
+        monkeypatch.setenv(PARENT, f"{os.getpid()}:1")
+        assert signals.report_stop(signal.SIGTERM) == 143
+    assert capsys.readouterr().err == ""
 
 
 def test_a_signal_before_the_work_ends_the_process_at_once(monkeypatch: pytest.MonkeyPatch, ends: None) -> None:

@@ -107,6 +107,7 @@ def test_paths_that_are_no_files(tiny, tmp_path):
         load_backbone(GELU, str(tmp_path))
 
 
+@pytest.mark.badinput
 def test_an_activation_that_a_file_does_not_tell_is_noted(tiny, tmp_path):
     torch.save(tiny.state_dict(), tmp_path / "mine.pt")
     for name, used, other in ((GELU, "GELU", QUICK), (QUICK, "QuickGELU", GELU)):

@@ -11,6 +11,8 @@ from clipos_lightning.data.decoding import Decoding, open_image, open_turned
 from clipos_lightning.data.pixels import UnsupportedPixels, as_rgb, upright, white_of
 from clipos_lightning.errors import InputError
 
+pytestmark = pytest.mark.badinput
+
 GREYS = np.arange(256, dtype=np.uint8).reshape(16, 16)  # every grey value
 LARGEST, PHOTOMETRIC = 281, 262  # TIFF tags
 

@@ -11,6 +11,8 @@ from clipos_lightning.data.datamodule import FewShotOOD
 from clipos_lightning.data.decoding import many_unreadable
 from clipos_lightning.errors import InputError
 
+pytestmark = pytest.mark.badinput
+
 
 @pytest.fixture
 def photos(tiny_folder: Path, tmp_path: Path) -> Path:

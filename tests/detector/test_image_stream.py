@@ -31,6 +31,12 @@ def test_paths_of_a_list(content: bytes, paths: list[str], monkeypatch: pytest.M
     assert listed(content, monkeypatch) == paths
 
 
+@pytest.mark.parametrize("content", [b"a.png\0b.png\0", b"a.png\nb\0.png\n", "a.png\n".encode("utf-16-le")])
+def test_a_list_with_null_characters(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="null characters: write one path per line"):
+        listed(content, monkeypatch)
+
+
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
 def test_a_list_in_utf_16(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="UTF-16: write it as UTF-8"):

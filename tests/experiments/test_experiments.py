@@ -242,6 +242,7 @@ def test_a_killed_run_goes_on_where_it_stopped(place, tmp_path):
     assert [name for name in whole if ours[name] != whole[name]] == []
 
 
+@pytest.mark.slow
 def test_the_mask_study(tmp_path):
     folder = benchmark("masks", "--data.limit_per_set", 30, "--data.num_workers", 0, "--out", tmp_path / "masks")
     outcome = json.loads((folder / "results.json").read_text())

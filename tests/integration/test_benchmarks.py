@@ -339,7 +339,7 @@ def test_draws_do_not_depend_on_the_order_of_folders_or_on_the_hash_seed(tmp_pat
     for split in ("train", "test"):
         for kind in ("cat", "cat-big", "dog"):
             for i in range(5):
-                save_noise(tmp_path / "mine" / split / kind / f"part{i % 2}/{i}.png", i, (4, 4))
+                save_noise(tmp_path / "mine" / split / kind / f"{kind} {i % 2}/{i}.png", i, (4, 4))
     environment = {**os.environ, "PYTHONHASHSEED": "17", "OMP_NUM_THREADS": "1"}
     code = f"{SHUFFLED}{inspect.getsource(drawn_keys)}print(drawn_keys(Path({str(tmp_path)!r})))"
     command = [sys.executable, "-c", code]

@@ -9,16 +9,27 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
-from fuzzing import DEEP, PLAIN, TEXTS, changed, damaged, damaged_text, encode, fewer, json_files, mostly
+from fuzzing import (
+    DEEP,
+    REFUSED,
+    as_yaml,
+    changed,
+    damaged,
+    damaged_text,
+    encode,
+    fewer,
+    json_files,
+    mostly,
+    outcome,
+    yaml_files,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from running import clipos, options_of, save_noise
 
-from clipos_lightning import InputError
 from clipos_lightning.data.boxes import BoxedSet, read_boxes
 from clipos_lightning.data.class_prompts import read_wordings
-from clipos_lightning.data.classnames import read_class_list
+from clipos_lightning.data.classnames import read_class_list, read_negatives
 from clipos_lightning.data.image_sets import FolderSet
 from clipos_lightning.data.splits import find_shots, read_shots
 from clipos_lightning.detector.row_files import csv_line, json_line, open_rows, partial_path
@@ -28,17 +39,6 @@ from clipos_lightning.experiments.run_files import read_plan, read_run, read_sco
 from clipos_lightning.options.configs import config_folder
 
 pytestmark = pytest.mark.badinput
-REFUSED = object()
-
-
-def outcome(read: Callable[[], Any]) -> Any:
-    """What a reader returns; REFUSED if it raises an InputError of one line."""
-    try:
-        return read()
-    except InputError as error:
-        assert str(error).isprintable() and len(str(error)) > 10
-        return REFUSED
-
 
 # ---- shots.json
 
@@ -117,20 +117,6 @@ NAMES = {
     "_templates": ["{}"],
 }
 CLASS_KEYS = ["cat", "dog", "010"]
-YAML_TEXTS = st.sampled_from(
-    ["~", "1_000", "0x10", "12:30", "2024-01-01", "!!python/name:os.system", "&a [*a]", "<<", "? x"]
-)
-
-
-def yaml_files(valid: Any) -> st.SearchStrategy[bytes]:
-    """YAML of changed data, or YAML that is damaged as text."""
-    plain = changed(valid, junk=st.one_of(PLAIN, YAML_TEXTS)).map(as_yaml)
-    raw = st.tuples(TEXTS, YAML_TEXTS).map(lambda pair: encode(f"{pair[0]}: {pair[1]}\n"))
-    return mostly(plain, damaged_text(as_yaml(valid).decode()), raw, DEEP)
-
-
-def as_yaml(value: Any) -> bytes:
-    return encode(yaml.safe_dump(value, allow_unicode=True, sort_keys=False))
 
 
 @given(content=yaml_files(NAMES))
@@ -149,6 +135,9 @@ def test_class_lists(content: bytes, tmp_path: Path) -> None:
     file.write_bytes(content)
     found = outcome(lambda: read_class_list(str(file)))
     assert found is REFUSED or (len(set(found)) == len(found) >= 2 and all(name.strip() == name for name in found))
+    words = outcome(lambda: read_negatives(str(file)))
+    assert words is REFUSED or (len(set(words)) == len(words) >= 1 and all(word.strip() == word for word in words))
+    assert found is REFUSED or sorted(words) == found  # the same lines
 
 
 # ---- boxes

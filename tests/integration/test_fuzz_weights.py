@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from fuzzing import changed, damaged, fewer, mostly
+from fuzzing import REFUSED, changed, damaged, fewer, json_files, mostly, outcome
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save
@@ -15,6 +15,9 @@ from weight_files import GELU, QUICK, register_tiny, save_archive
 
 from clipos_lightning import InputError
 from clipos_lightning.clip.loading import load_backbone
+from clipos_lightning.clip.pretrained import known_config
+from clipos_lightning.clip.weight_checks import check_activation
+from clipos_lightning.data.preprocessing import Preprocessing
 
 pytestmark = pytest.mark.badinput
 
@@ -62,3 +65,28 @@ def test_weights(form: str, data: st.DataObject, tiny: Any, archive: bytes, tmp_
         assert str(error).isprintable() and "weights.pt" in str(error)
     else:
         assert all(parameter.isfinite().all() for parameter in backbone.parameters())
+
+
+MODEL = {"embed_dim": 20, "quick_gelu": False, "vision_cfg": {"width": 32}}
+PIXELS = {
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.2, 0.2, 0.2],
+    "resize_mode": "squash",
+    "interpolation": "bilinear",
+    "fill_color": 7,
+    "size": [32, 32],
+}
+
+
+@given(content=json_files({"model_cfg": MODEL, "preprocess_cfg": PIXELS}))
+def test_open_clip_configs(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "open_clip_config.json").write_bytes(content)
+    found = known_config(tmp_path / "weights.pt")
+    pixels = outcome(lambda: Preprocessing.declared(32, found, "weights.pt"))
+    if pixels is not REFUSED:
+        assert all(torch.tensor(values).isfinite().all() for values in (pixels.mean, pixels.std))
+        assert min(pixels.std) > 0 and pixels.text
+    note = outcome(
+        lambda: check_activation("weights.pt", GELU, False, bool(found.get("quick_gelu")) if found else None)
+    )
+    assert note is REFUSED or isinstance(note, str)

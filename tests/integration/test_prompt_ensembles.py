@@ -77,7 +77,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(("kind", "flag"), [("several", str(SEVERAL).replace("'", '"')), ("imagenet7", "imagenet7")])
+@pytest.mark.parametrize(
+    ("kind", "flag"),
+    [
+        ("several", str(SEVERAL).replace("'", '"')),
+        pytest.param("imagenet7", "imagenet7", marks=pytest.mark.slow),
+    ],
+)
 def test_from_fit_to_add(kind: str, flag: str, home: Path) -> None:
     options = ("--config", "demo.yaml", *SHOTS, "--model.template", flag, "--data.ood_sets", "[folder:other]")
     fit = done("fit", *options, "--trainer.max_steps", 1)

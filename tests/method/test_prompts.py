@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from clipos_lightning import ClipOS
 from clipos_lightning.errors import InputError
 from clipos_lightning.method.prompts import ContextOptions, PromptLearner
 
@@ -144,23 +143,3 @@ def test_gradients_reach_every_token_up_to_the_end(backbone):
     reached = embeddings.grad.abs().sum(2) > 0
     assert reached.tolist() == [[i <= end for i in range(embeddings.shape[1])] for end in ends.tolist()]
     assert all(weight.grad is None for weight in backbone.parameters())
-
-
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [
-        ("A & B", "A &amp; B"),
-        ("red car", "red  car"),
-        ("caf\u00e9", "cafe\u0301"),
-        ("star", " star "),
-        ("cat", "\uff43\uff41\uff54"),
-    ],
-)
-def test_names_that_are_the_same_words_to_clip(first: str, second: str) -> None:
-    with pytest.raises(InputError, match="are the same words to CLIP: rename one"):
-        ClipOS([first, second], backbone="MicroCLIP", context=ContextOptions(words="a photo of a"))
-
-
-def test_a_name_without_a_word() -> None:
-    with pytest.raises(InputError, match="has no word for CLIP"):
-        ClipOS([" ", "cat"], backbone="MicroCLIP", context=ContextOptions(words="a photo of a"))

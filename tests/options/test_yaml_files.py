@@ -112,6 +112,18 @@ def test_text_stays_as_it_is_written(text: str, tmp_path: Path) -> None:
     path.write_text(f"\ufeff{text}: {text}\nquoted: '{text}'\nlist: [{text}, b]\nmap: {{names: {text}}}\n", "utf-8")
     found = read_yaml(path, "names:", as_text=True)
     assert found == {text: text, "quoted": text, "list": [text, "b"], "map": {"names": text}}
+    path.write_text(f"{text}: 1\nmap: {{{text}: 0.5}}\nmore: &m {{x: 1}}\nmerged: {{<<: *m, {text}: [yes]}}\n")
+    assert read_yaml(path, "names:") == {
+        **{text: 1, "map": {text: 0.5}},
+        **{"more": {"x": 1}, "merged": {"x": 1, text: [True]}},
+    }
+
+
+def test_keys_that_are_one_number_are_two_keys(tmp_path: Path) -> None:
+    path = tmp_path / "grid.yaml"
+    path.write_text("rows: {1.1: {a: 1.10}, 1.10: {a: 1.1}, 8: 8, 010: 010, yes: yes, 'true': no}\n")
+    rows = read_yaml(path, "")["rows"]
+    assert rows == {"1.1": {"a": 1.1}, "1.10": {"a": 1.1}, "8": 8, "010": 8, "yes": True, "true": False}
 
 
 def test_aliases_and_merges_of_reasonable_size(tmp_path: Path) -> None:

@@ -137,6 +137,7 @@ def test_a_key_that_wandb_login_stored_is_found(
     assert options == {}, capfd.readouterr().out
 
 
+@pytest.mark.badinput
 @pytest.mark.parametrize(
     ("state", "words"),
     [("denied", "user is not logged in"), ("broken", ""), ("portal", ""), ("silent", "did not answer within 1 s")],
@@ -349,6 +350,7 @@ def test_within_passes_results_and_errors_on() -> None:
     assert one_line(ValueError()) == "ValueError"
 
 
+@pytest.mark.badinput
 def test_fit_trains_on_without_a_network(tiny_folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_BASE_URL", NOWHERE)
     monkeypatch.setenv("WANDB_API_KEY", KEY)

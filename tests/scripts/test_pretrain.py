@@ -52,6 +52,7 @@ def test_learns_from_scenes_alone_and_open_clip_reads_the_file(run, tmp_path):
         torch.testing.assert_close(loaded.state_dict()[name], tensor, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_one_seed_one_result(run):
     paths = [run(f"{i}.safetensors", "--steps", "4", "--seed", str(seed))[1] for i, seed in enumerate((5, 5, 6))]
     same, again, other = (path.read_bytes() for path in paths)
@@ -59,6 +60,7 @@ def test_one_seed_one_result(run):
     assert same != other
 
 
+@pytest.mark.slow
 def test_goes_on_from_given_weights(run):
     _, start = run("start.safetensors", "--steps", "4")
     _, end = run("end.safetensors", "--steps", "1", "--init", str(start), "--lr", "1e-9", "--seed", "2")
@@ -77,6 +79,7 @@ def _shard(path: Path, classes: int, count: int = 24) -> None:
     np.savez(path, jpeg=np.frombuffer(b"".join(files), np.uint8), offset=offset, label=np.arange(count) % classes)
 
 
+@pytest.mark.slow
 def test_reads_photos(run, script, tmp_path):
     data = tmp_path / "data"
     data.mkdir()
@@ -154,6 +157,7 @@ def test_averaged_weights_lose_their_start_quickly_and_then_at_the_given_rate(sc
     torch.testing.assert_close(late[0], 0.9**20 * start)
 
 
+@pytest.mark.slow
 def test_averaged_weights_are_written_and_move_less(run):
     _, start = run("start.safetensors", "--steps", "1", "--lr", "1e-9")
     last, mean = (run(f"{ema}.safetensors", "--steps", "12", "--lr", "0.003", "--ema", ema)[1] for ema in ("0", "0.9"))

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from clipos_lightning.utils.launcher import PARENT, Launch, find_launch, forget_ranks, is_helper
+from clipos_lightning.utils.launcher import PARENT, Launch, find_launch, forget_ranks, is_helper, is_orphan
 
 PLACE = {"MASTER_ADDR": "node1", "MASTER_PORT": "29500"}
 ELASTIC = {"TORCHELASTIC_RUN_ID": "7", "RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", **PLACE}
@@ -62,3 +62,9 @@ def test_variables_are_forgotten_unless_we_set_them() -> None:
     own = dict(OWN)
     forget_ranks(own)
     assert own == OWN
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not tell")
+def test_a_process_whose_starter_has_ended() -> None:
+    assert is_orphan({PARENT: "1:0"})
+    assert not any(map(is_orphan, ({}, OWN, {PARENT: f"{os.getpid()}:0"})))

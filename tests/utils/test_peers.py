@@ -12,6 +12,7 @@ from torch.distributed import HashStore
 
 from clipos_lightning.utils import peers
 from clipos_lightning.utils.peers import End, Peers
+from clipos_lightning.utils.stop_signals import REASONS
 
 
 class Left(BaseException):
@@ -68,6 +69,39 @@ def test_process_0_prints_a_signal_of_another(start: Callable[..., Peers]) -> No
     assert first.find_end() == End(143, "clipos: terminated")
     assert finish(first, lost=True) == 143
     assert first.said == ["clipos: terminated"]  # type: ignore[attr-defined]
+
+
+def test_a_signal_has_the_words_of_a_single_process(start: Callable[..., Peers]) -> None:
+    assert finish(start(0), signum=signal.SIGHUP) == 129
+    assert start(1).find_end() == End(129, f"clipos: {REASONS[signal.SIGHUP]}")
+
+
+def test_the_run_ends_also_if_the_process_that_was_to_end_it_is_lost(start: Callable[..., Peers]) -> None:
+    first, second = start(0), start(1)
+    second.store.add("beat/1", 1)
+    assert second.claim()
+    for _ in range(peers.LOST_POLLS + 2):
+        assert first.find_lost() is None
+    time.sleep(2 * peers.GRACE_SECONDS)
+    end = first.find_lost()
+    assert end is not None and "process 1 of 2 was killed" in end.text
+
+
+def test_a_process_leaves_after_those_that_it_started(start: Callable[..., Peers]) -> None:
+    """On another machine than process 0, which ends when all have left; then the store is gone."""
+    third = start(2, 4)
+    child = Popen([sys.executable, "-c", "import time; time.sleep(0.3)"])
+    third.children.append(child)
+    third.close()
+    assert child.returncode == 0 and third.has_left(2) and third.closed.is_set()
+    assert signal.set_wakeup_fd(-1) == -1  # nobody reads the other end any more
+
+
+def test_a_process_that_succeeded_ends_as_the_others_do(start: Callable[..., Peers]) -> None:
+    first, second = start(0), start(1)
+    assert finish(first, lambda: 2) == 2
+    with pytest.raises(Left, match="2"):
+        second.close()
 
 
 def test_a_silent_process_is_lost(start: Callable[..., Peers]) -> None:

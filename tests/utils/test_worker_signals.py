@@ -51,11 +51,11 @@ def shielded(pipe: Any) -> None:
     time.sleep(60)
 
 
-@pytest.mark.parametrize("signum", MAIN_SIGNALS)
-def test_a_worker_ignores_the_signals_of_the_main_process(signum: int) -> None:
+def test_a_worker_ignores_the_signals_of_the_main_process() -> None:
     worker, pipe = start(shielded)
     assert pipe.recv() == "ready"
-    os.kill(worker.pid, signum)
+    for signum in MAIN_SIGNALS:
+        os.kill(worker.pid, signum)
     assert pipe.recv() == "done"
     worker.kill()
     worker.join()
@@ -78,7 +78,7 @@ def unshielded_for_a_moment(pipe: Any) -> None:
     shielded(pipe)
 
 
-@pytest.mark.parametrize("signum", [*MAIN_SIGNALS, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [*(pytest.param(s, marks=pytest.mark.slow) for s in MAIN_SIGNALS), signal.SIGTERM])
 def test_a_signal_before_the_worker_is_shielded_waits(signum: int) -> None:
     worker, pipe = start(unshielded_for_a_moment)
     assert pipe.recv() == "started"
@@ -96,7 +96,7 @@ def test_the_main_process_has_its_signals_again() -> None:
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("early", [False, True], ids=["later", "while it starts"])
 def test_a_worker_ends_when_the_main_process_is_killed(method: str, early: bool, tmp_path: Any) -> None:
     script = tmp_path / "script.py"

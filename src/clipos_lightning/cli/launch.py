@@ -25,10 +25,11 @@ from lightning.fabric.plugins.environments import (
 from lightning.pytorch import Trainer
 
 from ..errors import InputError
-from ..utils.launcher import MEETING, PARENT, RANKS, TORCHRUN, Launch, find_launch
+from ..utils.launcher import MEETING, PARENT, Launch, find_launch, forget_ranks, is_orphan
 from ..utils.peers import Peers
 from ..utils.progress import set_process_rank
-from .signals import REASONS, report_reason
+from ..utils.stop_signals import REASONS
+from .signals import report_reason
 
 JOIN_SECONDS = 600.0  # in which all processes must come; less if the launch is not certain
 UNCERTAIN_SECONDS = 120.0
@@ -80,8 +81,8 @@ def forget_launch(nodes: int) -> None:
         InputError: there are several machines, and the variables are missing.
     """
     meeting = {name: os.environ.get(name, "") for name in (*MEETING, "NODE_RANK")}
-    for name in (*RANKS, *TORCHRUN, *MEETING):
-        os.environ.pop(name, None)
+    os.environ.pop(PARENT, None)
+    forget_ranks(os.environ)
     if nodes > 1:
         if not all(meeting.values()):
             raise InputError(
@@ -100,10 +101,18 @@ def environment_of(launcher: str, devices: int) -> ClusterEnvironment:
 
 
 def rank_in(environment: ClusterEnvironment, devices: int) -> int:
-    """The global rank of this process."""
+    """The global rank of this process.
+
+    Raises:
+        InputError: a launcher's variable is missing.
+    """
     if isinstance(environment, LightningEnvironment):
         return environment.node_rank() * devices + environment.local_rank()
-    return environment.global_rank()
+    try:
+        return environment.global_rank()
+    except KeyError as error:
+        name = type(environment).__name__
+        raise InputError(f"--trainer.plugins {name}: the variable {error} of its launcher is missing") from error
 
 
 def join_processes(options: Mapping[str, Any]) -> tuple[list[Any], Peers | None]:
@@ -186,21 +195,22 @@ def connect_peers(
 
 
 def wait_for_server(host: str, port: int, seconds: float, cure: str) -> None:
-    """Wait until process 0 serves the store; ends this process if the one that started it has ended.
+    """Wait until process 0 serves the store; ends this process if the one of us that started it has ended.
 
     Raises:
         InputError: it does not within this time.
     """
-    deadline, parent = time.monotonic() + seconds, os.getppid()
+    deadline = time.monotonic() + seconds
     while True:
         try:
             socket.create_connection((host, port), timeout=5).close()
         except OSError as error:
-            if os.environ.get(PARENT, "").startswith(f"{parent}:") and os.getppid() != parent:
+            if is_orphan(os.environ):
                 os._exit(1)
             if time.monotonic() > deadline:
+                reason = error.strerror or error
                 raise InputError(
-                    f"no process 0 at {host}, port {port}, within {seconds:.0f} s ({error.strerror}): {cure}"
+                    f"no process 0 at {host}, port {port}, within {seconds:.0f} s ({reason}): {cure}"
                 ) from error
             time.sleep(0.5)
         else:
@@ -221,8 +231,10 @@ def end_together(report: Callable[[], int], error: BaseException | None, signum:
     peers = _peers or meet_others(signum)
     if peers is None:
         return report()
-    for stop in REASONS:  # the end is near; a second Ctrl-C does not wait for it
-        signal.signal(stop, signal.SIG_DFL if stop == signal.SIGINT else signal.SIG_IGN)
+    for stop in REASONS.keys() - {signal.SIGINT}:  # the end is near
+        signal.signal(stop, signal.SIG_IGN)
+    if signum is None:  # else, the handler tells a repeated Ctrl-C from a later one
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     of_connection = isinstance(error, RuntimeError) and bool(CONNECTION.search(f"{type(error).__name__} {error}"))
     peers.finish(report, signum, of_connection)
 

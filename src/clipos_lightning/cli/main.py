@@ -15,7 +15,7 @@ from .. import __version__
 from ..errors import InputError, printable
 from ..options.command_line import configs_in
 from ..options.configs import find_config, shipped_configs, shipped_grids, with_bases
-from ..utils.launcher import find_launch, forget_ranks
+from ..utils.launcher import find_launch, forget_non_numbers, forget_ranks
 from ..utils.streams import output_failure, prepare_streams
 from .commands import COMMANDS, OWN_PARSERS, TRAINER_COMMANDS
 from .file_errors import describe_file_error
@@ -65,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")  # reproducible: CPU sums do not depend on threads or batch size
-    if find_launch(os.environ):
+    forget_non_numbers(os.environ)
+    if find_launch(os.environ) or "MASTER_ADDR" in os.environ:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # it would print stack traces for processes that ended
     with stoppable() as stop:
         failure: BaseException | None = None
@@ -177,7 +178,7 @@ def check_options(command: str, arguments: Sequence[str]) -> None:
     for word in arguments:
         name = word.lstrip("-").partition("=")[0].rstrip("+")
         first, dot, rest = name.partition(".")
-        if word.startswith("-") and len(name) > 1 and not name[0].isdigit() and first not in known:
+        if word.startswith("-") and len(name) > 1 and name[0] not in "0123456789." and first not in known:
             close = difflib.get_close_matches(first, known, 1)
             hint = f"; did you mean --{close[0]}{dot}{rest}?" if close else "."
             raise InputError(f"{command} has no option --{name}{hint} See clipos {command} --help")
@@ -200,6 +201,8 @@ def describe_environment(error: BaseException, command: str = "") -> str | None:
     if file_error:
         return file_error
     text = " ".join(str(error).split())
+    if isinstance(error, ValueError) and "embedded null" in text:  # of Python's functions that take a path
+        return "a path among the options holds a null character (\\0)"
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(text)):
         size = ALLOCATION.search(text)
         tried = f" ({size[1]} requested at once)" if size else ""

@@ -1,6 +1,7 @@
 """``clipos rerun``: repeat a run from what its folder records, and compare the numbers."""
 
 import csv
+import io
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -11,8 +12,10 @@ import numpy as np
 import yaml
 
 from ..errors import InputError
+from ..experiments.run_files import load_arrays
 from ..options.messages import CommandParser
-from ..options.text_files import read_json
+from ..options.schema import Fields, check_file, has_type
+from ..options.text_files import read_json, read_text_file
 from ..options.yaml_files import read_yaml
 from ..training.checkpoint import read_checkpoint
 from ..utils.progress import print_once
@@ -22,6 +25,9 @@ from .run_folder import PROVENANCE
 from .trainer import main as run_trainer
 
 Numbers = dict[str, np.ndarray]
+START_AGAIN = "restore the file, or start the run again"
+OPTIONS = Fields({}, {"ckpt_path": str | None})  # of config.yaml
+VERSIONS = Fields({}, {"versions": dict[str, str]})  # of provenance.json
 MAX_SHOWN = 8  # numbers that differ are listed up to this one
 
 
@@ -58,16 +64,20 @@ def recorded_words(folder: Path, options: Path) -> list[str]:
     Args:
         folder: of the run.
         options: file to write for ``--config``: the run's ``config.yaml`` without the checkpoint.
+
+    Raises:
+        InputError: it is not the folder of a run, or its ``config.yaml`` is broken.
     """
-    command = command_of(folder)
-    config = read_yaml(folder / "config.yaml", "rerun: cannot read")
+    command, path = command_of(folder), folder / "config.yaml"
+    config = read_yaml(path, "rerun: cannot read")
+    check_file(path, config, OPTIONS, START_AGAIN)
     checkpoint = config.pop("ckpt_path", None)
     options.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     return [command, "--config", str(options), *(["--ckpt_path", checkpoint] if checkpoint else [])]
 
 
 def numbers_in(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
-    """The numbers in plain data, with their path.
+    """The numbers in plain data, with their path; integers beyond 64 bits, which no run writes, are left out.
 
     Example:
         >>> list(numbers_in({"id": {"n": 3, "name": "scenes"}, "list": [1.5]}))
@@ -77,7 +87,7 @@ def numbers_in(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
         pairs = value.items() if isinstance(value, dict) else enumerate(value)
         for key, item in pairs:
             yield from numbers_in(item, f"{name}/{key}" if name else str(key))
-    elif isinstance(value, int | float) and not isinstance(value, bool):
+    elif isinstance(value, float) or has_type(value, int):
         yield name, float(value)
 
 
@@ -86,16 +96,20 @@ def read_numbers(folder: Path) -> dict[str, Numbers]:
 
     They are the learned tensors of ``last.ckpt``, the columns of ``metrics.csv``, the scores of ``scores.npz``, and
     ``report.json`` without its description of the run.
+
+    Raises:
+        InputError: one of the files is broken.
     """
     found: dict[str, Numbers] = {}
     if (folder / "last.ckpt").is_file():
         state = read_checkpoint(str(folder / "last.ckpt"))["state_dict"]
         found["last.ckpt"] = {name: tensor.float().numpy() for name, tensor in state.items()}
     if (folder / "scores.npz").is_file():
-        with np.load(folder / "scores.npz") as arrays:
-            found["scores.npz"] = {name: arrays[name] for name in arrays.files if arrays[name].dtype.kind in "fiu"}
+        arrays = load_arrays(folder / "scores.npz", cure=START_AGAIN)
+        found["scores.npz"] = {name: array for name, array in arrays.items() if array.dtype.kind in "fiu"}
     if (folder / "report.json").is_file():
         report = read_json(folder / "report.json", "rerun: cannot read")
+        check_file(folder / "report.json", report, Fields({}), START_AGAIN)
         numbers = numbers_in({name: value for name, value in report.items() if name != "run"})
         found["report.json"] = {name: np.array(value) for name, value in numbers}
     if (folder / "metrics.csv").is_file():
@@ -104,11 +118,18 @@ def read_numbers(folder: Path) -> dict[str, Numbers]:
 
 
 def read_columns(path: Path) -> Numbers:
-    """The columns of a CSV file of numbers, without its empty cells."""
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    names = rows[0].keys() if rows else ()
-    return {name: np.array([float(row[name]) for row in rows if row[name]]) for name in names}
+    """The columns of a CSV file of numbers, without its empty cells.
+
+    Raises:
+        InputError: the file cannot be read, or holds something else.
+    """
+    text = read_text_file(path, "rerun: cannot read")
+    try:
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+        names = rows[0].keys() if rows else ()
+        return {name: np.array([float(row[name]) for row in rows if row[name]]) for name in names}
+    except (ValueError, TypeError, csv.Error) as error:
+        raise InputError(f"{path} is broken: it is no table of numbers ({error}); {START_AGAIN}") from error
 
 
 def largest_gap(before: np.ndarray | None, after: np.ndarray | None) -> float:
@@ -141,9 +162,15 @@ def compare(before: dict[str, Numbers], after: dict[str, Numbers], tolerance: fl
 
 
 def changed_versions(folder: Path) -> list[str]:
-    """The libraries whose version is not the one that the run recorded."""
+    """The libraries whose version is not the one that the run recorded.
+
+    Raises:
+        InputError: the record is broken.
+    """
     path, now = folder / PROVENANCE, installed_versions()
-    recorded = read_json(path, "rerun: cannot read").get("versions", {}) if path.is_file() else {}
+    provenance = read_json(path, "rerun: cannot read") if path.is_file() else {}
+    check_file(path, provenance, VERSIONS, START_AGAIN)
+    recorded = provenance.get("versions", {})
     return [f"{name} {old} → {now[name]}" for name, old in recorded.items() if now.get(name, old) != old]
 
 

@@ -19,17 +19,8 @@ from types import FrameType
 from typing import Any
 
 from ..utils.launcher import is_helper
+from ..utils.stop_signals import REASONS
 
-REASONS = {
-    signum: reason
-    for name, reason in {
-        "SIGINT": "interrupted",
-        "SIGTERM": "terminated",
-        "SIGHUP": "terminated: the terminal was closed",
-        "SIGQUIT": "terminated (SIGQUIT)",
-    }.items()
-    if (signum := getattr(signal, name, None)) is not None  # Windows has the first two
-}
 REPEAT_SECONDS = 2.0  # schedulers and terminals send a signal twice; later, somebody does not want to wait
 RESEND_SECONDS = 0.05
 COLLECT_SECONDS = 1.0
@@ -53,6 +44,7 @@ class StopState:
         time: of that signal, in seconds of the monotonic clock.
         unwinds: whether the first signal raises :class:`Stopped`; False: it ends the process.
         pid: the process that the signals are for.
+        helper: whether another process of the same launch reports for this one.
         advice: returns the lines that say how to go on, or "".
         reported: whether the lines are printed.
         child_handler: the former handler of SIGCHLD, once it is replaced.
@@ -62,6 +54,7 @@ class StopState:
     time: float = 0.0
     unwinds: bool = False
     pid: int = field(default_factory=os.getpid)
+    helper: bool = field(default_factory=lambda: is_helper(os.environ))
     advice: Callable[[], str] = str
     reported: bool = False
     child_handler: Any = None
@@ -170,8 +163,8 @@ def advise(describe: Callable[[], str]) -> None:
 
 def report_stop(signum: int) -> int:
     """Print the reason and how to go on; returns the exit code, like a shell: 128 + the signal."""
-    if not is_helper(os.environ):
-        report_reason(f"clipos: {REASONS[signal.Signals(signum)]}")
+    if not _state.helper:
+        report_reason(f"clipos: {REASONS[signum]}")
     return 128 + signum
 
 

@@ -117,9 +117,10 @@ def as_rows(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> NDArray[Any
 
 def load(root: Path, key: str) -> NDArray[Any] | None:
     """Memory-map the records cached under a key; None if there are none, or the file is broken."""
-    with suppress(OSError, ValueError, EOFError):
-        rows = np.load(root / CACHE_FOLDER / f"{key}.npy", mmap_mode="r", allow_pickle=False)
-        if rows.dtype.names == ("image", "label"):
+    path = root / CACHE_FOLDER / f"{key}.npy"
+    with suppress(Exception):  # the type depends on how the file is broken
+        rows = np.load(path, mmap_mode="r", allow_pickle=False)
+        if rows.dtype.names == ("image", "label") and rows.offset + rows.nbytes == path.stat().st_size:
             return rows
     return None
 

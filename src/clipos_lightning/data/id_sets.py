@@ -20,17 +20,13 @@ from .classnames import (
     imagenet_classes,
 )
 from .image_sets import ArraySet, FolderSet, ImageSet, MissingSet, SceneSet, class_folders, labelled_folder
+from .layouts import check_classes, find_splits
 from .sources import SOURCES
 from .splits import digest
 
 SCENE_POOL = 1000  # training images per class of `scenes`, or --data.shots if that is more
 SCENE_MOST = 10_000  # training images per class of `scenes`: rendering them takes minutes
 SCENE_ID_COUNT = 1000  # ID test images of `scenes`
-SPLITS = {  # kind of a split to the names of its folder, in lower case
-    "train": ("train", "training", "trainset", "train_set", "seg_train"),
-    "test": ("test", "testing", "testset", "test_set", "seg_test"),
-    "validation": ("val", "valid", "validation", "dev", "seg_val", "pred", "seg_pred"),
-}
 
 
 @dataclass
@@ -234,36 +230,6 @@ def test_half(keys: Sequence[str], labels: NDArray[np.int64]) -> NDArray[np.bool
     return tested
 
 
-def find_splits(path: Path) -> tuple[Path, Path | None] | None:
-    """The training folder and the test folder of a data set that has them; None if its folders are classes.
-
-    The usual spellings are recognised, in any case: ``train``, ``Training``, ``seg_train``, ``test``, ``Testing``, …;
-    and a folder of the same name inside, as in ``seg_train/seg_train/<class>/``.
-
-    Args:
-        path: the folder of the data set.
-
-    Raises:
-        InputError: it has two training folders, or a test folder without a training folder.
-    """
-    names = class_folders(path)
-    kinds = {name: kind for name in names for kind, spellings in SPLITS.items() if name.lower() in spellings}
-    only_splits = len(kinds) == len(names)
-    training = [name for name, kind in kinds.items() if kind == "train"]
-    if not kinds or not (only_splits or any(class_folders(path / name) for name in training)):
-        return None  # a class may be called train
-    if len(training) != 1:
-        found = f"has {' and '.join(training)}" if training else f"has {', '.join(names)}, but no train/"
-        raise InputError(f"--data.id: {path} {found}: name the training folder train, and the test folder test")
-    tests = [name for name, kind in kinds.items() if kind == "test"]
-    return unnest(path / training[0]), unnest(path / tests[0]) if len(tests) == 1 else None
-
-
-def unnest(path: Path) -> Path:
-    """The folder inside a folder if it is the only one and has the same name; otherwise the folder itself."""
-    return path / path.name if class_folders(path) == [path.name] else path
-
-
 def id_folder(path: Path, classes: Sequence[str] | None = None) -> IdSet:
     """A folder with ``train/<class>/`` and ``test/<class>/``, or only ``<class>/`` (then there is no test set).
 
@@ -272,22 +238,25 @@ def id_folder(path: Path, classes: Sequence[str] | None = None) -> IdSet:
         classes: class folders to use; None: all.
 
     Raises:
-        InputError: the folder does not exist, has no class folder, or lacks one of ``classes``; its split folders are
-            not clear; ``test/`` has a class folder that ``train/`` lacks; a ``boxes.csv`` is malformed.
+        InputError: the folder does not exist, has no class folder, or lacks one of ``classes``; it is not clear which
+            folders are splits and which are classes; ``test/`` has a class folder that ``train/`` lacks; a
+            ``boxes.csv`` is malformed.
     """
     if not path.is_dir():
         raise InputError(
             f"--data.id: no folder {path}; it must contain train/<class>/ and test/<class>/, or <class>/ (relative "
             "paths are below --data.root or $CLIPOS_DATA)"
         )
-    splits = find_splits(path)
-    train_root, test_root = splits or (path, None)
     only = classes is not None
+    listed = classes is not None and set(classes) <= set(class_folders(path))
+    train_root, test_root = (None if listed else find_splits(path)) or (path, None)
     classes = class_folders(train_root) if classes is None else list(require_classes(train_root, classes))
     if not classes:
         raise InputError(f"--data.id: {train_root} has no class folders: put the images of each class into a folder")
     name = path.resolve().name
     train = labelled_folder(name, train_root, classes, only)
+    if not only:
+        check_classes(train_root, train.keys)
     test = labelled_folder(name, test_root, classes, only) if test_root is not None else None
     test = with_boxes(test) if test is not None and len(test) else None
     return IdSet(name, classes, folder_names(classes), train, test)

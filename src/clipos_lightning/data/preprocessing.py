@@ -7,6 +7,7 @@ from typing import Any
 from PIL import Image
 
 from ..errors import InputError
+from ..options.schema import has_type
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 CLIP_RESIZE = {"resize_mode": "shortest", "interpolation": "bicubic", "fill_color": 0}  # OpenAI's CLIP
@@ -96,5 +97,5 @@ def is_supported(key: str, value: Any) -> bool:
         return value in ALLOWED[key]
     if key == "fill_color":
         return isinstance(value, int) and 0 <= value <= 255
-    numbers = isinstance(value, tuple) and len(value) == 3 and all(isinstance(v, int | float) for v in value)
+    numbers = isinstance(value, tuple) and len(value) == 3 and all(has_type(v, float) for v in value)
     return numbers and (key == "mean" or min(value) > 0)

@@ -66,7 +66,8 @@ def new_rows(
             raise InputError(
                 f"{name!r} is taken (CLIP ignores case): give the new class another name (clipos add: --class_names)"
             )
-    check_tokens(backbone.tokenize, [*names, *wording["names"]])
+    taken = [*names, *wording["names"], prompting.unknown_word]
+    check_tokens(backbone.tokenize, taken, option="--class_names")
     frozen = encode_prompts(backbone, Wordings.of([""], [wording], prompting.template).prompts)
     text = frozen
     if prompting.context is not None:

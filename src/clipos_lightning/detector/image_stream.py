@@ -94,11 +94,13 @@ def read_stdin() -> Iterator[str]:
     """The lines of stdin that are not empty, as paths in the file system's encoding; a byte order mark is skipped.
 
     Raises:
-        InputError: the list is in UTF-16, as PowerShell writes it.
+        InputError: the list is in UTF-16, as PowerShell writes it, or null characters separate the paths.
     """
     for number, line in enumerate(sys.stdin.buffer):
         if number == 0 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             raise InputError("the list of paths on stdin is UTF-16: write it as UTF-8")
+        if b"\0" in line:
+            raise InputError("the list of paths on stdin has null characters: write one path per line (no -print0)")
         path = os.fsdecode((line if number else line.removeprefix(codecs.BOM_UTF8)).rstrip(b"\r\n"))
         if path:
             yield path

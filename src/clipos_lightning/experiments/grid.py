@@ -89,7 +89,10 @@ def read_grid(path: Path, backbone: str | None = EMBEDDED_BACKBONE) -> Grid:
     given = read_yaml(path, "benchmark: cannot read grid")
     check_keys(given, KEYS, f"grid {path}")
     first = read_text_file(path, "benchmark: cannot read grid").split("\n", 1)[0]
-    title = str(given.get("title") or "") or (first.removeprefix("#").strip() if first.startswith("#") else path.stem)
+    written = read_yaml(path, "benchmark: cannot read grid", as_text=True)  # names that look like numbers
+    title = name_in(given, written, "title") or (
+        first.removeprefix("#").strip() if first.startswith("#") else path.stem
+    )
     rows = [*named_rows(given.get("rows") or {}, path, backbone), *varied_rows(given.get("vary") or {}, path)]
     seeds = given.get("seeds", [1, 2, 3])
     axes = given.get("axes") or {}
@@ -101,7 +104,7 @@ def read_grid(path: Path, backbone: str | None = EMBEDDED_BACKBONE) -> Grid:
             raise InputError(f"benchmark: grid {path} has the {what} {twice[0]!r} twice")
     if not has_names(axes) or not all(isinstance(v, list) and v for v in axes.values()):
         raise InputError(f"benchmark: grid {path}: axes must map options to lists of values, like data.shots: [1, 2]")
-    reference = str(given.get("reference") or "")
+    reference = name_in(given, written, "reference")
     if reference and reference not in {row.name for row in rows}:
         raise InputError(f"benchmark: grid {path}: reference {reference!r} is not one of its rows")
     kind = given.get("kind", "detectors")
@@ -110,6 +113,11 @@ def read_grid(path: Path, backbone: str | None = EMBEDDED_BACKBONE) -> Grid:
     frozen = {name: tuple(values) for name, values in axes.items()}
     configs, options = tuple(read_names(given, "configs", f"grid {path}")), read_options(given, f"grid {path}")
     return Grid(path.stem, title, kind, configs, options, tuple(seeds), frozen, reference, tuple(rows))
+
+
+def name_in(given: dict[str, Any], written: dict[str, Any], key: str) -> str:
+    """A name as it is written in a grid file, such as 1.10; empty if it is missing."""
+    return str(written[key]) if given.get(key) is not None else ""
 
 
 def check_keys(given: Any, allowed: set[str], what: str) -> None:
@@ -174,8 +182,8 @@ def varied_rows(vary: Any, path: Path) -> Iterator[GridRow]:
 
 
 def has_names(value: Any) -> bool:
-    """Whether a value is a mapping whose keys are text."""
-    return find_problem(value, dict[str, Any]) is None
+    """Whether a value is a mapping whose keys can be options: they start with a letter."""
+    return find_problem(value, dict[str, Any]) is None and all(name[:1].isalpha() for name in value)
 
 
 def is_variation(value: Any) -> bool:

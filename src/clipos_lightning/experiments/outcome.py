@@ -13,7 +13,7 @@ from ..evaluation.metrics import OOD_METRICS
 from ..reporting.report import summarise
 from .bootstrap import REPEATS, interval, resample, resampled_auroc
 from .grid import find_run, scores_file
-from .run_files import load_arrays, read_scores, read_tests
+from .run_files import RUN_AGAIN, load_arrays, read_scores, read_tests
 
 Outcome = dict[str, Any]
 
@@ -108,7 +108,7 @@ def build_outcome(grid: Mapping[str, Any], runs: RunFolders) -> Outcome:
         runs: the runs, all of them finished.
 
     Raises:
-        InputError: rows at the same grid point were tested on different images.
+        InputError: rows at the same grid point were tested on different images, or a run lacks a score.
     """
     grid_points: dict[str, list[Outcome]] = {}
     for entry in grid["entries"]:
@@ -119,23 +119,43 @@ def build_outcome(grid: Mapping[str, Any], runs: RunFolders) -> Outcome:
             rows.append(row)
         row["seeds"].append(seed_result(entry, runs.metrics(entry["run"])))
     for rows in grid_points.values():
+        check_comparable(rows, runs)
         for row in rows:
             row["mean"] = spread_all(row["seeds"])
-        tested = [runs.image_digests(seed["run"]) for row in rows for seed in row["seeds"]]
-        if any(digests != tested[0] for digests in tested):
-            raise InputError(
-                f"benchmark: the rows at {rows[0]['grid_point'] or 'one grid point'} were tested on different images, "
-                "so no table can compare them: make the option that differs (data.ood_sets, data.limit_per_set, …) an "
-                "axis"
-            )
         add_differences(rows, grid["reference"], runs)
     found = [{"tests": runs.tests(rows[0]["seeds"][0]["run"]), "rows": rows} for rows in grid_points.values()]
     return {"schema": 1, **{k: grid[k] for k in ("name", "title", "reference")}, "grid_points": found}
 
 
+def check_comparable(rows: Sequence[Outcome], runs: RunFolders) -> None:
+    """Check that all runs of a grid point were tested on the same images, and that a row's seeds have the same scores.
+
+    Raises:
+        InputError: they differ.
+    """
+    tested = [(runs.image_digests(run), runs.tests(run)["ood"]) for run in (s["run"] for r in rows for s in r["seeds"])]
+    if any(one != tested[0] for one in tested):
+        raise InputError(
+            f"benchmark: the rows at {rows[0]['grid_point'] or 'one grid point'} were tested on different images, "
+            "so no table can compare them: make the option that differs (data.ood_sets, data.limit_per_set, …) an "
+            "axis"
+        )
+    for row in rows:
+        first = row["seeds"][0]
+        other = next((s["run"] for s in row["seeds"] if s["scores"].keys() != first["scores"].keys()), None)
+        if other is not None:
+            raise InputError(f"benchmark: runs {first['run']} and {other} have different scores; {RUN_AGAIN}")
+
+
 def seed_result(entry: Mapping[str, Any], metrics: Outcome) -> Outcome:
-    """A row's result for one seed: the metrics of its score, and the averages of every score."""
+    """A row's result for one seed: the metrics of its score, and the averages of every score.
+
+    Raises:
+        InputError: the run does not have this score.
+    """
     score = entry["score"]
+    if any(score not in scores for scores in metrics["ood"].values()):
+        raise InputError(f"benchmark: run {entry['run']} has no score {score!r}; {RUN_AGAIN}")
     ood = {name: scores[score] for name, scores in metrics["ood"].items()}
     averages = {k: metrics[k][score] for k in ("average", "average_near", "average_far") if metrics.get(k)}
     found = {"seed": entry["seed"], "run": entry["run"], "accuracy": metrics["id"]["accuracy"], "ood": ood}

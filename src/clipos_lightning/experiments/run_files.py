@@ -1,16 +1,17 @@
 """Read the files of a benchmark's folder: ``grid.json``, and each run's ``run.json``, ``tests.json`` and scores."""
 
 import hashlib
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..options.schema import Count, Fields, Name, Names, NonNegative, check_file, fields_of
+from ..options.schema import Count, Fields, Name, Names, NonNegative, Where, check_file, fields_of
 from ..options.text_files import read_json
 from ..utils.progress import print_once
 from .grid import scores_file
@@ -29,7 +30,8 @@ TESTS = Fields(
         "ood_resolution": str,
     }
 )
-ENTRY = fields_of(Entry)
+RUN_ID = Annotated[str, Where("a run's ID", lambda run: re.fullmatch(r"[^/\\]*-[0-9a-f]+", run) is not None)]
+ENTRY = fields_of(Entry, {"run": RUN_ID})
 PLAN = Fields(
     {"name": Name, "title": str, "reference": str, "entries": list[ENTRY]},  # type: ignore[valid-type]
     optional={"kind": Literal["detectors", "masks"]},
@@ -88,7 +90,9 @@ def read_part(path: Path, kind: Fields) -> dict[str, Any]:
 
 
 def read_scores(folder: Path, name: str) -> dict[str, NDArray[Any]]:
-    """Read all arrays of a run for one test set: ``predicted``, scores, ``keys``, and ``labels`` of the ID set.
+    """Read the arrays of a run for one test set: ``predicted``, the scores in ``run.json``, and digests.
+
+    The digests are ``keys``, of the images, and ``detector``, which former versions lack. The ID set has ``labels``.
 
     Args:
         folder: of the run.
@@ -97,15 +101,16 @@ def read_scores(folder: Path, name: str) -> dict[str, NDArray[Any]]:
     Raises:
         InputError: the file cannot be read, or lacks an array, or their lengths differ.
     """
-    arrays = load_arrays(folder / scores_file(name))
-    columns = ["predicted", *read_run(folder)["scores"], *(["labels"] if name == "id" else [])]
+    arrays, scores = load_arrays(folder / scores_file(name)), read_run(folder)["scores"]
+    columns = ["predicted", *scores, *(["labels"] if name == "id" else [])]
     sizes = {arrays[column].shape for column in columns if column in arrays}
     wrong = [column for column in (*columns, "keys") if column not in arrays]
-    wrong += [column for column in columns if column in arrays and arrays[column].dtype.kind not in "iuf"]
+    kinds = {column: "f" if column in scores else "iuf" for column in columns}
+    wrong += [column for column in columns if column in arrays and arrays[column].dtype.kind not in kinds[column]]
     wrong += ["the arrays' lengths"] if len(sizes) != 1 or len(next(iter(sizes))) != 1 or sizes == {(0,)} else []
     if wrong:
         raise InputError(f"{folder / scores_file(name)} is broken: {wrong[0]} missing or invalid; {RUN_AGAIN}")
-    return arrays
+    return {column: arrays[column] for column in (*columns, "keys", "detector") if column in arrays}
 
 
 def unless_broken(read: Callable[[], PartT]) -> PartT | None:
@@ -142,8 +147,13 @@ def read_trained(folder: Path) -> dict[str, Any]:
     return written
 
 
-def load_arrays(path: Path, *names: str) -> dict[str, NDArray[Any]]:
+def load_arrays(path: Path, *names: str, cure: str = RUN_AGAIN) -> dict[str, NDArray[Any]]:
     """Arrays of an ``npz`` file; without names, all of them.
+
+    Args:
+        path: of the file.
+        names: of the arrays.
+        cure: what to do if the file is broken, for the message.
 
     Raises:
         InputError: the file or an array is missing or cannot be read.
@@ -152,4 +162,4 @@ def load_arrays(path: Path, *names: str) -> dict[str, NDArray[Any]]:
         with np.load(path) as file:
             return {name: file[name] for name in names or file.files}
     except Exception as error:  # the type depends on how the file is broken
-        raise InputError(f"{path} is broken: {' '.join(str(error).split())[:120]}; {RUN_AGAIN}") from error
+        raise InputError(f"{path} is broken: {' '.join(str(error).split())[:120]}; {cure}") from error

@@ -19,6 +19,7 @@ LARGEST: dict[str, tuple[int, str]] = {  # option to its largest value, and why
     "--data.eval_batch_size": MOST_IN_BATCH,
     "--data.num_workers": MOST_WORKERS,
     "--data.seed": MOST_SEED,
+    "--trainer.accumulate_grad_batches": (1_000_000, "a step waits for so many batches"),
     "--trainer.devices": (WORKER_COUNT, "each is a process"),
     "--model.seed": MOST_SEED,
     "--model.image_size": (4_096, "memory grows with the fourth power of it"),

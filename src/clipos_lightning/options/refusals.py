@@ -57,7 +57,8 @@ def report_refusals(arguments: Sequence[str]) -> Iterator[None]:
             raise
         message = " ".join(str(error).split())
         given = {name.rstrip("+"): value for name, value in option_pairs(arguments) if name.startswith("--trainer.")}
-        named = named_option(message, given) or option
+        of_plug_in = option in PLUG_INS.values() and option in given
+        named = option if of_plug_in else named_option(message, given) or option
         value = given.get(named)
         plain = message and (isinstance(error, REFUSALS) or type(error).__name__ == "MisconfigurationException")
         text = message if plain else f"{type(error).__name__} {message}".strip()

@@ -55,7 +55,7 @@ class Problem(NamedTuple):
     unknown: bool = False
 
     def __str__(self) -> str:
-        return f"{self.part} {self.text}"
+        return f"{self.part or 'it'} {self.text}"
 
 
 Count = Annotated[int, Where("a whole number, at least 1", lambda value: value >= 1)]

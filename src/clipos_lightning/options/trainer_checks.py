@@ -39,7 +39,7 @@ def check_trainer(options: Mapping[str, Any]) -> None:
             bound = f"at least {least}" if isinstance(least, int) else "above 0"
             raise InputError(f"--trainer.{name} is {value}: it must be {bound}")
     for name, value in options.items():
-        if isinstance(value, float):
+        if isinstance(value, int | float):
             check_finite(value, f"--trainer.{name}")
     devices = str(options.get("devices"))
     if devices.isdecimal():

@@ -21,8 +21,8 @@ def read_yaml(path: str | Path, what: str, as_text: bool = False) -> Any:
     Args:
         path: of the file.
         what: how an error message starts, before the path, such as ``cannot read config``.
-        as_text: whether keys and values stay text as written (``010``, ``yes``, ``1e3``, ``null``); otherwise they have
-            YAML's types, without dates.
+        as_text: whether values stay text as written (``010``, ``yes``, ``1e3``, ``null``), as keys always do; otherwise
+            they have YAML's types, without dates.
 
     Raises:
         InputError: it cannot be read, is not YAML, has a key twice, or is too large or too deeply nested.
@@ -31,7 +31,7 @@ def read_yaml(path: str | Path, what: str, as_text: bool = False) -> Any:
     >>> file = Path(tempfile.mkdtemp()) / "names.yaml"
     >>> _ = file.write_text("010: yes")
     >>> read_yaml(file, "names"), read_yaml(file, "names", as_text=True)
-    ({8: True}, {'010': 'yes'})
+    ({'010': True}, {'010': 'yes'})
     """
     text = read_text_file(path, what, MAX_MIB)
     check_yaml(text, f"{what} {path}", MAX_REPEATED_TEXT if as_text else MAX_REPEATED)
@@ -44,7 +44,7 @@ def parse_yaml(text: str, where: str, as_text: bool = False) -> Any:
     Args:
         text: one YAML document.
         where: how an error message starts, with the path.
-        as_text: whether keys and values stay text as written.
+        as_text: whether values stay text as written, as keys do.
 
     Raises:
         InputError: it cannot be parsed, or a value does not fit its tag.
@@ -59,7 +59,7 @@ def parse_yaml(text: str, where: str, as_text: bool = False) -> Any:
 
 @cache
 def yaml_loader(as_text: bool) -> Any:
-    """PyYAML's safe loader without dates; with ``as_text``, one that leaves keys and values as they are written."""
+    """PyYAML's safe loader with keys as they are written, without dates; with ``as_text``, values stay text, too."""
     import yaml
 
     base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -70,6 +70,15 @@ def yaml_loader(as_text: bool) -> Any:
             first: [(tag, pattern) for tag, pattern in pairs if tag not in removed and not as_text]
             for first, pairs in base.yaml_implicit_resolvers.items()
         }
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            """Keys are text as written: ``1.1`` and ``1.10`` are two names, not one number."""
+            if isinstance(node, yaml.MappingNode):
+                self.flatten_mapping(node)
+                for key, _ in node.value:
+                    if isinstance(key, yaml.ScalarNode):
+                        key.tag = "tag:yaml.org,2002:str"
+            return super().construct_mapping(node, deep)
 
     if as_text:
         Loader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile("^(?:<<)$"), ["<"])

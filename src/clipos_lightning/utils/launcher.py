@@ -12,6 +12,8 @@ PARENT = "CLIPOS_LAUNCHER"  # variable: process and rank of the one that started
 RANKS = ("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 TORCHRUN = ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_USE_AGENT_STORE")
 MEETING = ("MASTER_ADDR", "MASTER_PORT")
+SLURM = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_NODEID")
+JSRUN = ("JSM_NAMESPACE_RANK", "JSM_NAMESPACE_SIZE", "JSM_NAMESPACE_LOCAL_RANK")
 RESERVED_STEPS = 2**32 - 16  # from here on, SLURM's steps are batch scripts and interactive shells
 
 
@@ -97,6 +99,29 @@ def forget_ranks(variables: MutableMapping[str, str]) -> None:
     if PARENT not in variables:
         for name in (*RANKS, *TORCHRUN, *MEETING, "SLURM_PROCID", "SLURM_NTASKS", "JSM_NAMESPACE_RANK"):
             variables.pop(name, None)
+
+
+def forget_non_numbers(variables: MutableMapping[str, str]) -> None:
+    """Remove variables of launchers that are no whole numbers from 0 on, which Lightning fails on when it is imported.
+
+    Args:
+        variables: environment variables; changed.
+
+    Example:
+        >>> variables = {"RANK": "", "LOCAL_RANK": "-1", "WORLD_SIZE": "2", "HOME": "/root"}
+        >>> forget_non_numbers(variables)
+        >>> variables
+        {'WORLD_SIZE': '2', 'HOME': '/root'}
+    """
+    for name in (*RANKS, *SLURM, *JSRUN, "MASTER_PORT"):
+        if not variables.get(name, "0").isdecimal():
+            del variables[name]
+
+
+def is_orphan(variables: Mapping[str, str]) -> bool:
+    """Whether this process was started by one of us that has ended. Windows does not tell: always False."""
+    parent, _, _ = variables.get(PARENT, "").partition(":")
+    return parent not in ("", str(os.getpid()), str(os.getppid())) and os.name != "nt"
 
 
 def is_helper(variables: Mapping[str, str]) -> bool:

@@ -128,5 +128,5 @@ def describe_holder(path: Path) -> str:
     try:
         holder = json.loads(path.read_bytes())
         return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
-    except (OSError, ValueError, KeyError, TypeError):  # it has just begun, or ended
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # it has just begun, or ended
         return "another process"

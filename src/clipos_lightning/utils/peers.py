@@ -18,11 +18,12 @@ from dataclasses import asdict, dataclass, field
 from subprocess import Popen
 from typing import Any, NoReturn
 
+from .stop_signals import REASONS
+
 POLL_SECONDS = 1.0
 GRACE_SECONDS = 10.0  # in which a process may end by itself
 LOST_POLLS = 30  # without a sign of life; counted, so that a job may be suspended
 SUSPECT_POLLS = 5  # the same, after a connection between processes was closed
-STOPS = {signal.SIGTERM: "clipos: terminated", signal.SIGINT: "clipos: interrupted"}
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Peers:
 
     def __post_init__(self) -> None:
         self.beats, self.missed, self.start = [0] * self.world, [0] * self.world, time.monotonic()
+        self.refused: float | None = None
         self.arrived, self.closed, self.leaving = threading.Event(), threading.Event(), threading.Lock()
         self.signals = listen_to_signals()
         threading.Thread(target=self.watch, daemon=True).start()
@@ -93,8 +95,14 @@ class Peers:
         return self.end
 
     def claim(self) -> bool:
-        """Whether this process is the first one that ends the run; it must call :meth:`publish` then."""
-        return bool(self.store.add("claimed", 1) == 1)
+        """Whether this process is to end the run, and must call :meth:`publish`.
+
+        It is the first one that asks; later one that asks repeatedly, since the first may have been killed.
+        """
+        if self.store.add("claimed", 1) == 1:
+            return True
+        self.refused = self.refused or time.monotonic()
+        return time.monotonic() - self.refused > GRACE_SECONDS
 
     def publish(self, code: int, text: str = "") -> End:
         """Tell the others how the run ends."""
@@ -107,9 +115,9 @@ class Peers:
         return bool(self.store.check([f"left/{rank}"]))
 
     def others(self) -> Iterator[int]:
-        """Ranks of the other processes that exist."""
-        for rank in range(self.world):
-            if rank != self.rank and (self.elsewhere or rank - self.rank <= len(self.children)):
+        """Ranks that process 0 waits for: those that exist."""
+        for rank in range(1, self.world if self.rank == 0 else 0):
+            if self.elsewhere or rank <= len(self.children):
                 yield rank
 
     # ---- the main thread
@@ -128,7 +136,7 @@ class Peers:
             if of_connection and signum is None:
                 self.wait_for_end((LOST_POLLS + SUSPECT_POLLS) * POLL_SECONDS)
             if self.find_end() is None and self.claim():
-                text = STOPS.get(signal.Signals(signum), "clipos: terminated") if signum else ""
+                text = f"clipos: {REASONS[signum]}" if signum else ""
                 self.publish(128 + signum if signum else report(), text)
             end = self.wait_for_end(GRACE_SECONDS) or End(1)
         except RuntimeError:  # the store is gone
@@ -143,15 +151,21 @@ class Peers:
         return end
 
     def close(self, seconds: float = 60.0) -> None:
-        """Leave after a success; process 0 waits for the others, and ends as they do."""
-        self.store.set(f"left/{self.rank}", "")
-        if self.rank == 0 or self.children:
-            self.wait_for_others(seconds)
-            end = self.find_end()
-            if end is not None and end.code:
-                self.arrived.set()
-                self.leave(end)
+        """Leave after a success, or end as the others do.
+
+        Process 0 serves the store and is the last one, so the others do not use the store after they have left.
+        """
+        if self.rank == 0:
+            self.store.set("left/0", "")
+        self.wait_for_others(seconds)
+        end = self.find_end()
+        if end is not None and end.code:
+            self.arrived.set()
+            self.leave(end)
         self.closed.set()
+        signal.set_wakeup_fd(-1)
+        if self.rank:
+            self.store.set(f"left/{self.rank}", "")
 
     # ---- the end of this process
 
@@ -173,14 +187,14 @@ class Peers:
         os._exit(end.code)
 
     def wait_for_others(self, seconds: float) -> None:
-        """Wait until all other processes have left or are lost."""
+        """Wait until the processes that this one started have ended; process 0: until all have left or are lost."""
         deadline, counted = time.monotonic() + seconds, time.monotonic()
         while time.monotonic() < deadline:
             if self.end is not None and time.monotonic() - counted > POLL_SECONDS:  # the watching thread has stopped
                 self.describe_silent()
                 counted = time.monotonic()
             running = any(child.poll() is None for child in self.children)
-            gone = {self.rank + 1 + i for i, child in enumerate(self.children) if child.returncode is not None}
+            gone = {rank for rank, child in enumerate(self.children, 1) if child.returncode is not None}
             if not running and all(
                 rank in gone or self.missed[rank] > SUSPECT_POLLS or self.has_left(rank) for rank in self.others()
             ):
@@ -209,7 +223,7 @@ class Peers:
     def pending_stop(self) -> tuple[int, float] | None:
         """A signal that this process got, and when; the main thread notices it only between calls of libraries."""
         with suppress(OSError):
-            stops = [signum for signum in self.signals.recv(64) if signum in STOPS]
+            stops = [signum for signum in self.signals.recv(64) if signum in REASONS]
             return (stops[0], time.monotonic()) if stops else None
         return None
 
@@ -217,7 +231,8 @@ class Peers:
         """End the run, if the main thread has not noticed a signal for :data:`GRACE_SECONDS`."""
         if stopped is None or time.monotonic() - stopped[1] < GRACE_SECONDS or self.arrived.is_set():
             return None
-        return self.publish(128 + stopped[0], STOPS[signal.Signals(stopped[0])]) if self.claim() else None
+        text = f"clipos: {REASONS[stopped[0]]}"
+        return self.publish(128 + stopped[0], text) if self.claim() else None
 
     def find_lost(self) -> End | None:
         """End the run, if a process was lost or did not come."""

@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-MAIN_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
+from .stop_signals import REASONS
+
+MAIN_SIGNALS = [signum for signum in REASONS if signum != signal.SIGTERM]
 TERM_SECONDS = 1.0  # from SIGTERM to the end of a worker; the main process acts on its own SIGTERM before
 PARENT_SECONDS = 0.5
 
