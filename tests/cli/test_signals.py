@@ -34,11 +34,13 @@ DEMO = ("--config", "demo.yaml", "--data.shots", 3, "--data.batch_size", 7, "--t
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty working directory; the handlers must be the former ones after each test."""
+    """An empty working directory, and no signal ignored, as a job in the background does; all are so after the test."""
     monkeypatch.chdir(tmp_path)
-    before = [signal.getsignal(signum) for signum in LINES]
+    usual = {signum: signal.SIG_DFL for signum in LINES} | {signal.SIGINT: signal.default_int_handler}
+    former = {signum: signal.signal(signum, handler) for signum, handler in usual.items()}
     yield tmp_path
-    assert [signal.getsignal(signum) for signum in LINES] == before
+    after = {signum: signal.signal(signum, handler) for signum, handler in former.items()}
+    assert after == usual
 
 
 @pytest.fixture(scope="module")
