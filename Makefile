@@ -19,8 +19,9 @@ demo: $(VENV)/.installed
 	@cat runs/.demo-fit
 	$(BIN)/clipos test --ckpt_path "$$(sed -n 's/^run: //p' runs/.demo-fit)/last.ckpt" --trainer.default_root_dir runs/demo
 
+# compiled files are kept, whatever the environment says: the processes that tests start would compile the package again
 test: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
