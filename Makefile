@@ -1,12 +1,13 @@
 # make demo:  install into a virtual environment, train and test a detector on the embedded set, write a report
 # make test:  the fast tests;  make check: lint, types and tests
+# make docs:  the documentation as a site, in docs/_build/html
 # make bench: speed and memory compared with a plain implementation, one table
 # PYTHON: interpreter for the virtual environment (3.11 or newer)
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types check bench
+.PHONY: demo test lint types check docs bench
 
 $(VENV)/.installed: pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -31,6 +32,11 @@ types: $(VENV)/.installed
 	$(BIN)/mypy
 
 check: lint types test
+
+docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
 
 bench: $(VENV)/.installed
 	@$(BIN)/python benchmarks

@@ -21,10 +21,12 @@ import os
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -35,11 +37,13 @@ from tuning_tasks import Task, build_tasks
 from clipos_lightning.clip.surgery import SurgeryOptions
 from clipos_lightning.data.datamodule import FewShotOOD
 from clipos_lightning.evaluation.metrics import auroc
-from clipos_lightning.evaluation.scores import SCORES, defined_scores
+from clipos_lightning.evaluation.score_names import defined_scores
+from clipos_lightning.evaluation.scores import find_score
 from clipos_lightning.method.mask import MaskOptions
 from clipos_lightning.method.prompts import ContextOptions
 from clipos_lightning.method.synthesis import SynthesisOptions
 from clipos_lightning.training.module import ClipOS
+from clipos_lightning.training.shots import Shots
 from clipos_lightning.types import ImageFeatures
 from clipos_lightning.utils.files import write_text
 from clipos_lightning.utils.progress import silence_libraries
@@ -85,7 +89,7 @@ def start(name: str, learn: Any = "shared") -> ContextOptions:
 
 def trials() -> list[Trial]:
     """32 settings per method, and the zero-shot detector."""
-    return wide() + near_the_best()
+    return wide() + near_the_best() + family_trials()
 
 
 def wide() -> list[Trial]:
@@ -160,7 +164,69 @@ def clipos(learn: str, begin: str, weight: float, rate: float, mixed: dict[str, 
     return Trial("CLIP-OS", ", ".join(text), rate, options)
 
 
+def family_trials() -> list[Trial]:
+    """32 settings of each method of the family: 24 over a wide range, then 8 near the best of these."""
+    found = []
+    for method, (objective, weights, variants, near) in FAMILY.items():
+        settings = [(begin, w, 50, rate) for begin in ("words", "random 8") for w in weights for rate in RATES]
+        for begin, weight, epochs, rate in [*settings, *near]:
+            for text, arguments in variants.items():
+                options = {
+                    "objective": {"class_path": objective, "init_args": arguments},
+                    "context": replace(start(begin), class_specific=method == "Local-Prompt"),
+                    "outlier_weight": weight,
+                }
+                parts = [begin, text, f"λ {weight}", f"{epochs} steps" if epochs != 50 else ""]
+                found.append(Trial(method, ", ".join(filter(None, parts)), rate, options, epochs))
+    return found
+
+
+def near_words(weights: Sequence[float], steps: Sequence[int] = (50,)) -> list[tuple[str, float, int, float]]:
+    """Small rates, from words."""
+    rates = (0.002, 0.005, 0.02, 0.05)
+    return [("words", weight, epochs, rate) for weight in weights for epochs in steps for rate in rates]
+
+
+# method: its objective, weights of the outlier term, variants of the arguments, settings near the best
+FAMILY: dict[str, tuple[str, tuple[float, ...], dict[str, dict[str, Any]], list[tuple[str, float, int, float]]]] = {
+    "FoBoR": ("fobor", (0.25, 1.0), {"": {}}, near_words((0.1, 0.25))),
+    "FA": ("fa", (1.0,), {"K 1": {"copies": 1}, "K 3": {"copies": 3}}, near_words((1.0,))),
+    "GalLoP": ("gallop", (0.25, 1.0), {"": {}}, near_words((0.1, 0.25))),
+    "Mambo": ("mambo", (0.25, 1.0), {"": {"background": "a photo of an unknown object."}}, near_words((0.1, 0.25))),
+    "ID-like": (
+        "id_like",
+        (0.3, 1.0),
+        {"": {"count": 20, "length": 8, "crops": 64, "kept": 16}},
+        near_words((0.1, 0.3)),
+    ),
+    "Local-Prompt": (
+        "local_prompt",
+        (1.0, 5.0),
+        {"": {"count": 50, "length": 8, "top": 16, "crops": 16, "positives": 8}},
+        near_words((0.3, 1.0)),
+    ),
+}
+
+
 # -------------------------------------------------------------------------------------------------- one trial
+
+
+@contextmanager
+def shared_crops(known: dict[Any, torch.Tensor], *where: Any) -> Iterator[None]:
+    """Keep the frozen features of crops, which are the same for all trials of a task and a seed."""
+    encode = Shots.encode_crops
+
+    def kept(shots: Shots, images: torch.Tensor, numbers: torch.Tensor, patches: bool) -> torch.Tensor:
+        key = (*where, tuple(images.tolist()), tuple(numbers.flatten().tolist()), patches)
+        if key not in known:
+            known[key] = encode(shots, images, numbers, patches)
+        return known[key]
+
+    with patch.object(Shots, "encode_crops", kept):
+        yield
+
+
+CROPS: dict[Any, torch.Tensor] = {}
 
 
 def train(trial: Trial, task: Task, seed: int) -> tuple[ClipOS, FewShotOOD]:
@@ -176,7 +242,8 @@ def train(trial: Trial, task: Task, seed: int) -> tuple[ClipOS, FewShotOOD]:
     module = ClipOS(data.class_names, **model, **trial.options)
     quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     if trial.rate:
-        Trainer(max_epochs=trial.epochs, accelerator="cpu", enable_model_summary=False, **quiet).fit(module, data)
+        with shared_crops(CROPS, task.name, seed):
+            Trainer(max_epochs=trial.epochs, accelerator="cpu", enable_model_summary=False, **quiet).fit(module, data)
     return module, data
 
 
@@ -197,10 +264,11 @@ def evaluate(module: ClipOS, data: FewShotOOD, task: Task) -> tuple[float, Figur
 @torch.no_grad()
 def scores_of(module: ClipOS, features: ImageFeatures, labels: Any) -> tuple[dict[str, np.ndarray], float]:
     """All scores, region scores with every region weight as `name@weight`; and the accuracy in percent."""
-    names = defined_scores(module.objective.unknown or not module.trained)
-    values, cosine = module.head("", module.text, module.class_text, names).score(features)
-    found = {n: v.numpy() for n, v in values.items() if SCORES[n].on != "region"}
-    for name in (n for n in names if SCORES[n].on == "region"):
+    names = [*defined_scores(module.objective.unknown or not module.trained), *module.objective.scores]
+    text, extra = module.texts
+    values, cosine = module.head("", text, module.class_text, names, extra).score(features)
+    found = {n: v.numpy() for n, v in values.items() if find_score(n).on != "region"}
+    for name in (n for n in names if find_score(n).on == "region"):
         base = found[name.replace("_region", "")]
         found |= {f"{name}@{w}": base + w * (values[name].numpy() - base) for w in REGION_WEIGHTS}
     accuracy = 100 * float((cosine.argmax(1).numpy() == labels).mean()) if labels is not None else 0.0

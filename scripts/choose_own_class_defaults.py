@@ -27,7 +27,8 @@ from clipos_lightning.data.scenes import COLORS, ID_SHAPES, NEW_SHAPES, SEEN_SHA
 from clipos_lightning.data.transforms import to_model_size, view, view_rng
 from clipos_lightning.evaluation.heads import Head
 from clipos_lightning.evaluation.metrics import auroc
-from clipos_lightning.evaluation.scores import SCORES, ScoreOptions, defined_scores
+from clipos_lightning.evaluation.score_names import defined_scores
+from clipos_lightning.evaluation.scores import SCORES, ScoreOptions
 from clipos_lightning.method.image_weight import VIEWS, WEIGHTS, best_weight, choose_weight, measure_weights
 from clipos_lightning.method.mask import MaskOptions
 from clipos_lightning.method.prototypes import blend, class_means

@@ -3,6 +3,7 @@
 import copy
 import functools
 import os
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,8 @@ from PIL import Image
 WITH_ARRAYS = ("clip", "data", "detector", "evaluation", "method", "training")
 jaxtyping.install_import_hook([f"clipos_lightning.{room}" for room in WITH_ARRAYS], "runtime_types.checked")
 torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it, and all its processes
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 settings.load_profile("quick")
 pytest_plugins = ["badinput_table"]
 

@@ -80,7 +80,7 @@ def test_the_wheel_holds_configs_assets_and_every_module(wheel: Path) -> None:
     wanted |= {f"clipos_lightning/configs/{name}" for name in shipped_configs()}
     assert wanted <= names
     assert not any(name.startswith(("tests", "configs", "docs")) for name in names)
-    assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert all(any(name.endswith(f) for name in names) for f in ("licenses/LICENSE", "assets/WORDNET_LICENSE.txt"))
 
 
 def test_the_installed_wheel_finds_its_own_configs(wheel: Path, tmp_path: Path) -> None:

@@ -32,6 +32,13 @@ def source(owner: Any, text: str) -> Callable[[], bool]:
     return lambda: text in inspect.getsource(owner)
 
 
+def has_workspaces_model() -> bool:
+    """Whether workspace and report of wandb-workspaces, where it is installed, give the data that they upload."""
+    workspaces = pytest.importorskip("wandb_workspaces.workspaces")
+    reports = pytest.importorskip("wandb_workspaces.reports.v2")
+    return hasattr(workspaces.Workspace, "_to_model") and hasattr(reports.Report, "_to_model")
+
+
 PRIVATE: dict[str, Callable[[], bool]] = {
     "_AppendAction": method(argparse, "_AppendAction"),
     "_HelpAction": method(argparse, "_HelpAction"),
@@ -59,6 +66,7 @@ PRIVATE: dict[str, Callable[[], bool]] = {
     "_image_files": source(DTD, "self._image_files"),
     "_offline": source(WandbLogger, "self._offline"),
     "_save_dir": source(WandbLogger, "self._save_dir"),
+    "_to_model": has_workspaces_model,
     "_wandb_init": source(WandbLogger, "self._wandb_init"),
 }
 DOCUMENTED = {"_replace"}  # of NamedTuple

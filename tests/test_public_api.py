@@ -16,8 +16,9 @@ from pathlib import Path
 
 import torch
 from clipos_lightning import (
-    ClipOS, ContextOptions, Decision, Detector, FewShotOOD, InputError, Logits, MaskOptions, Objective, OODMetrics,
-    Score, ScoreOptions, SurgeryOptions, SynthesisOptions, TestReport, WarmupCosine, load_backbone,
+    ClipOS, ContextOptions, Crops, Decision, Detector, ExtraTexts, FewShotOOD, InputError, Logits, MaskOptions,
+    Objective, OODMetrics, Score, ScoreOptions, Step, SurgeryOptions, SynthesisOptions, TestReport, WarmupCosine,
+    load_backbone,
 )
 
 reveal_type(Detector.load("x"))
@@ -33,7 +34,13 @@ reveal_type(model)
 
 
 class Mine(Objective):
-    outliers = "synthesis"
+    outliers, crops = "synthesis", Crops(8, 2, 2)
+
+    def texts(self, text: torch.Tensor, class_text: torch.Tensor, own: object) -> tuple[torch.Tensor, ExtraTexts]:
+        return text, ExtraTexts(further=class_text)
+
+    def id_term(self, step: Step) -> torch.Tensor:
+        return step.inside.mean((1, 2))
 
     def outlier_loss(self, logits: torch.Tensor) -> torch.Tensor:
         return logits.mean(1)
@@ -66,7 +73,7 @@ disable_error_code = name-defined, syntax
 follow_imports = skip
 ignore_missing_imports = True
 """
-SHARED = {"main"}  # the entry point of each command
+SHARED = {"main", "OBJECTIVE", "SCORES"}  # the entry points of each command, and of each method
 
 
 @pytest.mark.slow

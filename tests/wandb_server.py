@@ -57,6 +57,9 @@ class StandIn:
         parts: dict[str, Any] = {
             "viewer": VIEWER,
             "serverInfo": {"cliVersionInfo": {"max_cli_version": "9.9"}, "features": []},
+            "models": {"pageInfo": {"endCursor": None, "hasNextPage": False}, "edges": []},
+            "upsertModel": {"model": PROJECT, "project": PROJECT, "inserted": True},
+            "upsertView": {"view": view_of(variables), "inserted": True},
             "upsertBucket": {"bucket": bucket | {"historyLineCount": 0, "project": PROJECT}, "inserted": True},
             "createRunFiles": {
                 "runID": "b",
@@ -65,6 +68,14 @@ class StandIn:
             },
         }
         return {name: part for name, part in parts.items() if name in query}
+
+
+def view_of(variables: dict[str, Any]) -> dict[str, Any]:
+    """A workspace or report as W&B returns it after it was saved."""
+    name, spec = variables.get("name", "view"), json.loads(variables.get("spec") or "{}")
+    project = {"name": variables.get("projectName"), "entityName": variables.get("entityName")}
+    text = {key: variables.get(key) or "" for key in ("displayName", "description")}
+    return {"id": "view", "name": name, "type": variables.get("type"), **text, "project": project, "spec": spec}
 
 
 @contextmanager

@@ -9,12 +9,15 @@ if TYPE_CHECKING:  # at run time __getattr__ imports them
     from .detector.decisions import Decision
     from .detector.detector import Detector
     from .errors import InputError
-    from .evaluation.base_scores import Logits
     from .evaluation.metrics import OODMetrics
-    from .evaluation.scores import Score, ScoreOptions
+    from .evaluation.scores import ScoreOptions
+    from .method.base_scores import Score
+    from .method.feature_store import Crops
+    from .method.logits import ExtraTexts, Logits
     from .method.mask import MaskOptions
     from .method.objectives import Objective
     from .method.prompts import ContextOptions
+    from .method.step import Step
     from .method.synthesis import SynthesisOptions
     from .reporting.callback import TestReport
     from .training.module import ClipOS
@@ -25,8 +28,10 @@ if TYPE_CHECKING:  # at run time __getattr__ imports them
 __all__ = [
     "ClipOS",
     "ContextOptions",
+    "Crops",
     "Decision",
     "Detector",
+    "ExtraTexts",
     "FewShotOOD",
     "InputError",
     "Logits",
@@ -35,6 +40,7 @@ __all__ = [
     "Objective",
     "Score",
     "ScoreOptions",
+    "Step",
     "SurgeryOptions",
     "SynthesisOptions",
     "TestReport",
@@ -46,16 +52,19 @@ __all__ = [
 _HOMES = {
     "ClipOS": "training.module",
     "ContextOptions": "method.prompts",
+    "Crops": "method.feature_store",
     "Decision": "detector.decisions",
     "Detector": "detector.detector",
+    "ExtraTexts": "method.logits",
     "FewShotOOD": "data.datamodule",
     "InputError": "errors",
-    "Logits": "evaluation.base_scores",
+    "Logits": "method.logits",
     "MaskOptions": "method.mask",
     "OODMetrics": "evaluation.metrics",
     "Objective": "method.objectives",
-    "Score": "evaluation.scores",
+    "Score": "method.base_scores",
     "ScoreOptions": "evaluation.scores",
+    "Step": "method.step",
     "SurgeryOptions": "clip.surgery",
     "SynthesisOptions": "method.synthesis",
     "TestReport": "reporting.callback",

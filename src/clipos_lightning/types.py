@@ -27,7 +27,8 @@ Pixels = NDArray[np.uint8]  # (H, W, 3), or (N, H, W, 3)
 FloatArray = NDArray[np.floating]
 CountArray = NDArray[np.integer]
 
-PathName = Literal["clip", "vv", "local", "attention"]  # patches of CLIP, the surgery path, LoCoOp's; FoBoR's map
+# patches of CLIP, the surgery path, LoCoOp's; attention of the patches to the class token (FoBoR's), and of it to them
+PathName = Literal["clip", "vv", "local", "attention", "class_attention"]
 OutlierSource = Literal["synthesis", "local_patches", "none"]  # input of an objective's outlier term
 OptionsT = TypeVar("OptionsT")
 FeaturesT = TypeVar("FeaturesT")
@@ -43,6 +44,8 @@ class ImageFeatures:
         patches_vv: patch features of the surgery path (patch-context and v-v attention), (B, P, D) or None.
         patches_local: LoCoOp's local features (last block without attention), (B, P, D) or None.
         attention: how much each patch attends to the class token in the last block, of sum 1, (B, P) or None.
+        class_attention: how much the class token attends to each patch in the last block, mean over heads, (B, P) or
+            None; their sum is below 1, as it also attends to itself.
 
     Example:
         >>> features = ImageFeatures(cls=torch.eye(2), patches=torch.ones(2, 4, 2))
@@ -55,6 +58,7 @@ class ImageFeatures:
     patches_vv: Patches | None = None
     patches_local: Patches | None = None
     attention: PatchMap | None = None
+    class_attention: PatchMap | None = None
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "ImageFeatures":
         """Apply ``function`` to each tensor that is not None."""

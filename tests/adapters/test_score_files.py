@@ -125,9 +125,9 @@ def test_files_are_neither_overwritten_nor_trusted(sets: Sets, tmp_path: Path) -
     np.savez(tmp_path / "id.npz", pred=np.array([print], dtype=object), conf=[1.0], label=[0])
     (tmp_path / "broken.npz").write_bytes(b"not an archive")
     for call, piece in (
-        (lambda: read_openood(tmp_path), r"id\.npz cannot be read as arrays"),
-        (lambda: read_test_scores(tmp_path / "broken.npz", "mcm"), r"broken\.npz cannot be read as arrays"),
-        (lambda: read_test_scores(tmp_path / "none.npz", "mcm"), r"none\.npz cannot be read as arrays"),
+        (lambda: read_openood(tmp_path), r"id\.npz is broken: .*; give a file of scores"),
+        (lambda: read_test_scores(tmp_path / "broken.npz", "mcm"), r"broken\.npz is broken: .*; give a file of scores"),
+        (lambda: read_test_scores(tmp_path / "none.npz", "mcm"), r"none\.npz is broken: .*; give a file of scores"),
         (lambda: ScoredSet(np.zeros(2, int), np.zeros(3), np.zeros(3, int)), r"\(2,\), \(3,\) and \(3,\)"),
     ):
         with pytest.raises(InputError, match=piece):

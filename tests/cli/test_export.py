@@ -19,6 +19,7 @@ from clipos_lightning.errors import InputError
 from clipos_lightning.evaluation.heads import Head
 from clipos_lightning.evaluation.memory import Memory
 from clipos_lightning.evaluation.scores import SCORES, ScoreOptions
+from clipos_lightning.method.logits import NO_EXTRA, ExtraTexts
 from clipos_lightning.method.mask import MaskOptions
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -44,7 +45,7 @@ def detector(build_clip, tokenizer, unit):
         backbone = FrozenClip(clip, tokenizer, "tiny", "gelu", options[0])
         labels = torch.tensor([0, 1, 2, 0, 1, 2, 2])
         memory = Memory(unit(7, 20), unit(7, 20, seed=1), labels, torch.empty(0, 20)) if SCORES[score].memory else None
-        words = unit(5, 20, seed=2) if SCORES[score].negatives else None
+        words = ExtraTexts(negatives=unit(5, 20, seed=2)) if SCORES[score].negatives else NO_EXTRA
         head = Head("", unit(4, 20), unit(3, 20), 30.0, [score], *options, memory, words)
         return Detector(backbone, head, ["one", "two", "drei"])
 

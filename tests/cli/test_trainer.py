@@ -32,7 +32,7 @@ from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
 
 import clipos_lightning
-from clipos_lightning.evaluation.scores import defined_scores
+from clipos_lightning.evaluation.score_names import defined_scores
 from clipos_lightning.options.configs import shipped_configs
 from clipos_lightning.training.module import ClipOS
 

@@ -143,12 +143,48 @@ def test_local_features_are_locoops(backbone, images):
     assert_same(backbone.encode_image(pixels, EVERY).patches_local, project(visual, x[:, 1:]))
 
 
-@pytest.mark.parametrize("paths", [(), ("clip",), ("vv",), ("local",), ("clip", "vv", "local")])
+@torch.no_grad()
+def test_attention_of_the_class_token_is_open_clips_own(backbone, images):
+    """Against ``nn.MultiheadAttention``'s weights in the last block."""
+    pixels, visual = images(3, backbone.image_size), backbone.clip.visual
+    x = visual._embeds(normalised(pixels))
+    for block in visual.transformer.resblocks[:-1]:
+        x = block(x)
+    last = visual.transformer.resblocks[-1]
+    h = last.ln_1(x)
+    _, weights = last.attn(h, h, h, need_weights=True, average_attn_weights=False)
+    by_head = [weights[:, head, 0, 1:] for head in range(last.attn.num_heads)]
+    features = backbone.encode_image(pixels, EVERY | {"class_attention"})
+    assert_same(features.class_attention, sum(by_head) / len(by_head))
+    assert features.class_attention.shape == (3, math.prod(backbone.grid))
+    assert (by_head[0] - by_head[1]).abs().max() > 1e-3  # the heads differ
+    assert_same(features.class_attention.sum(1), 1 - weights[:, :, 0, 0].mean(1))
+
+
+@torch.no_grad()
+def test_attention_to_the_class_token_is_fobors(backbone, images):
+    pixels, visual = images(3, backbone.image_size), copy.deepcopy(backbone.clip.visual).double()
+    x = visual._embeds(normalised(pixels).double())
+    for block in visual.transformer.resblocks[:-1]:
+        x = block(x)
+    last = visual.transformer.resblocks[-1]
+    q, k = (last.attn.out_proj(linear_part(last, x, part)) for part in (0, 1))
+    rows = [
+        [float(patch @ keys[0]) / math.sqrt(len(patch)) for patch in image[1:]]
+        for image, keys in zip(q, k, strict=True)
+    ]
+    expected = torch.tensor([[math.exp(a) / sum(map(math.exp, row)) for a in row] for row in rows])
+    assert_same(backbone.encode_image(pixels, frozenset({"attention"})).attention, expected)
+
+
+@pytest.mark.parametrize("paths", [(), ("clip",), ("vv",), ("local",), ("class_attention",), ("clip", "vv", "local")])
 def test_only_the_paths_asked_for_are_there_and_do_not_depend_on_each_other(backbone, images, paths):
     pixels = images(2, backbone.image_size)
-    full, part = (backbone.encode_image(pixels, frozenset(p)) for p in (EVERY, paths))
+    attentions = {"attention", "class_attention"}
+    full, part = (backbone.encode_image(pixels, frozenset(p)) for p in (EVERY | attentions, paths))
     assert torch.equal(part.cls, full.cls)
-    for path, name in (("clip", "patches"), ("vv", "patches_vv"), ("local", "patches_local")):
+    names = {"clip": "patches", "vv": "patches_vv", "local": "patches_local"} | {name: name for name in attentions}
+    for path, name in names.items():
         given = getattr(part, name)
         assert (given is not None) == (path in paths)
         assert given is None or torch.equal(given, getattr(full, name))

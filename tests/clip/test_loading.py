@@ -3,6 +3,7 @@
 import open_clip
 import pytest
 import torch
+from conftest import TEXT, VISION
 from safetensors.torch import save_file
 
 from clipos_lightning.clip.loading import load_backbone
@@ -23,18 +24,29 @@ def no_download(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "pretrained", "says"),
     [
-        ("RN50", None, "RN50 is not supported"),
-        ("RN50-quickgelu", "openai", "not supported"),
-        ("ViT-B-16-SigLIP", None, "not supported"),
-        ("coca_ViT-B-32", None, "not supported"),
+        (
+            "RN50",
+            None,
+            "RN50 is not supported: its image tower is a ResNet.*Choose an open_clip ViT.*ViT-B-16-quickgelu",
+        ),
+        ("RN50-quickgelu", "openai", "ResNet"),
+        ("ViT-B-16-SigLIP", None, "trained with a sigmoid for each class.*softmax over the classes"),
+        ("nllb-clip-base-siglip", None, "trained with a sigmoid"),
+        ("coca_ViT-B-32", None, "it is a CoCa"),
+        ("EVA02-B-16", None, "its image tower is timm's eva02_base_patch16_clip_224"),
+        ("convnext_base", None, "its image tower is timm's convnext_base"),
+        ("ViTamin-B", None, "its image tower is timm's vitamin_base_224"),
+        ("MobileCLIP-B", None, "its image tower is timm's vit_base_mci_224"),
+        ("xlm-roberta-base-ViT-B-32", None, "its text tower is Hugging Face's xlm-roberta-base"),
+        ("ViT-L-14-worldwide", None, "its tokenizer is Hugging Face's"),
         ("ViT-B-16", None, "activation mismatch.*--model.backbone ViT-B-16-quickgelu"),
         ("ViT-B-16", "openai", "activation mismatch.*--model.backbone ViT-B-16-quickgelu"),
         ("ViT-B-32-quickgelu", "laion2b_s34b_b79k", "neither a file nor a tag of ViT-B-32-quickgelu.*openai"),
         ("ViT-B-16-quickgelu", "openal", "'openal' is neither a file nor a tag of ViT-B-16-quickgelu.*openai"),
         ("MicroCLIP", "openai", "'openai' is neither a file nor a tag of MicroCLIP.*--model.pretrained null"),
         ("MicroCLIP", "nowhere/weights.safetensors", "no file of weights nowhere/weights.safetensors.*FILE"),
-        ("ViT-L-14-CLIPA", None, "not supported"),
-        ("roberta-ViT-B-32", "laion2b_s12b_b32k", "not supported"),
+        ("ViT-L-14-CLIPA", None, "does not pool by the class token"),
+        ("roberta-ViT-B-32", "laion2b_s12b_b32k", "its text tower is Hugging Face's roberta-base"),
         ("VIT-Z-99", None, "unknown backbone 'VIT-Z-99'"),
         ("", None, "unknown backbone ''.*e.g. ViT-B-16-quickgelu"),
         ("microclip", None, "did you mean MicroCLIP"),
@@ -85,6 +97,9 @@ def test_towers_that_the_method_cannot_read_are_refused(build_clip, tokenizer, v
 
 
 def test_other_models_and_tokenizers_are_refused(build_clip, tokenizer):
+    towers = {"vision_cfg": VISION, "text_cfg": TEXT | {"no_causal_mask": True}}
+    with pytest.raises(InputError, match="a CustomTextCLIP, not a plain CLIP"):
+        check_supported(open_clip.CustomTextCLIP(20, **towers), tokenizer, "mine")
     with pytest.raises(InputError, match="a Linear, not a plain CLIP"):
         check_supported(torch.nn.Linear(2, 2), tokenizer, "mine")
     with pytest.raises(InputError, match="tokenizer is a object"):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from clipos_lightning import ClipOS, ContextOptions, Detector, InputError
+from clipos_lightning import ClipOS, ContextOptions, Detector, ExtraTexts, InputError
 from clipos_lightning.detector.file import read_detector
 from clipos_lightning.evaluation.memory import Memory
 
@@ -24,7 +24,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     detector = Detector.of(model)
     features = torch.nn.functional.normalize(torch.randn(3, 128, generator=torch.Generator().manual_seed(0)), dim=1)
     memory = Memory(features, features.flip(0), torch.tensor([0, 1, 1]), features[:0])
-    detector.head = replace(detector.head, memory=memory, negatives=features)
+    detector.head = replace(detector.head, memory=memory, extra=ExtraTexts(negatives=features))
     path = tmp_path_factory.mktemp("file") / "detector.safetensors"
     detector.save(path)
     return path

@@ -12,9 +12,10 @@ from clipos_lightning.clip.surgery import SurgeryOptions
 from clipos_lightning.errors import InputError
 from clipos_lightning.evaluation.heads import Head, all_paths, all_surgeries, score_all
 from clipos_lightning.evaluation.results import map_values
-from clipos_lightning.evaluation.scores import ScoreOptions, compute_scores, defined_scores, find_score
+from clipos_lightning.evaluation.score_names import defined_scores
+from clipos_lightning.evaluation.scores import ScoreOptions, compute_scores, find_score
 from clipos_lightning.method.mask import MAP_PATHS, MaskOptions, relevant_patches, surgery_map
-from clipos_lightning.method.objectives import make_objective
+from clipos_lightning.method.objective_names import make_objective
 from clipos_lightning.method.prototypes import blend, class_means
 from clipos_lightning.utils.imports import load_object
 

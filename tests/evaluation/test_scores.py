@@ -12,20 +12,16 @@ from clipos_lightning.clip.surgery import SurgeryOptions
 from clipos_lightning.errors import InputError
 from clipos_lightning.evaluation.heads import Head
 from clipos_lightning.evaluation.memory import Memory
-from clipos_lightning.evaluation.scores import (
-    SCORES,
-    ScoreOptions,
-    check_scores,
-    compute_scores,
-    defined_scores,
-    needed_paths,
-)
+from clipos_lightning.evaluation.score_names import check_scores, defined_scores
+from clipos_lightning.evaluation.scores import SCORES, ScoreOptions, compute_scores, needed_paths
+from clipos_lightning.method.logits import ExtraTexts
 from clipos_lightning.method.mask import MaskOptions
 from clipos_lightning.types import ImageFeatures
 
 MEMORY = ["knn", "mahalanobis", "knn_region", "mahalanobis_region"]
 WITHOUT_UNKNOWN = ["msp", "mcm", "gl_mcm", "max_logit", "energy", "entropy", "mcm_region", "energy_region"]
 REGION = [name for name in SCORES if "region" in name]
+WITH_WORDS = ("neg_label", "csp")
 SCALE, CLASSES = 20.0, 4
 
 
@@ -100,8 +96,8 @@ def score_by_hand(name: str, features: ImageFeatures, i: int, text, class_text, 
     if name.startswith("gl_mcm"):
         which = name.removeprefix("gl_")
         return of(image.cls, which) + options.local_weight * max(of(p, which) for p in image.patches_local)
-    if name == "neg_label":
-        rows = [[SCALE * float(image.cls @ t) for t in rows.double()] for rows in (text[:CLASSES], words)]
+    if SCORES[name].negatives:
+        rows = [[SCALE * float(image.cls @ t) for t in rows.double()] for rows in (text[:CLASSES], words.negatives)]
         return neg_label_by_hand(*rows, options.group_size)
     if "_region" in name:
         which = name.replace("_region", "")
@@ -126,9 +122,9 @@ def memory(unit) -> Memory:
 
 
 @pytest.fixture
-def words(unit) -> torch.Tensor:
+def words(unit) -> ExtraTexts:
     """Seven words that are none of the classes, D=8."""
-    return unit(7, 8, seed=9)
+    return ExtraTexts(negatives=unit(7, 8, seed=9))
 
 
 OPTIONS = [ScoreOptions(), ScoreOptions(0.05, 0.3, 2.5, 2, 0.5, 3), ScoreOptions(7.0, 0.0, 0.0, 50, 1.0)]
@@ -146,8 +142,8 @@ def test_score_equals_its_formula(case, memory, words, name, options):
     torch.testing.assert_close(cosine, features.cls @ text[:CLASSES].T)
 
 
-def test_there_are_twenty_scores_and_all_at_once_equal_each_alone(case, memory, words):
-    assert len(SCORES) == 20
+def test_there_are_twenty_one_scores_and_all_at_once_equal_each_alone(case, memory, words):
+    assert len(SCORES) == 21
     features, *text = case
     constants = (SCALE, MaskOptions(), ScoreOptions(), memory.references(5, 0.9), words)
     together, _ = compute_scores(list(SCORES), features, *text, *constants)
@@ -189,11 +185,12 @@ def looking_like(first: float, unknown_share: float = 0.0) -> ImageFeatures:
 def test_higher_is_more_in_distribution(name):
     prompts = torch.eye(6)[: CLASSES + 1]
 
+    unlike = ExtraTexts(negatives=prompts[-1:])
     known = Memory(prompts[:4], prompts[:4], torch.arange(4), prompts[:0]).references(1, 0.9)  # the classes themselves
 
     def of(features: ImageFeatures) -> float:
         scores, _ = compute_scores(
-            [name], features, prompts, prompts[:4], SCALE, MaskOptions(), ScoreOptions(), known, prompts[-1:]
+            [name], features, prompts, prompts[:4], SCALE, MaskOptions(), ScoreOptions(), known, unlike
         )
         return float(scores[name])
 
@@ -282,19 +279,24 @@ def test_a_memory_in_chunks_is_the_whole(unit, memory, monkeypatch):
 def test_check_scores_names_what_there_is():
     assert defined_scores(False) == WITHOUT_UNKNOWN
     assert defined_scores(False, has_memory=True) == WITHOUT_UNKNOWN + MEMORY
-    assert defined_scores(True) == [name for name in SCORES if name not in (*MEMORY, "neg_label")]
-    assert defined_scores(False, has_negatives=True) == [*WITHOUT_UNKNOWN, "neg_label"]
-    assert defined_scores(True, has_memory=True, has_negatives=True) == list(SCORES)
-    check_scores(SCORES, True, True, "--model.scores")
-    check_scores(WITHOUT_UNKNOWN + MEMORY, False, False, "--model.scores")
+    assert defined_scores(True) == [name for name in SCORES if name not in (*MEMORY, *WITH_WORDS)]
+    for own, other in (WITH_WORDS, reversed(WITH_WORDS)):
+        assert defined_scores(False, negatives=own) == [*WITHOUT_UNKNOWN, own]
+        assert defined_scores(True, True, own) == [name for name in SCORES if name != other]
+        check_scores(defined_scores(True, True, own), True, own, "--model.scores")
+        with pytest.raises(InputError, match=rf"'{other}' compares with words .*, or take the score {own}$"):
+            check_scores([other], True, own, "--model.score")
+    check_scores(WITHOUT_UNKNOWN + MEMORY, False, None, "--model.scores")
+    with pytest.raises(InputError, match=r"'csp' needs words .*: give --model.negatives csp$"):
+        check_scores(["csp"], True, None, "--model.score")
     with pytest.raises(InputError, match=r"'neg_label' needs words that are none of the classes: give --model.neg"):
-        check_scores(["neg_label"], True, False, "--model.score")
+        check_scores(["neg_label"], True, None, "--model.score")
     with pytest.raises(InputError, match=r"^--model.score 'mps' is not a score: take one of msp, mcm, .*unknown"):
-        check_scores(["msp", "mps"], True, False, "--model.score")
+        check_scores(["msp", "mps"], True, None, "--model.score")
     with pytest.raises(
         InputError, match=r"'unknown' needs an unknown prompt.*energy_region, knn, .*, or package.module.function$"
     ):
-        check_scores(["unknown"], False, False, "--model.score")
+        check_scores(["unknown"], False, None, "--model.score")
 
 
 def test_every_score_is_documented():

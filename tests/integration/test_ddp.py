@@ -19,6 +19,9 @@ from running import CPU, Run, clipos, done, refused, relative_difference
 
 METHOD = ("--config", "demo.yaml", "--data.shots", "3", "--data.batch_size", "7", "--trainer.max_steps", "6")
 LIMIT = ("--data.limit_per_set", "31", "--data.eval_batch_size", "8", "--data.ood_sets", "[new_shapes,noise]")
+SHORT = ("--model.context.length", "4", "--data.batch_size", "7")  # for MicroCLIP, which reads 16 tokens
+GALLOP = "{count: 3, dropout: 0.5}"
+LOCAL = "{count: 9, length: 4, top: 20, crops: 8, positives: 3}"
 LAUNCHERS = ("lightning", "torchrun", "srun")
 PLACES = ("SLURM", "MASTER", "RANK", "LOCAL_RANK", "WORLD_SIZE")  # how variables of a launcher start
 SECONDS = 280
@@ -163,8 +166,11 @@ def test_two_machines(by_torchrun: bool, tmp_path: Path) -> None:
         ["--config", "locoop.yaml", "--model.context.length", "8", "--data.batch_size", "7"],
         ["--model.synthesis.level", "patch", "--model.context.learn", "own"],
         ["--model.objective", "energy", "--model.feature_budget_mb", "0"],
+        ["--config", "id_like.yaml", *SHORT, "--model.objective.init_args", "{count: 9, length: 4, crops: 8, kept: 3}"],
+        ["--config", "local_prompt.yaml", *SHORT, "--model.objective.init_args", LOCAL],
+        ["--config", "gallop.yaml", "--data.batch_size", "7", "--model.objective.init_args", GALLOP],
     ],
-    ids=["locoop", "patch", "energy"],
+    ids=["locoop", "patch", "energy", "id_like", "local_prompt", "gallop"],
 )
 def test_two_processes_are_one_whatever_the_objective(options: list[str], tmp_path: Path) -> None:
     check_all_are_one(tmp_path, *options)

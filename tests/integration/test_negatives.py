@@ -9,7 +9,7 @@ import torch
 import yaml
 from running import CPU, Run, clipos, done, make_photos, refused
 
-from clipos_lightning import ClipOS, ContextOptions, Detector, load_backbone
+from clipos_lightning import ClipOS, ContextOptions, Detector, ExtraTexts, load_backbone
 
 WORDS = ["letter", "noise", "red wall"]
 OPTIONS = ("--config", "own_micro.yaml", "--data.root", ".", "--data.id", "folder:photos", "--data.ood_sets", "[noise]")
@@ -42,7 +42,7 @@ def there(home: Path, fitted: Run, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_the_features_are_those_of_the_template_and_stay_with_the_checkpoint(there: str) -> None:
     detector = Detector.load(there, "cpu")
     expected = load_backbone().encode_text([f"a photo of a {word}." for word in WORDS])
-    torch.testing.assert_close(detector.head.negatives, expected)
+    torch.testing.assert_close(detector.head.extra.negatives, expected)
     options = {"negatives": WORDS, "template": ["a {}.", "one {}"], "score": "neg_label"}
     own = ClipOS(["circle", "star"], "MicroCLIP", context=ContextOptions(length=2), **options)
     assert own.negatives is not None and own.negatives.shape == (3, 128) and own.hparams["negatives"] == WORDS
@@ -106,6 +106,6 @@ def test_the_score_without_words(there: str, tmp_path: Path) -> None:
         clipos("fit", *words, "--model.score", "neg_label"), "'neg_label' needs words", "give --model.negatives FILE"
     )
     detector = Detector.load(there, "cpu")
-    detector.head.negatives = None
+    detector.head.extra = ExtraTexts()
     detector.save(tmp_path / "d.safetensors")
     refused(clipos("predict", tmp_path / "d.safetensors", "photos"), "neg_label needs negative words", "fit again")

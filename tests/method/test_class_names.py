@@ -5,7 +5,7 @@ from open_clip import SimpleTokenizer
 
 from clipos_lightning import ClipOS, ContextOptions
 from clipos_lightning.errors import InputError
-from clipos_lightning.method.prompts import check_names, check_tokens
+from clipos_lightning.method.name_checks import check_names, check_tokens
 
 pytestmark = pytest.mark.badinput
 ENCODE = SimpleTokenizer().encode

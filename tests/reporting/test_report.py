@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from clipos_lightning.evaluation.scores import SCORES, defined_scores
+from clipos_lightning.evaluation.score_names import defined_scores
+from clipos_lightning.evaluation.scores import SCORES
 from clipos_lightning.reporting.charts import Axis, common_axis, histogram_path, roc_path
 from clipos_lightning.reporting.heatmaps import Example, panel_figure
 from clipos_lightning.reporting.html import report_html

@@ -20,6 +20,7 @@ from wandb_server import KEY, StandIn, wandb_server
 
 from clipos_lightning.errors import InputError
 from clipos_lightning.reporting import wandb_session
+from clipos_lightning.reporting.wandb_artifacts import use_detector
 from clipos_lightning.reporting.wandb_log import Dashboard, start_wandb
 from clipos_lightning.reporting.wandb_session import NO_CREDENTIALS, choose_mode, one_line, open_run, upload, within
 
@@ -221,7 +222,7 @@ def test_a_run_that_the_server_refuses_is_recorded_offline(
     assert registered == ([] if RECENT else [wandb_session.end_refused_run])
     wandb_session.end_refused_run()
     assert list(home.glob("wandb/offline-run-*/*.wandb"))
-    with suppress(SystemExit):  # of 0.19, whose service was killed
+    with suppress(SystemExit, ConnectionError):  # the service was killed
         wandb.teardown()  # would wait without limit for it otherwise
 
 
@@ -253,6 +254,52 @@ def test_a_kind_that_is_given_is_kept(
     assert logger._wandb_init["job_type"] == expected
 
 
+@pytest.mark.parametrize("given", ["logger", "settings", "nothing"])
+def test_group_and_tags_that_are_given_are_kept(given: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if given == "settings":
+        monkeypatch.setenv("WANDB_TAGS", "mine,ours")
+        monkeypatch.setenv("WANDB_RUN_GROUP", "study")
+    monkeypatch.setattr(WandbLogger, "experiment", None)  # starts no run
+    own = {"group": "study", "tags": ["mine", "ours"]} if given == "logger" else {}
+    logger = WandbLogger(project="p", mode="offline", **own)
+    model, data = {"objective": "unknown", "backbone": "MicroCLIP"}, {"id": "scenes", "shots": 2}
+    start_wandb(logger, home, "fit", {"model": model, "data": data, "trainer": {}})
+    group, tags = logger._wandb_init["group"], list(logger._wandb_init["tags"])
+    if given == "nothing":
+        assert group.startswith("scenes unknown 2-shot ")
+        assert tags == ["objective:unknown", "MicroCLIP", "scenes", "2-shot"]
+    else:
+        assert (group, tags) == ("study", ["mine", "ours"])
+
+
+def test_a_test_uses_the_artifact_of_its_fit_and_goes_on_without_an_answer(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    used: list[Any] = []
+    run = SimpleNamespace(settings=SimpleNamespace(mode="online"), use_artifact=used.append)
+    record = {"entity": "me", "project": "p", "run": "x1"}
+    use_detector(run, None, record)
+    assert used == ["me/p/detector:run-x1"] and not capsys.readouterr().out
+
+    def refuse(_: Any) -> None:
+        raise wandb.errors.CommError("artifact not found")
+
+    run.use_artifact = refuse
+    use_detector(run, None, record)
+    assert (
+        capsys.readouterr().out == "W&B: the run does not use the artifact me/p/detector:run-x1: artifact not found\n"
+    )
+    file = home / "detector.safetensors"
+    file.write_bytes(b"weights")
+    run.use_artifact = used.append
+    use_detector(run, file, None)
+    assert used[-1].type == "detector" and list(used[-1].manifest.entries) == ["detector.safetensors"]
+    run.settings.mode = "offline"
+    run.use_artifact = refuse
+    use_detector(run, file, record)
+    assert not capsys.readouterr().out
+
+
 def test_options_that_an_offline_run_refuses_too(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "online")  # restored after Lightning has changed it
     logger = WandbLogger(project="p", resume="nonsense", offline=True)
@@ -261,7 +308,7 @@ def test_options_that_an_offline_run_refuses_too(home: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("stage", ["fit", "validate", "test"])
-def test_the_summary_of_validation_metrics_is_set_in_every_command(
+def test_the_summary_keeps_the_best_value_of_each_validation_metric(
     stage: str, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     defined: dict[str, Any] = {}
@@ -269,7 +316,10 @@ def test_the_summary_of_validation_metrics_is_set_in_every_command(
     monkeypatch.setattr(WandbLogger, "experiment", run)
     trainer = Trainer(accelerator="cpu", logger=WandbLogger(project="p"), enable_checkpointing=False)
     Dashboard(home).setup(trainer, LightningModule(), stage)
-    assert defined == {"trainer/global_step": None, "train/*": "last", "val/*": "max"}
+    lowest = {"val/outliers/fpr95": "min", "val/outliers/fpr95_ood_pos": "min"}
+    names = ("accuracy", "outliers/auroc", "outliers/aupr_in", "outliers/aupr_out")
+    highest = {f"val/{name}": "max" for name in names}
+    assert defined == {"trainer/global_step": None, "train/*": None, **highest, **lowest}
 
 
 def test_a_logger_that_is_offline_asks_no_server(

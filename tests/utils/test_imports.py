@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from clipos_lightning import InputError
-from clipos_lightning.method.objectives import make_objective
+from clipos_lightning.method.objective_names import make_objective
 from clipos_lightning.utils.imports import load_object
 
 pytestmark = pytest.mark.badinput

@@ -10,10 +10,12 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..utils.array_files import load_arrays
 from ..utils.files import atomic_write
 
 ID_SET = "id"  # name of the ID set
 OOD_LABEL = -1  # label of each OOD image, in OpenOOD and pytorch-ood
+GIVE_SCORES = "give a file of scores"
 
 
 @dataclass
@@ -56,7 +58,7 @@ def read_test_scores(path: str | Path, score: str, detector: str = "") -> dict[s
     Raises:
         InputError: the file cannot be read, or has no such score.
     """
-    arrays = read_npz(Path(path))
+    arrays = load_arrays(Path(path), cure=GIVE_SCORES)
     prefix = [detector] if detector else []
     keys = [key.split("/") for key in arrays]
     own = [key[-2:] for key in keys if key[:-2] == prefix and len(key) == len(prefix) + 2]
@@ -84,19 +86,6 @@ def write_test_scores(path: str | Path, score: str, sets: ScoredSets) -> None:
         arrays |= {f"{name}/labels": scored.labels} if name == ID_SET else {}
         arrays |= {f"{name}/predicted": scored.predicted, f"{name}/{score}": scored.score}
     write_new({Path(path): arrays})
-
-
-def read_npz(path: Path, *names: str) -> dict[str, NDArray[Any]]:
-    """Arrays of an ``npz`` file; without names, all of them. Pickled objects are not read.
-
-    Raises:
-        InputError: the file or an array is missing or cannot be read.
-    """
-    try:
-        with np.load(path) as file:
-            return {name: file[name] for name in names or file.files}
-    except Exception as error:  # the type depends on how the file is broken
-        raise InputError(f"{path} cannot be read as arrays: {' '.join(str(error).split())[:120]}") from error
 
 
 def write_new(files: Mapping[Path, Mapping[str, Any]]) -> None:

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..types import Labels
+from ..utils.array_files import load_arrays
 from ..utils.files import make_folder
-from .score_files import ID_SET, OOD_LABEL, ScoredSet, ScoredSets, read_npz, write_new
+from .score_files import GIVE_SCORES, ID_SET, OOD_LABEL, ScoredSet, ScoredSets, write_new
 
 OPENOOD_ARRAYS = ("pred", "conf", "label")
 
@@ -30,7 +31,7 @@ def read_openood(folder: str | Path, id_name: str = ID_SET) -> dict[str, ScoredS
         raise InputError(f"{folder} has no {id_name}.npz: give the name of the ID set's file as id_name")
     sets = {}
     for path in files:
-        predicted, confidence, labels = read_npz(path, *OPENOOD_ARRAYS).values()
+        predicted, confidence, labels = load_arrays(path, *OPENOOD_ARRAYS, cure=GIVE_SCORES).values()
         truth = labels if path.stem == id_name else np.full_like(labels, OOD_LABEL)
         name = ID_SET if path.stem == id_name else path.stem
         sets[name] = ScoredSet(predicted, confidence, truth)

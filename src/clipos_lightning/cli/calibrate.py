@@ -4,7 +4,7 @@ import argparse
 import math
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from .calibration_lines import (
 )
 from .calibration_views import ViewScores, open_shots, score_views
 from .inference import add_inference_options, check_detector_paths, parse_arguments
+from .wandb_option import add_wandb_option, log_to_wandb
 
 RECALL, ACCEPT = 0.95, 0.05  # defaults
 GUARANTEES = ("guaranteed", "likely")  # fields of a conformal point that hold only for images not used in training
@@ -68,6 +69,7 @@ def calibrate_parser() -> CommandParser:
     parser.add_argument("--views", type=int, default=10, metavar="N", help=text)
     text = "data root of the few-shot images (default: $CLIPOS_DATA, else the data root of the training run)"
     parser.add_argument("--root", metavar="DIR", help=text)
+    add_wandb_option(parser, "the calibration and the new detector")
     add_inference_options(parser)
     return parser
 
@@ -291,14 +293,27 @@ def find_views(detector: Detector, given: argparse.Namespace, lines: list[str]) 
         return None
 
 
+def summary_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The plain values of a calibration record, by their names with dots.
+
+    Example:
+        >>> summary_of({"source": "images", "recall": 0.95, "point": {"n": 40, "guaranteed": 0.95}})
+        {'source': 'images', 'recall': 0.95, 'point.n': 40, 'point.guaranteed': 0.95}
+    """
+    inner = {f"{k}.{name}": v for k, part in record.items() if isinstance(part, Mapping) for name, v in part.items()}
+    return {k: v for k, v in (dict(record) | inner).items() if isinstance(v, str | int | float)}
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run ``clipos calibrate``; returns the exit code."""
     silence_libraries()
     given = parse_arguments(calibrate_parser(), arguments)
     check_arguments(given)
     loaded = Detector.load(given.file, given.device, given.pretrained, given.trust)
-    detector, lines = calibrate(loaded, given)
-    detector.save(given.out)
+    with log_to_wandb(given, "calibrate", loaded, makes=True) as log:
+        detector, lines = calibrate(loaded, given)
+        detector.save(given.out)
+        log({"threshold": detector.threshold, "temperature": detector.temperature} | summary_of(detector.calibration))
     size = math.ceil(Path(given.out).stat().st_size / 1000)
     print("\n".join(lines))
     print(f"detector: {given.out} ({size} kB, without the weights of {detector.backbone.name})")

@@ -18,7 +18,7 @@ from .. import __version__
 from ..data.scenes import KINDS, render
 from ..detector.detector import Detector
 from ..errors import InputError
-from ..evaluation.scores import SCORES
+from ..evaluation.scores import known_scores
 from ..method.mask import mask_threshold, relevance_map, relevant_patches
 from ..options.messages import DETECTOR_HELP, PRETRAINED_HELP, TRUST_HELP, CommandParser
 from ..types import Images, PathName
@@ -131,7 +131,7 @@ def write_onnx(module: Deployed, path: Path, texts: dict[str, str]) -> None:
             )
     except torch.onnx.OnnxExporterError as error:
         score = module.head.scores[0]
-        if score in SCORES:
+        if score in known_scores():
             raise
         raise InputError(
             f"export: torch cannot export the score {score}: write it without control flow that depends on values"

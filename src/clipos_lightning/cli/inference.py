@@ -19,6 +19,7 @@ from ..data.preprocessing import Preprocessing
 from ..data.shielded_loader import ShieldedLoader
 from ..data.transforms import to_model_size
 from ..detector.detector import Detector
+from ..detector.hub import is_on_hub
 from ..errors import InputError, printable
 from ..options.finite import check_size
 from ..options.messages import DEVICE_HELP, PRETRAINED_HELP, TRUST_HELP, CommandParser
@@ -87,9 +88,10 @@ def check_detector_paths(command: str, file: str, out: str) -> None:
     """
     if Path(out).suffix != ".safetensors":
         raise InputError(f"{command}: --out {out}: the name must end in .safetensors")
-    if not Path(file).is_file():
+    if not is_on_hub(file) and not Path(file).is_file():
         raise InputError(
-            f"{command}: no file {file}: give the last.ckpt of a `clipos fit` run, or a detector.safetensors"
+            f"{command}: no file {file}: give the last.ckpt of a `clipos fit` run, a detector.safetensors, or "
+            "hf:owner/name"
         )
     if Path(out).exists():
         raise InputError(f"{command}: {out} exists: give another --out, or remove it")

@@ -21,7 +21,7 @@ from ..data.decoding import MAX_PIXELS, Decoding
 from ..detector.decisions import UNKNOWN, Decision, unknown_label
 from ..detector.detector import Detector
 from ..detector.image_stream import check_paths, count_paths, stream_paths
-from ..detector.row_files import LINES, PathCounts, RowFile, check_out, json_line, lock_out, open_rows, table_line
+from ..detector.row_files import LINES, RowFile, check_out, json_line, lock_out, open_rows, table_line
 from ..detector.row_readers import ROW_COLUMNS, PredictionRow
 from ..errors import InputError
 from ..options.messages import DETECTOR_HELP, CommandParser
@@ -37,7 +37,9 @@ from .inference import (
     parse_arguments,
     report_dead_workers,
 )
+from .prediction_counts import PredictionCounts
 from .signals import advise, rows_advice
+from .wandb_option import add_wandb_option, log_to_wandb
 
 ROW_FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}  # by the suffix of --out
 Decide = Callable[[Batch], list[Decision]]
@@ -141,6 +143,7 @@ def predict_parser() -> CommandParser:
     parser.add_argument("--explain", metavar="FOLDER", help=text)
     text = "GPUs to run on in parallel: their number, or a list of indices such as 0,1 (default: one)"
     parser.add_argument("--devices", metavar="GPUS", help=text)
+    add_wandb_option(parser, "the numbers of images, not the images,")
     add_inference_options(parser)
     return parser
 
@@ -208,41 +211,6 @@ def agrees(row: PredictionRow, now: Decision) -> bool:
     return row["class"] == now.class_name and all(isclose(a, b, rel_tol=1e-3, abs_tol=1e-4) for a, b in pairs)
 
 
-class PredictionCounts:
-    """Counts the rows that pass through: images, unknown, unreadable, and images skipped on ``--resume``.
-
-    Args:
-        calibrated: whether the detector has a threshold.
-    """
-
-    def __init__(self, calibrated: bool) -> None:
-        self.calibrated = calibrated
-        self.images = self.unknown = self.broken = self.skipped = 0
-
-    def skip(self, paths: Iterable[str], done: PathCounts) -> Iterator[str]:
-        """Yield the paths that are not done and count the others."""
-        for path in paths:
-            if done.take(path):
-                self.skipped += 1
-            else:
-                yield path
-
-    def count(
-        self, batches: Iterator[list[PredictionRow]], step: Callable[[int], Any]
-    ) -> Iterator[list[PredictionRow]]:
-        """Yield the batches and count their rows; ``step`` is called with the size of each batch."""
-        for rows in batches:
-            self.images += len(rows)
-            self.broken += sum(bool(row["error"]) for row in rows)
-            self.unknown += sum(row["threshold"] is not None and row["score"] < row["threshold"] for row in rows)
-            yield rows
-            step(len(rows))
-
-    def __str__(self) -> str:
-        unknown = f"{self.unknown} unknown" if self.calibrated else "no threshold"
-        return f"{self.images} images, {unknown}, {self.broken} unreadable"
-
-
 def print_rows(batches: Iterator[list[PredictionRow]], form: str, class_names: Sequence[str]) -> None:
     """Print rows to stdout as they come."""
     width = max(len(name) for name in (*class_names, unknown_label(class_names), "unreadable"))
@@ -296,8 +264,9 @@ def run_predict(given: argparse.Namespace, form: str, explain: Path | None) -> i
         print(f"note: a class is named {UNKNOWN!r}: the decision for other images is {label!r}", file=sys.stderr)
     if file is not None:
         advise(lambda: rows_advice(file.partial, counts.images))
-    with report_dead_workers(), report_kept_rows(file):
+    with report_dead_workers(), report_kept_rows(file), log_to_wandb(given, "predict", detectors[0]) as log:
         predict_images(given, detectors, form, explain, file, counts, left_out)
+        log(counts.figures)
     if file is not None:
         advise(lambda: f"{given.out} is complete")
     done = 0 if file is None else len(file.done)

@@ -12,16 +12,15 @@ import numpy as np
 import yaml
 
 from ..errors import InputError
-from ..experiments.run_files import load_arrays
 from ..options.messages import CommandParser
 from ..options.schema import Fields, check_file, has_type
 from ..options.text_files import read_json, read_text_file
 from ..options.yaml_files import read_yaml
 from ..training.checkpoint import read_checkpoint
+from ..utils.array_files import load_arrays
 from ..utils.progress import print_once
-from ..utils.versions import installed_versions
+from ..utils.versions import PROVENANCE, installed_versions
 from .commands import TRAINER_COMMANDS
-from .run_folder import PROVENANCE
 from .trainer import main as run_trainer
 
 Numbers = dict[str, np.ndarray]

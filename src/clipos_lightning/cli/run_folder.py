@@ -12,9 +12,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from ..utils.files import atomic_write, expand_home, new_run_folder, write_json
 from ..utils.peers import Peers
-from ..utils.versions import installed_versions
-
-PROVENANCE = "provenance.json"  # command, versions, weights and device of a run
+from ..utils.versions import PROVENANCE, installed_versions
 
 
 class SaveConfig(SaveConfigCallback):
@@ -30,9 +28,14 @@ class SaveConfig(SaveConfigCallback):
         """Write the files atomically; Lightning calls this on the first process only."""
         with atomic_write(self.folder / "config.yaml") as path:
             self.parser.save(self.config, path, skip_none=False, overwrite=True)
-        provenance = {"command": self.command, "versions": installed_versions()}
+        provenance: dict[str, Any] = {"command": self.command, "versions": installed_versions()}
         provenance["fingerprint"] = pl_module.backbone.fingerprint
-        write_json(self.folder / PROVENANCE, provenance | {"device": str(trainer.strategy.root_device)})
+        provenance["device"] = str(trainer.strategy.root_device)
+        if len(trainer.loggers) > 1:
+            from ..reporting.wandb_log import wandb_records  # imports wandb, which is slow
+
+            provenance |= wandb_records(trainer.loggers)
+        write_json(self.folder / PROVENANCE, provenance)
         for logger in trainer.loggers:
             if not isinstance(logger, CSVLogger):
                 logger.log_hyperparams(self.plain)

@@ -18,7 +18,6 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger
 
-from ..data.classnames import read_negatives
 from ..data.datamodule import FewShotOOD
 from ..data.image_files import count_other_suffixes, describe_left_out
 from ..data.image_sets import FolderSet
@@ -42,6 +41,7 @@ from ..training.callbacks import LastCheckpoint, Progress, ShotsManifest
 from ..training.checkpoint import as_config, model_options, read_checkpoint
 from ..training.checkpoint_io import WholeCheckpointIO
 from ..training.module import ClipOS
+from ..training.negatives import negatives_name, read_negatives_option
 from ..training.resuming import check_draw, choose_length
 from ..utils.files import expand_home
 from ..utils.launcher import is_helper
@@ -163,9 +163,9 @@ class ClipOSCLI(LightningCLI):
             named = any(f"--model.{option}" in self.command for option in ("optimizer", "lr_scheduler"))
             trained = model_options(self.checkpoint, named or self.subcommand == "fit")
             model = self.config_dump["model"]
-            words = model["negatives"]
-            given = read_negatives(words) if isinstance(words, str) else words
-            check_against_checkpoint(model | {"negatives": given}, trained)
+            given = {"negatives": negatives_name(read_negatives_option(model["negatives"]))}
+            check_against_checkpoint(model | given, trained | {"negatives": negatives_name(trained["negatives"])})
+            config.model.negatives = trained["negatives"]
 
     def instantiate_classes(self) -> None:
         """Instantiate data, model and trainer; the model keeps its optimizer options for the checkpoints."""
@@ -215,8 +215,13 @@ class ClipOSCLI(LightningCLI):
             trainer.strategy.checkpoint_io = WholeCheckpointIO()
         follow_trainer(trainer)
         for logger in loggers[1:]:
-            start_wandb(logger, self.folder, str(self.subcommand))
+            start_wandb(logger, self.folder, str(self.subcommand), self.config_dump, self.tested_checkpoint())
         return trainer
+
+    def tested_checkpoint(self) -> Path | None:
+        """The checkpoint of a validation or a test; None: there is none, or it is trained further."""
+        path = self.config_dump.get("ckpt_path")
+        return Path(path) if path and self.subcommand != "fit" else None
 
     def before_fit(self) -> None:
         """Warn about non-image files in a user's folder."""
@@ -271,7 +276,9 @@ class ClipOSCLI(LightningCLI):
                 print_once(f"{name:<28}{float(value):7.2f}")
 
     def after_test(self) -> None:
-        """Print the report's file and the run's folder."""
+        """Print the mined words, the report's file and the run's folder."""
+        for line in self.model.describe_negatives():
+            print_once(line)
         if self.datamodule.ood_specs and not self.config_dump["verbose"]:
             print_once("every score: in the report, or here with --verbose")
         print_once(f"report: {self.folder / 'report.html'}")

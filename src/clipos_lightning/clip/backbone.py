@@ -19,7 +19,7 @@ from ..data.preprocessing import Preprocessing
 from ..data.transforms import resize_on_device
 from ..errors import InputError
 from ..types import ImageFeatures, Images, Patches, PathName, Texts
-from .blocks import class_attention, finish_block, project_in
+from .blocks import attention_of_class, attention_to_class, finish_block, project_in
 from .compiled import FixedShapes, Tensors
 from .support import check_supported, fingerprint, is_clip_block
 from .surgery import SurgeryOptions, attend, context_matrix, patch_context
@@ -125,8 +125,8 @@ class FrozenClip(nn.Module):
 
         Args:
             images: uint8 at the model's size, (B, 3, H, W), or square ones of another size, which are resized.
-            paths: any of ``clip`` (CLIP's own patches), ``vv`` (surgery path), ``local`` (LoCoOp's local features) and
-                ``attention`` (of the patches to the class token).
+            paths: any of ``clip`` (CLIP's own patches), ``vv`` (surgery path), ``local`` (LoCoOp's local features),
+                ``attention`` (of the patches to the class token) and ``class_attention`` (of the class token to them).
         """
         return self.encode_surgeries(images, paths, [self.surgery])[self.surgery]
 
@@ -147,23 +147,24 @@ class FrozenClip(nn.Module):
         if images.shape[-1] != self.image_size:
             images = resize_on_device(images, self.preprocessing)
         tower = self.compiled or self.tower
-        cls, clip, local, attention, *patches_vv = tower(images, paths=paths, surgeries=different)
+        cls, clip, local, to_class, of_class, *patches_vv = tower(images, paths=paths, surgeries=different)
         assert cls is not None
-        shared = ImageFeatures(cls, clip, patches_local=local, attention=attention)
+        shared = ImageFeatures(cls, clip, patches_local=local, attention=to_class, class_attention=of_class)
         return {s: replace(shared, patches_vv=patches_vv[i] if patches_vv else None) for i, s in enumerate(different)}
 
     def tower(self, images: Images, paths: frozenset[PathName], surgeries: tuple[SurgeryOptions, ...]) -> Tensors:
         """The image tower's features, (B, D) or (B, P, D).
 
         Returns:
-            The global feature, CLIP's patches, the local ones and the attention (None where not requested), then the
-            patches of each surgery path (none unless ``vv`` is requested).
+            The global feature, CLIP's patches, the local ones, the attention to and of the class token (None where not
+            requested), then the patches of each surgery path (none unless ``vv`` is requested).
         """
         visual = self.clip.visual
         x = visual._embeds(((images.float() / 255 - self.mean) / self.std).to(visual.conv1.weight.dtype))
         blocks = visual.transformer.resblocks
         starts = {s: len(blocks) - self.depth(s) for s in (surgeries if "vv" in paths else ())}
-        vv, local, attention = dict.fromkeys(starts, x), None, None  # vv: the tokens of each surgery path
+        vv = dict.fromkeys(starts, x)  # the tokens of each surgery path
+        local = to_class = of_class = None
         cls_only = "clip" not in paths and len(blocks) not in starts.values()  # CLIP's last patches are not needed
         for i, block in enumerate(blocks):
             last, heads = i == len(blocks) - 1, block.attn.num_heads
@@ -173,12 +174,15 @@ class FrozenClip(nn.Module):
             if last and "local" in paths:
                 local = self.project(finish_block(block, x, v)[:, 1:])  # LoCoOp: v instead of attention
             if last and "attention" in paths:
-                attention = class_attention(block, q, k)
+                to_class = attention_to_class(block, q, k)
+            if last and "class_attention" in paths:
+                of_class = attention_of_class(q, k, heads)
             rows = slice(0, LAST_ROWS if last and cls_only else None)
             x = finish_block(block, x[:, rows], attend(q[:, rows], k, v, heads))
             vv |= {s: x for s in vv if i < starts[s]}  # until its first block it equals CLIP's own path
         clip = self.project(x[:, 1:]) if "clip" in paths else None
-        return self.project(x[:, :1])[:, 0], clip, local, attention, *(self.project(y[:, 1:]) for y in vv.values())
+        cls, patches_vv = self.project(x[:, :1])[:, 0], [self.project(y[:, 1:]) for y in vv.values()]
+        return cls, clip, local, to_class, of_class, *patches_vv
 
     def surgery_step(
         self, block: Any, x: Tokens, qkv: tuple[Tokens, Tokens, Tokens], surgery: SurgeryOptions

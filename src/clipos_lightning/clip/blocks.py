@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from .surgery import split_heads
+
 QUICK = 1.702  # QuickGELU(x) = x sigmoid(1.702 x)
 
 TokenRows = Float[Tensor, "*rows width"]
@@ -38,7 +40,7 @@ def finish_block(block: Any, x: TokenRows, attended: TokenRows) -> TokenRows:
     return x + block.ls_2(mlp(block, block.ln_2(x)))
 
 
-def class_attention(
+def attention_to_class(
     block: Any, q: Float[Tensor, "batch tokens width"], k: Float[Tensor, "batch tokens width"]
 ) -> Float[Tensor, "batch patches"]:
     """How much the class token is attended to by each patch: softmax over the patches of <q_i, k_cls> / sqrt(W).
@@ -47,6 +49,30 @@ def class_attention(
     """
     queries, key = (block.attn.out_proj(part).float() for part in (q[:, 1:], k[:, :1]))
     return (queries @ key.transpose(1, 2))[..., 0].div(math.sqrt(q.shape[-1])).softmax(-1)
+
+
+def attention_of_class(
+    q: Float[Tensor, "batch tokens width"], k: Float[Tensor, "batch tokens width"], heads: int
+) -> Float[Tensor, "batch patches"]:
+    """How much the class token attends to each patch: CLIP's own softmax(q_cls k^T / sqrt(d)), the mean over heads.
+
+    Args:
+        q: queries, class token first, (B, 1 + P, H d).
+        k: keys, (B, 1 + P, H d).
+        heads: H.
+
+    Returns:
+        The weights of the patches, (B, P), in fp32; that of the class token itself is missing from their sum of 1.
+
+    Example:
+        >>> import torch
+        >>> tokens = torch.zeros(1, 4, 2)
+        >>> attention_of_class(tokens, tokens, heads=1)
+        tensor([[0.2500, 0.2500, 0.2500]])
+    """
+    query, keys = split_heads(q[:, :1].float(), heads), split_heads(k.float(), heads)
+    weights = (query @ keys.transpose(2, 3)).div(math.sqrt(query.shape[-1])).softmax(-1)
+    return weights.mean(1)[:, 0, 1:]
 
 
 def project_in(block: Any, x: TokenRows, first: int = 0, stop: int = 3) -> Float[Tensor, "*rows projected"]:

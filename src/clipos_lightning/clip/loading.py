@@ -10,7 +10,7 @@ from typing import Any
 
 import open_clip
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME
-from open_clip.model import resize_pos_embed
+from open_clip.model import CLIPVisionCfg, resize_pos_embed
 from torch import Tensor
 
 from ..data.preprocessing import CLIP_RESIZE, Preprocessing
@@ -20,10 +20,11 @@ from ..utils.progress import notify_if_slow
 from ..utils.quiet import quiet
 from ..utils.sharing import shared_in
 from .backbone import FrozenClip
+from .model_folders import folder_config, folder_weights, has_prefix, name_in_open_clip
 from .pretrained import find_weights, known_config
-from .support import fingerprint
+from .support import fingerprint, refuse, unsupported_part
 from .surgery import SurgeryOptions
-from .weight_checks import check_activation, check_weights, is_plain
+from .weight_checks import check_activation, check_weights
 from .weights import read_weights
 
 
@@ -31,12 +32,10 @@ def model_config(name: str) -> dict[str, Any]:
     """Return open_clip's configuration of a model; registers MicroCLIP first.
 
     Raises:
-        InputError: open_clip has no model of this name.
+        InputError: open_clip has no model of this name, or its configuration is not there or not valid.
     """
-    if ":" in name:  # open_clip would access the network
-        raise InputError(
-            f"--model.backbone {name!r}: give a model by its name in open_clip, such as ViT-B-16-quickgelu"
-        )
+    if has_prefix(name):
+        return folder_config(name)
     if open_clip.get_model_config(EMBEDDED_BACKBONE) is None:
         with as_file(files("clipos_lightning") / "assets" / f"{EMBEDDED_BACKBONE}.json") as path:
             open_clip.add_model_config(path)
@@ -50,13 +49,15 @@ def model_config(name: str) -> dict[str, Any]:
 
 
 def choose_weights(name: str, config: dict[str, Any], pretrained: str | None) -> str:
-    """Return the tag or file to load; None means the embedded weights for MicroCLIP, else ``openai``.
+    """Return the tag or file to load; None means a folder's own, the embedded ones for MicroCLIP, else ``openai``.
 
     Raises:
         InputError: neither a tag of this model nor a file, or weights trained with another activation.
     """
     if pretrained is None and name == EMBEDDED_BACKBONE:
         return str(files("clipos_lightning") / "assets" / f"{EMBEDDED_BACKBONE}.safetensors")
+    if pretrained is None and has_prefix(name):
+        return str(folder_weights(name))
     pretrained = pretrained or "openai"
     if open_clip.is_pretrained_cfg(name, pretrained):
         trained_with = bool(open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu", False))
@@ -67,15 +68,13 @@ def choose_weights(name: str, config: dict[str, Any], pretrained: str | None) ->
         )
     elif not Path(pretrained).is_file():
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
-        embedded = "; for the embedded weights, --model.pretrained null" if name == EMBEDDED_BACKBONE else ""
+        has_own = name == EMBEDDED_BACKBONE or has_prefix(name)
+        own = "; for the model's own weights, --model.pretrained null" if has_own else ""
         if Path(pretrained).suffix or "/" in pretrained:
             raise InputError(
-                f"no file of weights {pretrained}: give --model.pretrained FILE, or a tag of {name} (tags: {tags})"
-                f"{embedded}"
+                f"no file of weights {pretrained}: give --model.pretrained FILE, or a tag of {name} (tags: {tags}){own}"
             )
-        raise InputError(
-            f"--model.pretrained {pretrained!r} is neither a file nor a tag of {name} (tags: {tags}){embedded}"
-        )
+        raise InputError(f"--model.pretrained {pretrained!r} is neither a file nor a tag of {name} (tags: {tags}){own}")
     return pretrained
 
 
@@ -106,8 +105,10 @@ def load_backbone(
     """Load a frozen CLIP by its name in open_clip.
 
     Args:
-        name: a model of open_clip, such as ``ViT-B-16-quickgelu``, or ``MicroCLIP`` (embedded, the default).
-        pretrained: a tag of open_clip or a local file; None: the embedded weights for MicroCLIP, else ``openai``.
+        name: a model of open_clip, such as ``ViT-B-16-quickgelu``, ``hf-hub:owner/name`` on the Hugging Face hub or
+            ``local-dir:FOLDER``, or ``MicroCLIP`` (embedded, the default).
+        pretrained: a tag of open_clip or a local file; None: the model's own weights for MicroCLIP and for a model of
+            the hub or in a folder, else ``openai``.
         surgery: options of the surgery path; None: the defaults.
         image_size: pixels per side, a multiple of the patch size, with the position embeddings interpolated (bicubic);
             None: the model's own size.
@@ -124,12 +125,8 @@ def load_backbone(
         torch.Size([1, 128])
     """
     config = model_config(name)
-    if not is_plain(config):  # reported before anything is downloaded
-        raise InputError(
-            f"backbone {name} is not supported: it is not a plain CLIP with open_clip's ViT and a class token. "
-            f"Choose one such as ViT-B-16-quickgelu, ViT-B-32-quickgelu, ViT-L-14-quickgelu or {EMBEDDED_BACKBONE}"
-        )
-    patch = config["vision_cfg"]["patch_size"]
+    refuse(name, unsupported_part(config))  # before weights are downloaded
+    patch = config["vision_cfg"].get("patch_size", CLIPVisionCfg.patch_size)
     if image_size is not None and (image_size < patch or image_size % patch):
         raise InputError(f"--model.image_size is {image_size}: {name} takes a multiple of its patch, {patch} pixels")
     loaded = load_clip(name, choose_weights(name, config, pretrained), image_size)
@@ -157,12 +154,13 @@ def load_clip(name: str, weights: str, image_size: int | None) -> LoadedClip:
     slow = f"still loading weights {weights!r} of {name}: a download, or a slow network or disk ..."
     with quiet(), notify_if_slow(slow):
         state, pixels, note = checked_weights(name, weights, image_size)
+        own_name = name_in_open_clip(name)
         clip = open_clip.create_model(
-            name, load_weights=False, force_image_size=image_size, force_preprocess_cfg=pixels, device="cpu"
+            own_name, load_weights=False, force_image_size=image_size, force_preprocess_cfg=pixels, device="cpu"
         )
         resize_pos_embed(state, clip, interpolation="bicubic", antialias=True)
         clip.load_state_dict(state)
-        loaded = LoadedClip(clip, open_clip.get_tokenizer(name), fingerprint(clip), note)
+        loaded = LoadedClip(clip, open_clip.get_tokenizer(own_name), fingerprint(clip), note)
     if shared is not None:
         shared[key] = loaded
     return loaded
@@ -185,7 +183,7 @@ def checked_weights(name: str, weights: str, image_size: int | None) -> tuple[di
     read = read_weights(path)
     quick = True if read.openai else bool(known.get("quick_gelu", False)) if known else None
     check_weights(str(path), name, read.state, image_size, quick)
-    note = check_activation(str(path), name, bool(open_clip.get_model_config(name).get("quick_gelu", False)), quick)
+    note = check_activation(str(path), name, bool(model_config(name).get("quick_gelu", False)), quick)
     pixels = {key: known[key] for key in ("mean", "std", *CLIP_RESIZE) if key in known}
     Preprocessing.declared(0, pixels, str(path))  # raises before the model is built
     return read.state, pixels, note

@@ -1,4 +1,4 @@
-"""The file of a pretrained tag of open_clip: in a cache of this machine, or downloaded from the Hugging Face hub."""
+"""Files of weights and models of open_clip: in a cache of this machine, or downloaded from the Hugging Face hub."""
 
 from pathlib import Path
 from typing import Any
@@ -36,11 +36,32 @@ def find_weights(name: str, tag: str) -> Path:
     try:
         return download_from_hub(repo, files) if files else Path(open_clip.download_pretrained_from_url(config["url"]))
     except Exception as error:  # the type depends on the hub's client and the network
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        raise InputError(
-            f"weights {tag!r} of {name} are not on this machine and cannot be downloaded ({reason}): "
-            f"{how_to_get(config)}, or give the file with --model.pretrained FILE"
-        ) from error
+        advice = f"{how_to_get(config)}, or give the file with --model.pretrained FILE"
+        raise not_reachable(f"weights {tag!r} of {name} are", error, advice) from error
+
+
+def find_hub_file(repo: str, files: list[str], what: str, advice: str) -> Path:
+    """Return the first of these files that a repository of the hub has: from the hub's cache, or downloaded.
+
+    Args:
+        repo: ``owner/name``.
+        files: names in the repository, at least one.
+        what: the file in an error message, with its verb, such as ``weights of x are``.
+        advice: the remedy in an error message.
+
+    Raises:
+        InputError: it is not in the cache and cannot be downloaded.
+    """
+    try:
+        return cached_hub_file(repo, files) or download_from_hub(repo, files)
+    except Exception as error:  # as in find_weights; also for a name that the hub does not allow
+        raise not_reachable(what, error, advice) from error
+
+
+def not_reachable(what: str, error: Exception, advice: str) -> InputError:
+    """The error for a file that is in no cache and cannot be downloaded; arguments as for :func:`find_hub_file`."""
+    reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return InputError(f"{what} not on this machine and cannot be downloaded ({reason}): {advice}")
 
 
 def hub_files(config: dict[str, Any]) -> tuple[str, list[str]]:
@@ -57,10 +78,14 @@ def url_file(config: dict[str, Any]) -> Path | None:
 
 def cached_file(config: dict[str, Any]) -> Path | None:
     """The file of a tag in one of the caches; None: in neither."""
-    repo, files = hub_files(config)
-    hub = [Path(found) for found in (try_to_load_from_cache(repo, file) for file in files) if isinstance(found, str)]
     local = url_file(config)
-    return hub[0] if hub else local if local is not None and local.is_file() else None
+    return cached_hub_file(*hub_files(config)) or (local if local is not None and local.is_file() else None)
+
+
+def cached_hub_file(repo: str, files: list[str]) -> Path | None:
+    """The first of these files of a repository that is in the hub's cache; None: none is."""
+    found = (try_to_load_from_cache(repo, file) for file in files)
+    return next((Path(path) for path in found if isinstance(path, str)), None)
 
 
 def how_to_get(config: dict[str, Any]) -> str:

@@ -10,6 +10,8 @@ from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from torch import Tensor
 
 from ..errors import InputError
+from .model_folders import name_in_open_clip
+from .support import unsupported_part
 from .weights import ANCHOR
 
 Shapes = dict[str, tuple[int, ...]]
@@ -19,8 +21,13 @@ Sizes = tuple[int, ...]  # what distinguishes CLIPs with a ViT, as sizes_of give
 
 def model_shapes(name: str, image_size: int | None = None) -> Shapes:
     """Names and shapes of a model's weights, without allocating them; ``image_size`` in pixels, None: its own."""
-    with torch.device("meta"):
-        clip = open_clip.create_model(name, load_weights=False, force_image_size=image_size, device="meta")
+    own_name = name_in_open_clip(name)
+    try:
+        with torch.device("meta"):
+            clip = open_clip.create_model(own_name, load_weights=False, force_image_size=image_size, device="meta")
+    except Exception as error:  # the type depends on the configuration, which may be anybody's
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"--model.backbone {name}: open_clip cannot build this model ({reason})") from error
     return {key: tuple(tensor.shape) for key, tensor in clip.state_dict().items()}
 
 
@@ -100,20 +107,13 @@ def sizes_of_weights(shapes: Shapes) -> Sizes | None:
 def sizes_of_config(config: Mapping[str, Any]) -> Sizes | None:
     """The same sizes from open_clip's configuration; None: not a plain CLIP with a ViT and square images."""
     vision, text = config["vision_cfg"], config["text_cfg"]
-    if not is_plain(config):
+    if unsupported_part(config):
         return None
     image, words = CLIPVisionCfg(**vision), CLIPTextCfg(**text)
     if not isinstance(image.image_size, int):
         return None
     tower = image.width, image.patch_size, image.image_size // image.patch_size, image.layers
     return config["embed_dim"], *tower, words.context_length, words.vocab_size, words.width, words.layers
-
-
-def is_plain(config: Mapping[str, Any]) -> bool:
-    """Whether a configuration is of a plain CLIP: open_clip's ViT, and a text tower with CLIP's own tokenizer."""
-    vision, text = config["vision_cfg"], config["text_cfg"]
-    other = config.get("custom_text") or "multimodal_cfg" in config or "hf_tokenizer_name" in text
-    return not other and isinstance(vision.get("layers"), int) and "timm_model_name" not in vision
 
 
 def fitting_models(shapes: Shapes, quick: bool | None) -> list[str]:

@@ -162,24 +162,28 @@ def view_rng(seed: int, class_key: str, image_key: str, view: int) -> np.random.
         seed: seed of the few-shot draw.
         class_key: folder name of the class, or its index as text.
         image_key: the image's path inside the class folder, or its index in the training set.
-        view: number of the view, from 1 (view 0 is the image itself).
+        view: number of the view, from 1 (view 0 is the image itself); negative: of a crop.
     """
     digest = hashlib.sha256(f"{seed}/{class_key}/{image_key}/{view}".encode("utf-8", "surrogateescape")).digest()
     return np.random.default_rng(int.from_bytes(digest, "big"))
 
 
 def view(
-    image: Image.Image, preprocessing: Preprocessing, rng: np.random.Generator
+    image: Image.Image,
+    preprocessing: Preprocessing,
+    rng: np.random.Generator,
+    scale: tuple[float, float] = VIEW_SCALE,
 ) -> UInt8[Tensor, "3 {preprocessing.size} {preprocessing.size}"]:
     """A random view: a crop, mirrored with probability 1/2, resized to the model's input (not padded in any mode).
 
-    The crop has 50-100 % of the image's area and an aspect ratio of 3/4-4/3; it is limited to the image where it would
-    be wider or higher.
+    The crop has by default 50-100 % of the image's area and an aspect ratio of 3/4-4/3; it is limited to the image
+    where it would be wider or higher.
 
     Args:
         image: of any mode and size.
         preprocessing: of the model.
         rng: from :func:`view_rng`; five numbers are drawn.
+        scale: smallest and largest area of the crop, relative to the image.
 
     Returns:
         uint8 (3, size, size).
@@ -189,7 +193,7 @@ def view(
     """
     image = as_rgb(image)
     area, shape, left, top, mirror = rng.random(5).tolist()
-    area = (VIEW_SCALE[0] + area * (VIEW_SCALE[1] - VIEW_SCALE[0])) * image.width * image.height
+    area = (scale[0] + area * (scale[1] - scale[0])) * image.width * image.height
     ratio = exp(log(VIEW_RATIO[0]) + shape * (log(VIEW_RATIO[1]) - log(VIEW_RATIO[0])))
     width = max(1, min(image.width, round(sqrt(area * ratio))))
     height = max(1, min(image.height, round(sqrt(area / ratio))))

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -20,16 +21,15 @@ from ..data.pixels import WHITE
 from ..data.transforms import to_model_size
 from ..errors import InputError
 from ..evaluation.heads import Head
-from ..evaluation.memory import Memory
-from ..evaluation.scores import ScoreOptions
-from ..method.mask import MaskOptions
 from ..options.class_paths import refuse_imports
 from ..training.record import DetectorRecord, check_identity, recorded_preprocessing
 from ..types import ClassMaps, ImageFeatures, Images, PathName, concatenate
 from .decisions import Decision, Prediction, unknown_label
 from .extension import Prompting, extend_head, extend_wordings, new_rows
-from .file import ATTRIBUTES, MEMORY_TENSORS, NEGATIVES, is_checkpoint, name_file, read_detector, write_detector
+from .file import ATTRIBUTES, as_head, head_tensors, is_checkpoint, name_file, read_detector, write_detector
+from .hub import DETECTOR_FILE, fetch_detector, is_on_hub, push_files
 from .image_inputs import ImageInput, as_list, is_single_input, open_images
+from .model_card import model_card
 
 if TYPE_CHECKING:
     from ..training.module import ClipOS
@@ -99,8 +99,10 @@ class Detector:
         record, options = module.record, module.hparams
         learned = module.prompts.context if module.learned else None
         context = None if learned is None else learned.detach()
-        prompting = Prompting(module.image_weight, options["template"], options["unknown_word"], context)
-        detector = cls(module.backbone, module.detector_head, record.class_names, pretrained=record.pretrained)
+        head, prompting = module.detector_head, None
+        if head.extra.further is None and not options["context"]["class_specific"]:
+            prompting = Prompting(module.image_weight, options["template"], options["unknown_word"], context)
+        detector = cls(module.backbone, head, record.class_names, pretrained=record.pretrained)
         wordings, background = record.class_wordings, module.background
         return replace(detector, class_wordings=wordings, prompting=prompting, background=background)
 
@@ -111,7 +113,8 @@ class Detector:
         """Load a detector from ``detector.safetensors``, or an uncalibrated one from the ``last.ckpt`` of a fit.
 
         Args:
-            path: the file; a name that does not end in ``.safetensors`` is a checkpoint.
+            path: the file; a name that does not end in ``.safetensors`` is a checkpoint. Or ``hf:owner/name``, or
+                ``hf:owner/name@revision``, for one on the Hugging Face hub.
             device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto`` (the GPU if there is one).
             pretrained: tag or file of the backbone's weights, if they were moved; they must be the same weights.
             trust: import a user-defined score or objective that the file names; this runs code.
@@ -120,6 +123,7 @@ class Detector:
             InputError: no such file, not a detector, weights that are missing or not those of training, no such device,
                 or a user-defined score or objective without ``trust``.
         """
+        path = fetch_detector(str(path)) if is_on_hub(path) else path
         with name_file(path):
             detector = (cls.from_checkpoint if is_checkpoint(path) else cls.from_file)(path, pretrained, trust)
         return detector.to(device)
@@ -148,17 +152,12 @@ class Detector:
         tensors, record = read_detector(path)
         if not trust:
             refuse_imports(path, [record["score"]])
-        surgery, mask = SurgeryOptions(**record["surgery"]), MaskOptions(**record["mask"])
-        scoring = ScoreOptions(**record["scoring"])
         Decoding(record.get("background", WHITE)).check()
-        weights = pretrained or record["pretrained"]
+        weights, surgery = pretrained or record["pretrained"], SurgeryOptions(**record["surgery"])
         backbone = load_backbone(record["backbone"], weights, surgery, record["image_size"])
         backbone.preprocess_as(recorded_preprocessing(record, backbone), str(path))
         check_identity(str(path), record, {key: getattr(backbone, key) for key in ("fingerprint", "activation")})
-        scale, scores = float(backbone.scale), [record["score"]]
-        kept = [tensors[name] for name in MEMORY_TENSORS if name in tensors]
-        prompts, options = (tensors["text"], tensors["class_text"], scale), (surgery, mask, scoring)
-        head = Head("", *prompts, scores, *options, Memory(*kept) if kept else None, tensors.get(NEGATIVES))
+        head = as_head(tensors, record, float(backbone.scale))
         attributes = {key: record[key] for key in ATTRIBUTES if key in record}
         prompting = Prompting.of(record.get("prompting"), tensors.get("context"))
         detector = cls(backbone, head, record["class_names"], **attributes, pretrained=weights)
@@ -175,16 +174,43 @@ class Detector:
             InputError: the file exists and ``overwrite`` is not set, or its folder does not exist.
         """
         attributes = {key: getattr(self, key) for key in ATTRIBUTES}
-        tensors = {"text": self.head.text, "class_text": self.head.class_text}
-        if self.head.memory is not None:
-            tensors |= {f"memory.{name}": tensor for name, tensor in self.head.memory.tensors.items()}
-        record = asdict(self.record) | attributes
-        if self.head.negatives is not None:
-            tensors[NEGATIVES] = self.head.negatives
+        record, tensors = asdict(self.record) | attributes, head_tensors(self.head)
         if self.prompting is not None:
             record["prompting"] = self.prompting.plain
             tensors |= {} if self.prompting.context is None else {"context": self.prompting.context}
         write_detector(path, tensors, record, overwrite)
+
+    def push_to_hub(
+        self,
+        repo: str,
+        shots: str | Path | None = None,
+        private: bool = False,
+        token: str | None = None,
+        revision: str | None = None,
+    ) -> str:
+        """Upload the detector to the Hugging Face hub, with a model card; :meth:`load` reads it from there.
+
+        A repository that does not exist is created; its card is written once, and stays as its owner changes it.
+
+        Args:
+            repo: ``owner/name``.
+            shots: the run's ``shots.json``, to upload too: names of the few-shot images, not the images.
+            private: whether a new repository is private.
+            token: of the hub; None: that of ``hf auth login``, or ``$HF_TOKEN``.
+            revision: an existing branch; None: the main one.
+
+        Returns:
+            ``hf:owner/name@commit``, the name of exactly this detector.
+
+        Raises:
+            InputError: a wrong name, no such file, the hub cannot be reached, or refuses.
+        """
+        if shots is not None and not Path(shots).is_file():
+            raise InputError(f"no file {shots}: give the shots.json of the run, or leave it out")
+        with TemporaryDirectory() as folder:
+            self.save(file := Path(folder) / DETECTOR_FILE)
+            card = model_card(read_detector(file)[1], repo)
+            return push_files(repo, file, card, None if shots is None else Path(shots), private, token, revision)
 
     def to(self, device: str | torch.device) -> "Detector":
         """Move this detector to a device, and return it; ``auto``: the GPU if there is one.

@@ -12,7 +12,8 @@ from ..clip.backbone import FrozenClip
 from ..data.class_prompts import Wording, one_name_each
 from ..errors import InputError
 from ..evaluation.heads import Head
-from ..method.prompts import ContextOptions, PromptLearner, Wordings, check_tokens, encode_prompts
+from ..method.name_checks import check_tokens
+from ..method.prompts import ContextOptions, PromptLearner, Wordings, encode_prompts
 from ..method.prototypes import blend, class_means
 from ..types import Features, ImageFeatures, Texts, concatenate
 
@@ -60,7 +61,10 @@ def new_rows(
         InputError: the detector cannot be extended, or the name is one of its classes.
     """
     if prompting is None:
-        raise InputError("this detector was written by version 0.1.0, which kept too little to add a class: fit again")
+        raise InputError(
+            "this detector cannot get another class: some of its prompts belong to one class each (or version 0.1.0 "
+            "wrote it, which kept too little): fit again with the class"
+        )
     for name in wording["names"]:
         if name.lower() in {"unknown", prompting.unknown_word.lower(), *(known.lower() for known in names)}:
             raise InputError(

@@ -11,8 +11,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from ..clip.surgery import SurgeryOptions
 from ..errors import InputError, printable
-from ..evaluation.memory import invalid_tensors, is_matrix
+from ..evaluation.heads import Head
+from ..evaluation.memory import Memory, invalid_tensors, is_matrix
+from ..evaluation.scores import ScoreOptions
+from ..method.logits import ExtraTexts
+from ..method.mask import MaskOptions
 from ..options.class_paths import update_paths
 from ..options.schema import Fields, Fraction, PositiveNumber, check_file
 from ..options.text_files import parse_json
@@ -24,7 +29,7 @@ KEY = "clipos"  # metadata key of the JSON
 TENSORS = ("text", "class_text")
 MEMORY_TENSORS = ("memory.features", "memory.regions", "memory.labels", "memory.patches")  # all, or none
 CONTEXT = "context"  # tensor of detectors whose class prompts are learned
-NEGATIVES = "negatives"  # tensor of detectors with words that are none of the classes
+EXTRA_TENSORS = ("negatives", "further", "local_map")  # of detectors that compare images with further texts
 ATTRIBUTES: dict[str, Any] = {  # key of the JSON, which is the name of an attribute of the detector, to its type
     "threshold": float | None,
     "class_thresholds": list[float] | None,
@@ -46,8 +51,8 @@ def write_detector(path: str | Path, tensors: Mapping[str, Tensor], record: Mapp
 
     Args:
         path: of the file.
-        tensors: those named in :data:`TENSORS`, and in :data:`MEMORY_TENSORS`, :data:`CONTEXT` and :data:`NEGATIVES` if
-            it has them.
+        tensors: those named in :data:`TENSORS`, and in :data:`MEMORY_TENSORS`, :data:`CONTEXT` and
+            :data:`EXTRA_TENSORS` if it has them.
         record: plain data, with the keys of :data:`FIELDS`, and ``prompting`` if it can be extended.
         overwrite: replace an existing file.
 
@@ -83,11 +88,36 @@ def read_detector(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            wanted = {*TENSORS, *MEMORY_TENSORS, CONTEXT, NEGATIVES}
+            wanted = {*TENSORS, *MEMORY_TENSORS, *EXTRA_TENSORS, CONTEXT}
             tensors = {name: file.get_tensor(name) for name in file.keys() if name in wanted}
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is not a safetensors file: {' '.join(str(error).split())[:120]}") from error
     return tensors, update_paths(check_record(path, metadata.get(KEY), tensors))
+
+
+def head_tensors(head: Head) -> dict[str, Tensor]:
+    """The tensors of a head, by their names in the file."""
+    tensors = {"text": head.text, "class_text": head.class_text, **head.extra.tensors}
+    memory = {} if head.memory is None else head.memory.tensors
+    return tensors | {f"memory.{name}": tensor for name, tensor in memory.items()}
+
+
+def as_head(tensors: Mapping[str, Tensor], record: Mapping[str, Any], scale: float) -> Head:
+    """The head in a detector's file.
+
+    Args:
+        tensors: of the file.
+        record: of the file.
+        scale: s of its backbone.
+
+    Raises:
+        InputError: an option is outside its range.
+    """
+    options = SurgeryOptions(**record["surgery"]), MaskOptions(**record["mask"]), ScoreOptions(**record["scoring"])
+    kept = [tensors[name] for name in MEMORY_TENSORS if name in tensors]
+    extra = ExtraTexts(**{name: tensors[name] for name in EXTRA_TENSORS if name in tensors})
+    prompts = tensors["text"], tensors["class_text"], scale
+    return Head("", *prompts, [record["score"]], *options, Memory(*kept) if kept else None, extra)
 
 
 @contextmanager
@@ -146,8 +176,14 @@ def wrong_parts(record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> lis
     memory = {name.removeprefix("memory."): tensors[name] for name in MEMORY_TENSORS if name in tensors}
     wrong += [f"memory.{name}" for name in invalid_tensors(memory, count, dim)] if memory else []
     wrong += [CONTEXT] if CONTEXT in tensors and not is_matrix(tensors[CONTEXT]) else []
-    words = tensors.get(NEGATIVES)
-    return wrong + ([] if words is None or (is_matrix(words, columns=dim) and len(words)) else [NEGATIVES])
+    return wrong + [name for name in EXTRA_TENSORS if name in tensors and not is_extra(name, tensors[name], count, dim)]
+
+
+def is_extra(name: str, tensor: Tensor, classes: int, dim: int) -> bool:
+    """Whether a tensor of :data:`EXTRA_TENSORS` has one of the sizes that it may have."""
+    if not is_matrix(tensor, columns=dim) or not len(tensor):
+        return False
+    return {"negatives": True, "further": len(tensor) % classes == 0, "local_map": len(tensor) == dim}[name]
 
 
 def is_checkpoint(path: str | Path) -> bool:

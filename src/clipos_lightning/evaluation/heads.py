@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -11,9 +10,11 @@ from torch import Tensor
 
 from ..clip.surgery import SurgeryOptions
 from ..errors import InputError
+from ..method.logits import NO_EXTRA, ExtraTexts
 from ..method.mask import MAP_PATHS, MaskOptions, region_feature, relevant_patches, similarity_map, surgery_map
-from ..types import ClassMaps, ClassTexts, ImageFeatures, Labels, PathName, Texts, WordTexts
-from .memory import Memory, Reference
+from ..method.reference import Reference
+from ..types import ClassMaps, ClassTexts, ImageFeatures, Labels, PathName, Texts
+from .memory import Memory
 from .scores import ScoreOptions, compute_scores, find_score, needed_paths
 
 ZERO_SHOT = "zero_shot/"  # column prefix of the zero-shot detector next to a trained one
@@ -35,7 +36,7 @@ class Head:
         mask: which patches are ID-relevant.
         scoring: constants of the scores.
         memory: ID images that some scores compare with; None: the detector keeps none.
-        negatives: features of words that are none of the classes, (N, D); None: the detector has none.
+        extra: further texts that some scores compare with.
 
     Example:
         >>> text = torch.eye(2)
@@ -53,7 +54,7 @@ class Head:
     mask: MaskOptions
     scoring: ScoreOptions
     memory: Memory | None = None
-    negatives: WordTexts | None = None
+    extra: ExtraTexts = NO_EXTRA
 
     def check(self) -> None:
         """Check that it has what its scores compare with.
@@ -67,8 +68,10 @@ class Head:
                 raise InputError(f"the score {name} compares with images, and this detector keeps none: fit it first")
             if score.unknown and len(self.text) == len(self.class_text):
                 raise InputError(f"the score {name} needs an unknown prompt, and this detector has none: fit again")
-            if score.negatives and self.negatives is None:
+            if score.negatives and self.extra.negatives is None:
                 raise InputError(f"the score {name} needs negative words, and this detector has none: fit again")
+            if score.further and self.extra.further is None:
+                raise InputError(f"the score {name} needs prompts that this detector does not have: fit again")
 
     @cached_property
     def references(self) -> tuple[Reference, Reference] | None:
@@ -99,16 +102,16 @@ class Head:
 
     def to(self, device: torch.device) -> "Head":
         """A copy with its tensors on a device."""
-        texts = {"text": self.text, "class_text": self.class_text, "negatives": self.negatives}
-        moved: dict[str, Any] = {name: None if text is None else text.to(device) for name, text in texts.items()}
-        return replace(self, **moved, memory=None if self.memory is None else self.memory.to(device))
+        memory = None if self.memory is None else self.memory.to(device)
+        text, class_text = self.text.to(device), self.class_text.to(device)
+        return replace(self, text=text, class_text=class_text, extra=self.extra.to(device), memory=memory)
 
     def score(
         self, features: ImageFeatures
     ) -> tuple[dict[str, Float[Tensor, " batch"]], Float[Tensor, "batch classes"]]:
         """Scores by name, each (B,), and the cosines to the classes, (B, C), whose argmax is the predicted class."""
         prompts = (self.text, self.class_text, self.scale)
-        known = self.references, self.negatives
+        known = self.references, self.extra
         return compute_scores(self.scores, features, *prompts, self.mask, self.scoring, *known)
 
     def remember(self, features: ImageFeatures, labels: Labels | None = None) -> Memory:

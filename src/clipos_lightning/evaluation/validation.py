@@ -1,15 +1,13 @@
 """Validation without a test OOD set: held-out training images against outliers synthesised from few-shot images."""
 
-from dataclasses import replace
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from ..types import Features, Labels, Texts, WordTexts
-from .base_scores import prompt_logits
-from .memory import Reference
+from ..method.logits import NO_EXTRA, ExtraTexts, prompt_logits
+from ..method.reference import Reference
+from ..types import Features, Labels, Texts
 from .metrics import OODMetrics
 from .scores import find_score
 
@@ -26,7 +24,7 @@ class Validation:
         scale: s of the model.
         temperature: of the mcm scores.
         memory: ID images that the score compares with; None: none.
-        negatives: features of negative words that the score compares with, (N, D); None: none.
+        extra: further texts that the score compares with.
         group_size: of neg_label's groups of them.
     """
 
@@ -38,20 +36,17 @@ class Validation:
         scale: float,
         temperature: float,
         memory: Reference | None = None,
-        negatives: WordTexts | None = None,
+        extra: ExtraTexts = NO_EXTRA,
         group_size: int = 100,
     ) -> None:
-        self.memory, self.negatives, self.group_size = memory, negatives, group_size
+        self.memory, self.extra, self.group_size = memory, extra, group_size
         self.text, self.classes, self.score, self.scale, self.temperature = text, classes, score, scale, temperature
         self.separation, self.accuracy = OODMetrics().to(text.device), MeanMetric().to(text.device)
 
     def base(self, features: Features) -> Float[Tensor, " batch"]:
         """The base score of global features, (B,)."""
-        constants = (self.classes, self.scale, self.temperature, self.memory)
-        found = prompt_logits(features, self.text, *constants)
-        if self.negatives is not None:
-            found = replace(found, negatives=features @ self.negatives.T, group_size=self.group_size)
-        return find_score(self.score).base(found)
+        constants = (self.classes, self.scale, self.temperature, self.memory, self.extra, self.group_size)
+        return find_score(self.score).base(prompt_logits(features, self.text, *constants))
 
     def add_outliers(self, features: Features) -> None:
         """Add synthesised outliers, (M, D)."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from ..evaluation.scores import in_order
+from ..evaluation.score_names import in_order
 
 AVERAGES = {"average": "average", "average_near": "near", "average_far": "far"}
 METRIC_NAMES = {"auroc": "AUROC ↑", "fpr95": "FPR95 ↓"}

@@ -55,7 +55,8 @@ class Grid:
         options: dotted option to value, applied after the configs and before the command line's options.
         seeds: seeds of the few-shot draw and of training.
         axes: dotted option to values; every row runs at each grid point, which is a combination of values.
-        reference: the row that the others are compared with; "": the best baseline.
+        reference: the row that the others are compared with; "": the best baseline. Of a mask study: the row whose S
+            and Delta the gallery shows; "": the first.
         rows: methods or settings.
     """
 

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..evaluation.metrics import OOD_METRICS
 from ..reporting.report import summarise
+from ..utils.array_files import load_arrays
 from .bootstrap import REPEATS, interval, resample, resampled_auroc
 from .grid import find_run, scores_file
-from .run_files import RUN_AGAIN, load_arrays, read_scores, read_tests
+from .run_files import RUN_AGAIN, read_scores, read_tests
 
 Outcome = dict[str, Any]
 
@@ -58,7 +59,7 @@ class RunFolders:
 
     def column(self, run: str, name: str, score: str) -> NDArray[Any]:
         """One array of a run for one test set, such as one score."""
-        return load_arrays(self.folder_of(run) / scores_file(name), score)[score]
+        return load_arrays(self.folder_of(run) / scores_file(name), score, cure=RUN_AGAIN)[score]
 
     def tests(self, run: str) -> Outcome:
         """The test sets of a run: the ID set, the OOD sets and their kinds, limits."""

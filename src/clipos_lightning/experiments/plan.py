@@ -13,11 +13,13 @@ from lightning.pytorch import Trainer
 
 from ..data.datamodule import FewShotOOD
 from ..errors import InputError
-from ..evaluation.scores import SCORES, check_scores, default_score, find_score, reported_scores
-from ..method.objectives import make_objective
+from ..evaluation.score_names import check_scores, default_score, reported_scores
+from ..evaluation.scores import find_score, known_scores
+from ..method.objective_names import make_objective
 from ..options.parser import PackagedConfig, TrainerParser
 from ..options.trainer_checks import check_precision
 from ..training.module import ClipOS
+from ..training.negatives import MINED, negatives_score
 from .grid import Grid, GridRow, read_grid, run_digest, slug
 
 # Options that do not affect the result; excluded from the digest in a run's ID.
@@ -216,7 +218,7 @@ def make_run(config: Namespace, row: GridRow, seed: int) -> GridRun:
     }
     if not row.train:
         model, data = ZERO_SHOT_OPTIONS["model"], ZERO_SHOT_OPTIONS["data"]
-        if options["model"].get("score") not in (None, *SCORES):
+        if options["model"].get("score") not in (None, *known_scores()):
             model += ("score",)  # a user-defined score is computed only where it is chosen
         data += SHOT_OPTIONS if options["model"].get("image_weight") else ()
         kept = {**ZERO_SHOT_OPTIONS, "model": model, "data": data}
@@ -230,7 +232,8 @@ def make_run(config: Namespace, row: GridRow, seed: int) -> GridRun:
 
 def digest_of_file(name: str, value: Any) -> Any:
     """An option's value, or the file's SHA-256 if it is a path: the contents count, not the location."""
-    if name in FILES and isinstance(value, str) and value and Path(value).is_file():
+    mined = name == "negatives" and value in MINED
+    if name in FILES and not mined and isinstance(value, str) and value and Path(value).is_file():
         return hashlib.sha256(Path(value).read_bytes()).hexdigest()
     return value
 
@@ -244,13 +247,13 @@ def make_entries(
         InputError: the detector does not have one of these scores.
     """
     model = options.model
-    trained_with_unknown = make_objective(model.objective).unknown
-    unknown = trained_with_unknown or not row.train  # the zero-shot detector always has an "unknown" prompt
-    own_score = model.score or default_score(trained_with_unknown)
+    objective = make_objective(model.objective)
+    unknown = objective.unknown or not row.train  # the zero-shot detector always has an "unknown" prompt
+    own_score = model.score or objective.score or default_score(objective.unknown)
     scores = row.headlines or (own_score,)
-    words = bool(model.negatives)
-    check_scores(scores, unknown, words, f"benchmark: row {row.name!r}, headlines:")
-    reported = reported_scores(model.scores, own_score, unknown, has_negatives=words)
+    words = negatives_score(model.negatives)
+    check_scores(scores, unknown, words, f"benchmark: row {row.name!r}, headlines:", objective.scores)
+    reported = reported_scores(model.scores, own_score, unknown, negatives=words, own=objective.scores)
     for score in scores:
         if score not in reported:
             raise InputError(f"benchmark: row {row.name!r} reports {score!r}, which its model.scores does not include")

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..options.schema import Count, Fields, Name, Names, NonNegative, Where, check_file, fields_of
 from ..options.text_files import read_json
+from ..utils.array_files import load_arrays
 from ..utils.progress import print_once
 from .grid import scores_file
 from .plan import Entry
@@ -101,7 +101,7 @@ def read_scores(folder: Path, name: str) -> dict[str, NDArray[Any]]:
     Raises:
         InputError: the file cannot be read, or lacks an array, or their lengths differ.
     """
-    arrays, scores = load_arrays(folder / scores_file(name)), read_run(folder)["scores"]
+    arrays, scores = load_arrays(folder / scores_file(name), cure=RUN_AGAIN), read_run(folder)["scores"]
     columns = ["predicted", *scores, *(["labels"] if name == "id" else [])]
     sizes = {arrays[column].shape for column in columns if column in arrays}
     wrong = [column for column in (*columns, "keys") if column not in arrays]
@@ -145,21 +145,3 @@ def read_trained(folder: Path) -> dict[str, Any]:
     if written.get("sha256", digest) != digest:
         raise InputError(f"{folder / 'detector.safetensors'} is broken: not the file that was written; {RUN_AGAIN}")
     return written
-
-
-def load_arrays(path: Path, *names: str, cure: str = RUN_AGAIN) -> dict[str, NDArray[Any]]:
-    """Arrays of an ``npz`` file; without names, all of them.
-
-    Args:
-        path: of the file.
-        names: of the arrays.
-        cure: what to do if the file is broken, for the message.
-
-    Raises:
-        InputError: the file or an array is missing or cannot be read.
-    """
-    try:
-        with np.load(path) as file:
-            return {name: file[name] for name in names or file.files}
-    except Exception as error:  # the type depends on how the file is broken
-        raise InputError(f"{path} is broken: {' '.join(str(error).split())[:120]}; {cure}") from error

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..evaluation.metrics import OOD_METRICS
-from ..evaluation.scores import in_order
-from ..reporting.markdown import escape_markdown
+from ..evaluation.score_names import in_order
 from ..utils.csv_cells import name_cell
+from ..utils.markdown import escape_markdown
 from .columns import AVERAGES, reference_name, rows_by_detector, signed
 
 NOTE = "in percent, ID positive, mean ± std over seeds; Δ: paired bootstrap over test images, 95 % interval."

@@ -5,12 +5,40 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..errors import InputError
 from ..types import Features, Patches, PatchMap, PatchMask, concatenate
 
 ENCODE_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Random crops of each few-shot image, chosen by their likeness to its frozen class prompt.
+
+    Attributes:
+        count: number of crops that are drawn, of 8-100 % of the image's area, half of them mirrored.
+        inside: number of those most like the class that are kept.
+        outside: number of those least like it that are kept.
+        patches: whether their local patches are needed, in place of their global features.
+
+    Raises:
+        InputError: fewer are drawn than kept, or none is kept.
+    """
+
+    count: int
+    inside: int
+    outside: int
+    patches: bool = False
+
+    def __post_init__(self) -> None:
+        if min(self.inside, self.outside) < 1 or self.inside + self.outside > self.count:
+            raise InputError(
+                f"--model.objective keeps {self.inside} and {self.outside} of {self.count} crops of an image: keep at "
+                "least one of each, and draw at least as many"
+            )
 
 
 @dataclass
@@ -23,6 +51,9 @@ class ShotFeatures:
         patches: single patches, for outliers of level ``patch`` or for LoCoOp's loss, (N, P, D).
         mask: the patches that outliers are made from, bool (N, P).
         attention: how much each patch attends to the class token, in [0, 1], (N, P).
+        inside: features of the crops of each image that are most like its class, the most alike first: global ones,
+            (N, K, D), or local patches, (N, K, P, D).
+        outside: those of the crops that are least like it, the least alike first.
     """
 
     cls: Features
@@ -30,6 +61,8 @@ class ShotFeatures:
     patches: Patches | None = None
     mask: PatchMask | None = None
     attention: PatchMap | None = None
+    inside: Float[Tensor, "batch inside *patches dim"] | None = None
+    outside: Float[Tensor, "batch outside *patches dim"] | None = None
 
     def __getitem__(self, index: Tensor) -> "ShotFeatures":
         values = {f.name: getattr(self, f.name) for f in fields(self)}

@@ -142,3 +142,13 @@ def confidence(logits: ItemLogits, labels: Labels) -> ItemLosses:
         tensor([0.2500])
     """
     return logits.softmax(1).gather(1, labels[:, None])[:, 0]
+
+
+def calibrated_loss(logits: ItemLogits, labels: Labels) -> ItemLosses:
+    """(1 - p_y) times the cross-entropy of each image: confident images get a small weight (SCT).
+
+    Example:
+        >>> calibrated_loss(torch.zeros(1, 4), torch.tensor([2]))  # 3 / 4 log 4
+        tensor([1.0397])
+    """
+    return (1 - confidence(logits, labels)) * id_loss(logits, labels)

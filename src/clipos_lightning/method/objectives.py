@@ -5,22 +5,18 @@ one value per item (image, outlier or patch); the module takes its mean over all
 Further methods of the line are in :mod:`.family`, one file each.
 """
 
-import pkgutil
-from collections.abc import Mapping
-from typing import Any
-
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
 
-from ..errors import InputError
-from ..types import Labels, OutlierSource, PatchMap
+from ..types import ClassTexts, Labels, OutlierSource, PatchMap, Texts
 from ..utils.chunks import by_chunks
-from ..utils.imports import describe_failure, load_object
-from . import family
+from .feature_store import Crops
+from .logits import NO_EXTRA, ExtraTexts
 from .losses import (
     ItemLogits,
     ItemLosses,
+    calibrated_loss,
     confidence,
     energy_id_loss,
     energy_outlier_loss,
@@ -30,6 +26,7 @@ from .losses import (
     uniform_loss,
     unknown_loss,
 )
+from .own_prompts import PromptMaker
 from .step import Step
 
 
@@ -44,6 +41,9 @@ class Objective:
         outliers: input of the outlier term: ``synthesis`` (synthesised outliers), ``local_patches`` (LoCoOp's
             ID-irrelevant patches) or ``none``.
         attention: whether ``outlier_terms`` needs ``Step.attention``; only with ``local_patches``.
+        crops: random crops of the few-shot images for ``Step.inside`` and ``Step.outside``; None: not needed.
+        score: name of the method's score, the default of ``--model.score``; None: msp_unknown or msp.
+        scores: names of the scores that only this method has.
 
     Example:
         >>> from clipos_lightning import Objective
@@ -59,6 +59,33 @@ class Objective:
     unknown: bool = False
     outliers: OutlierSource = "none"
     attention: bool = False
+    crops: Crops | None = None
+    score: str | None = None
+    scores: tuple[str, ...] = ()
+
+    def own_prompts(self, make: PromptMaker) -> nn.Module | None:
+        """Further prompts that learn, or tensors that do not; by default none.
+
+        Args:
+            make: makes them for the detector's backbone and classes.
+
+        Returns:
+            A module whose parameters the optimizer gets and checkpoints hold.
+        """
+        return None
+
+    def texts(self, text: Texts, class_text: ClassTexts, own: nn.Module | None) -> tuple[Texts, ExtraTexts]:
+        """The texts that the detector and ``Step`` compare images with, in training and in use.
+
+        Args:
+            text: the learned class prompts, (C, D), or (C + 1, D) with "unknown" last.
+            class_text: the frozen class prompts, (C, D).
+            own: the module of :meth:`own_prompts`.
+
+        Returns:
+            The detector's prompts, as ``text``, and what some scores compare with beside them.
+        """
+        return text, NO_EXTRA
 
     def prepare(self, id_logits: ItemLogits, outlier_logits: Float[Tensor, "outliers prompts"]) -> None:
         """Called once before training; does nothing by default.
@@ -72,6 +99,10 @@ class Objective:
         """The ID term of each image, (B,)."""
         return id_loss(logits, labels)
 
+    def id_term(self, step: Step) -> ItemLosses:
+        """The ID term of each item: by default ``id_loss`` of each image, (B,)."""
+        return self.id_loss(step.logits, step.labels)
+
     def outlier_terms(self, step: Step) -> list[ItemLosses]:
         """The terms that are multiplied by ``outlier_weight``: by default those of the methods below."""
         terms = [self.id_penalty(step.logits)]
@@ -82,11 +113,15 @@ class Objective:
         return terms
 
     def patch_losses(self, step: Step) -> ItemLosses:
-        """The weighted ``outlier_loss`` of each ID-irrelevant patch, (M,), computed within the memory budget."""
-        chosen = step.irrelevant
+        """The weighted ``outlier_loss`` of each outlier patch, (M,), computed within the memory budget."""
+        chosen = self.outlier_patches(step)
         patches, weights = step.patches[chosen], self.patch_weights(step)[chosen]
         size = patches.element_size() * len(step.text)
         return weights * by_chunks(lambda part: self.outlier_loss(step.logits_of(part)), (patches,), size)
+
+    def outlier_patches(self, step: Step) -> Bool[Tensor, "batch patches"]:
+        """The patches that are outliers, (B, P): by default LoCoOp's ID-irrelevant ones."""
+        return step.irrelevant
 
     def patch_weights(self, step: Step) -> PatchMap:
         """Weight of each patch, (B, P): by default its image's ``patch_weight``."""
@@ -213,68 +248,8 @@ class SCT(LoCoOp):
 
     def id_loss(self, logits: ItemLogits, labels: Labels) -> ItemLosses:
         """(1 - p_y) times the cross-entropy: confident images get a small weight."""
-        return (1 - confidence(logits, labels)) * id_loss(logits, labels)
+        return calibrated_loss(logits, labels)
 
     def patch_weight(self, logits: ItemLogits, labels: Labels) -> ItemLosses:
         """p_y: the patches of confident images get a large weight."""
         return confidence(logits, labels)
-
-
-OBJECTIVES: dict[str, type[Objective]] = {
-    "unknown": Unknown,  # CLIP-OS
-    "focal": Focal,
-    "uniform_kl": UniformKL,
-    "energy": EnergyMargin,
-    "entropy": LoCoOp,
-    "sct": SCT,
-    "none": Objective,  # CoOp
-}
-
-
-FAMILY = [module.name for module in pkgutil.iter_modules(family.__path__)]
-
-
-def find_objective(name: str) -> Any:
-    """The class of an objective, by its name here or in ``family``, or by its dotted path; None: no such name.
-
-    Raises:
-        InputError: a dotted path cannot be imported.
-    """
-    if name in FAMILY:
-        return load_object(f"{family.__name__}.{name}.OBJECTIVE", "--model.objective")
-    return load_object(name, "--model.objective") if "." in name else OBJECTIVES.get(name)
-
-
-def make_objective(given: str | Mapping[str, Any], margins: tuple[float, float] | None = None) -> Objective:
-    """Create an objective by its name in ``OBJECTIVES``, or a user-defined one by its dotted path.
-
-    Args:
-        given: a name, ``package.module.Class``, or ``{"class_path": ..., "init_args": {...}}``.
-        margins: m_in and m_out of objective ``energy``; None: set before training.
-
-    Raises:
-        InputError: unknown name or class, arguments that the class does not take, or a class that is no Objective.
-
-    Example:
-        >>> type(make_objective("unknown")).__name__, make_objective("energy", (-1.0, 2.0)).margins
-        ('Unknown', (-1.0, 2.0))
-    """
-    if given == "energy":
-        return EnergyMargin(margins)
-    if margins is not None:
-        raise InputError("--model.energy_margins belong to --model.objective energy: leave them out, or choose energy")
-    if not isinstance(given, str) and set(given) - {"class_path", "init_args"}:
-        raise InputError(f"--model.objective takes class_path and init_args, not {', '.join(map(str, given))}")
-    path = given if isinstance(given, str) else given.get("class_path", "")
-    kind = find_objective(path) if isinstance(path, str) else None
-    if kind is None:
-        names = ", ".join([*OBJECTIVES, *FAMILY])
-        raise InputError(f"--model.objective {path!r}: take one of {names}, or package.module.Class")
-    if not (isinstance(kind, type) and issubclass(kind, Objective)):
-        raise InputError(f"--model.objective {path}: not a subclass of clipos_lightning.Objective")
-    try:
-        return kind(**({} if isinstance(given, str) else given.get("init_args") or {}))
-    except InputError:
-        raise
-    except (Exception, SystemExit) as error:  # a user's class may raise anything, or end the program
-        raise InputError(f"--model.objective {path}: {describe_failure(error)}") from error

@@ -4,10 +4,7 @@ Sources: CLIP-OS, Sun et al. 2024, arXiv:2404.00323, section 3, "unknown-aware p
 (Zhou et al. 2022, arXiv:2109.01134).
 """
 
-import re
-import unicodedata
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +17,7 @@ from ..clip.prompt_templates import as_templates
 from ..data.class_prompts import Wording
 from ..errors import InputError
 from ..types import Texts
+from .name_checks import check_tokens
 from .prototypes import class_means
 
 NEUTRAL = (  # what a single class is compared with: prompts that name no class
@@ -29,9 +27,6 @@ NEUTRAL = (  # what a single class is compared with: prompts that name no class
     "a photo of a background.",
     "a photo of a texture.",
     "a photo.",
-)
-INVISIBLE = re.compile(  # soft hyphen, zero-width and direction characters, variation selectors, byte order mark
-    "[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufe00-\ufe0f\ufeff]"
 )
 
 
@@ -44,6 +39,7 @@ class ContextOptions:
         words: initial context in words, such as "a photo of a", whose tokens set the length; null: random.
         learn: shared (one context for all prompts), own (another context for "unknown"), or unknown_only (the class
             prompts stay the template's, which keeps the zero-shot ID accuracy; only "unknown" learns).
+        class_specific: another context for each class, as CoOp's CSC; false: one that the classes share.
 
     Example:
         >>> from clipos_lightning import ContextOptions
@@ -54,82 +50,7 @@ class ContextOptions:
     length: int | None = None
     words: str | None = None
     learn: Literal["shared", "own", "unknown_only"] = "shared"
-
-
-def check_names(class_names: Sequence[str], unknown_word: str) -> None:
-    """Check that class names differ from each other and from the unknown word.
-
-    Raises:
-        InputError: one of these does not hold; the message names the option to change.
-    """
-    same = [name for name in class_names if name.lower() == unknown_word.lower()]  # CLIP's tokenizer lower-cases
-    if same:
-        raise InputError(f"a class is named {same[0]!r} like the unknown word: choose another --model.unknown_word")
-    twice = [name for name, count in Counter(name.lower() for name in class_names).items() if count > 1]
-    if twice:
-        raise InputError(
-            f"the name {twice[0]!r} is given twice (CLIP ignores case): rename one with --data.class_names"
-        )
-
-
-def check_tokens(
-    tokenize: Callable[[str], list[int]],
-    names: Sequence[str],
-    unknown_word: str | None = None,
-    option: str = "--data.class_names",
-) -> None:
-    """Check that the names are different tokens to CLIP, whose tokenizer cleans text, and that each has one.
-
-    The tokenizer ignores case, repeated spaces, HTML escapes and forms of Unicode. Characters that nobody sees, such as
-    zero-width spaces, do not count either.
-
-    Args:
-        tokenize: text to token ids.
-        names: of all classes.
-        unknown_word: the name of everything else; None: none.
-        option: the option that gives a class another name, for error messages.
-
-    Raises:
-        InputError: two names are the same tokens, or a name has none.
-
-    Example:
-        >>> check_tokens(lambda text: [len(text)], ["cat", "mouse"])
-    """
-    seen: dict[tuple[int, ...], str] = {}
-    cures = [(name, f"with {option}") for name in names]
-    cures += [] if unknown_word is None else [(unknown_word, "as --model.unknown_word")]
-    for name, cure in cures:
-        tokens = tuple(tokenize(INVISIBLE.sub("", name)))
-        if not tokens:
-            raise InputError(f"the name {name!r} has no word for CLIP: give another {cure}")
-        if tokens in seen:
-            alike = len({unicodedata.normalize("NFC", INVISIBLE.sub("", text)) for text in (seen[tokens], name)}) == 1
-            first, second = map(ascii if alike else repr, (seen[tokens], name))
-            raise InputError(f"{first} and {second} are the same words to CLIP: give another name {cure}")
-        seen[tokens] = name
-
-
-def check_negatives(tokenize: Callable[[str], list[int]], names: Sequence[str], words: Sequence[str]) -> None:
-    """Check that negative words are words to CLIP, and none of the classes.
-
-    Args:
-        tokenize: text to token ids.
-        names: of all classes.
-        words: negative words.
-
-    Raises:
-        InputError: one is that of a class, or has no token.
-
-    Example:
-        >>> check_negatives(lambda text: [len(text)], ["cat"], ["horse"])
-    """
-    classes = {tuple(tokenize(INVISIBLE.sub("", name))): name for name in names}
-    for word in words:
-        tokens = tuple(tokenize(INVISIBLE.sub("", word)))
-        if not tokens:
-            raise InputError(f"--model.negatives: {word!r} has no word for CLIP: remove it")
-        if tokens in classes:
-            raise InputError(f"--model.negatives: {word!r} is the class {classes[tokens]!r}: remove it")
+    class_specific: bool = False
 
 
 @dataclass(frozen=True)
@@ -213,7 +134,7 @@ def neutral_prompts(given: str | Sequence[str] | None, classes: int) -> list[str
 
 
 class PromptLearner(nn.Module):
-    """Learnable contexts (n, W) with fixed class names; calling it encodes the prompts (CLIP-OS, section 3).
+    """Learnable contexts (n, W), or (C, n, W), with fixed class names; calling it encodes the prompts (CLIP-OS).
 
     Prompts are "[context] [class]." for each class and "[context] [unknown].". Gradients reach the contexts through the
     frozen text tower.
@@ -238,6 +159,7 @@ class PromptLearner(nn.Module):
     """
 
     fixed: Tensor
+    owners: Tensor
     class_start: Tensor
     class_embeddings: Tensor
     class_ends: Tensor
@@ -261,11 +183,18 @@ class PromptLearner(nn.Module):
                 "--model.context.learn unknown_only with an objective without an unknown prompt leaves nothing to "
                 "learn: choose shared, or --model.objective unknown"
             )
+        if options.class_specific and options.learn == "unknown_only":
+            raise InputError(
+                "--model.context.class_specific true gives each class a context, and with --model.context.learn "
+                "unknown_only the classes have none: set one of them otherwise"
+            )
         self._encode = backbone.encode_embeddings  # a bound method, so the backbone is not a submodule here
         self.learn = options.learn
-        initial = start_context(backbone, options, seed)
         separate = unknown_word is not None and options.learn != "shared"
-        self.context = nn.Parameter(initial.clone()) if options.learn != "unknown_only" else None
+        copies = len(class_names) + (unknown_word is not None and not separate) if options.class_specific else None
+        initial = start_context(backbone, options, seed)
+        first = initial.clone() if copies is None else start_context(backbone, options, seed, copies)
+        self.context = nn.Parameter(first) if options.learn != "unknown_only" else None
         self.unknown_context = nn.Parameter(initial.clone()) if separate else None
         worded = Wordings.of(class_names, wordings, template)
         self.names = worded.names
@@ -277,6 +206,9 @@ class PromptLearner(nn.Module):
         self.register_buffer("fixed", fixed, persistent=False)
         if unknown_word is not None and not separate:
             prompts = [*prompts, f"{unknown_word}."]  # with the shared context: one batch of prompts
+        owners = [i for i, names in enumerate(worded.names) for _ in names]
+        owners += [len(worded.names)] * (len(prompts) - len(owners))  # "unknown", in one batch with the classes
+        self.register_buffer("owners", torch.tensor(owners), persistent=False)
         self._embed("class", backbone, prompts, len(initial))
         self._embed("unknown", backbone, [f"{unknown_word}."] if separate else [], len(initial))
 
@@ -292,14 +224,21 @@ class PromptLearner(nn.Module):
         ):
             self.register_buffer(f"{kind}_{name}", tensor.clone(), persistent=False)
 
+    def _class_rows(self, context: Float[Tensor, "*copies tokens width"]) -> Texts:
+        """Features of the class prompts, and of "unknown" if it shares their context; a row per name."""
+        if context.ndim == 2:
+            prefix = torch.cat([self.class_start, context])
+            return self._encode(self.class_embeddings, self.class_ends, prefix)
+        suffixes = torch.cat([context[self.owners], self.class_embeddings], 1)
+        return self._encode(suffixes, self.class_ends + context.shape[1], self.class_start)
+
     def forward(self) -> Texts:
         """Text features, L2-normalised: C rows in the order of the class names, then "unknown" if there is one."""
         rows = []
         if self.context is None:
             rows.append(self.fixed)
         else:
-            prefix = torch.cat([self.class_start, self.context])
-            rows.append(mean_rows(self._encode(self.class_embeddings, self.class_ends, prefix), self.names))
+            rows.append(mean_rows(self._class_rows(self.context), self.names))
         if self.unknown_context is not None:
             prefix = torch.cat([self.unknown_start, self.unknown_context])
             rows.append(self._encode(self.unknown_embeddings, self.unknown_ends, prefix))
@@ -307,13 +246,22 @@ class PromptLearner(nn.Module):
 
 
 @torch.no_grad()
-def start_context(backbone: FrozenClip, options: ContextOptions, seed: int) -> Float[Tensor, "tokens width"]:
+def start_context(
+    backbone: FrozenClip, options: ContextOptions, seed: int, copies: int | None = None
+) -> Float[Tensor, "*copies tokens width"]:
     """The initial context (n, W): the token embeddings of words, or N(0, 0.02) from a seeded generator.
+
+    Args:
+        backbone: whose token embeddings are used.
+        options: length or words.
+        seed: of the generator.
+        copies: number of contexts, (copies, n, W): equal words, or different random numbers; None: one, (n, W).
 
     Raises:
         InputError: length and words are both set, no word is given, or the length is below 1.
     """
     table = backbone.clip.token_embedding
+    shape = () if copies is None else (copies,)
     if options.words is not None and options.length is not None:
         raise InputError(
             "--model.context.length and .words are both set, but words set the length themselves: set one to null"
@@ -322,9 +270,14 @@ def start_context(backbone: FrozenClip, options: ContextOptions, seed: int) -> F
         ids = backbone.tokenize(options.words)
         if not ids:
             raise InputError("--model.context.words has no words: give some, or set --model.context.length instead")
-        return table(torch.tensor(ids, device=table.weight.device)).float()
+        words = table(torch.tensor(ids, device=table.weight.device)).float()
+        return words.expand(*shape, *words.shape).clone()
     length = 16 if options.length is None else options.length
     if length < 1:
         raise InputError(f"--model.context.length is {length}: take at least 1")
-    generator = torch.Generator().manual_seed(seed)
-    return 0.02 * torch.randn(length, table.embedding_dim, generator=generator)
+    return random_tokens((*shape, length, table.embedding_dim), seed)
+
+
+def random_tokens(shape: tuple[int, ...], seed: int) -> Tensor:
+    """Token embeddings from N(0, 0.02), as CoOp's."""
+    return 0.02 * torch.randn(shape, generator=torch.Generator().manual_seed(seed))

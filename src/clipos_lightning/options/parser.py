@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ActionConfigFile, get_loader, set_loader
+from jsonargparse import ActionConfigFile, Namespace, get_loader, set_loader
 from jsonargparse.typing import Path_fr
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -19,6 +19,7 @@ from .command_line import option_pairs
 from .configs import find_config, with_bases
 from .finite import check_finite
 from .messages import describe_class_problem, reword
+from .objective_option import merge_objective, objective_as_configs
 from .text_files import read_text_file
 from .yaml_files import MAX_MIB, check_yaml
 
@@ -53,8 +54,11 @@ class PackagedConfig(ActionConfigFile):
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         """Apply the bases, then the config itself."""
-        if not isinstance(values, str) or "\n" in values:  # a checkpoint's options, as YAML text
+        if not isinstance(values, str):
             super().__call__(parser, cfg, values, option_string)
+            return
+        if "\n" in values:  # a checkpoint's options, or an objective, as YAML text
+            self.apply(parser, cfg, yaml.safe_load(values), option_string)
             return
         for path, options in with_bases(find_config(values)):
             refuse_linked(path, options)
@@ -67,7 +71,20 @@ class PackagedConfig(ActionConfigFile):
                     import_modules(item, f"{path}: {section}.{name}")
             if options:
                 with Path_fr(str(path)).relative_path_context():  # files named in a config are relative to it
-                    super().__call__(parser, cfg, yaml.safe_dump(options, sort_keys=False), option_string)
+                    self.apply(parser, cfg, options, option_string)
+
+    def apply(self, parser: Any, cfg: Any, options: dict[str, Any], option_string: str | None) -> None:
+        """Apply options; the arguments of an objective join those of the same objective before."""
+        model: Any = options.get("model")
+        objective = model.get("objective") if isinstance(model, dict) and "model.objective" in cfg else None
+        merges = isinstance(objective, str | dict)  # others are left to the parser
+        if merges:
+            options = {**options, "model": {key: value for key, value in model.items() if key != "objective"}}
+        super().__call__(parser, cfg, yaml.safe_dump(options, sort_keys=False), option_string)
+        if merges:
+            before = cfg.get("model.objective")
+            before = before.as_dict() if isinstance(before, Namespace) else before
+            cfg["model.objective"] = merge_objective(before, objective)
 
 
 def check_named_files(value: Any, where: str, folder: Path = Path()) -> None:
@@ -137,6 +154,8 @@ class TrainerParser(LightningArgumentParser):
             check_named_files(value, option)
             if option.startswith(("--model.", "--trainer.", "--data.")):
                 import_modules(as_data(value), option)
+        if args is not None:
+            args = objective_as_configs(args, load_checked)
         return super().parse_args(args, *more, **kwargs)
 
     def instantiate_classes(self, cfg: Any, **kwargs: Any) -> Any:

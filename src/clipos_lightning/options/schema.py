@@ -59,9 +59,11 @@ class Problem(NamedTuple):
 
 
 Count = Annotated[int, Where("a whole number, at least 1", lambda value: value >= 1)]
+Several = Annotated[int, Where("a whole number, at least 2", lambda value: value >= 2)]
 NonNegative = Annotated[int, Where("a whole number, at least 0", lambda value: value >= 0)]
 PositiveNumber = Annotated[float, Where("a number above 0", lambda value: value > 0)]
 Fraction = Annotated[float, Where("a number in [0, 1]", lambda value: 0 <= value <= 1)]
+BelowOne = Annotated[float, Where("a number in [0, 1)", lambda value: 0 <= value < 1)]
 Name = Annotated[str, Where("text that is not empty", bool)]
 Names = Annotated[list[Name], Where("a list of names", bool)]
 

@@ -7,7 +7,7 @@ import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 
-from ..data.datamodule import FewShotOOD
+from ..data.datamodule import ID, FewShotOOD
 from ..errors import InputError
 from ..evaluation.heads import PART_PREFIXES, ZERO_SHOT
 from ..options.trainer_checks import check_whole_test
@@ -88,9 +88,10 @@ class TestReport(Callback):
         print_report(report, self.verbose)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                from .wandb_log import log_report  # imports wandb, which is slow
+                from .wandb_log import ClassLabels, log_report  # imports wandb, which is slow
 
-                log_report(logger.experiment, report, module.results, pictures, self.folder)
+                classes = ClassLabels(data.class_names, labels, module.results[ID]["predicted"])
+                log_report(logger.experiment, report, module.results, pictures, self.folder, classes)
 
     def run_record(self, module: ClipOS, data: FewShotOOD) -> dict[str, Any]:
         """Plain data about the run: versions, seed, command, weights, configuration."""

@@ -77,6 +77,23 @@ def roc_points(inside: FloatArray, outside: FloatArray) -> FloatArray:
     return points[np.append(True, (np.diff(points, axis=0) != 0).any(1))]
 
 
+def precision_recall_points(positive: FloatArray, negative: FloatArray) -> FloatArray:
+    """A precision-recall curve as (recall, precision) in percent, rounded to 0.2, (K, 2).
+
+    Args:
+        positive: scores of the positive class, (N,).
+        negative: scores of the negative class, (M,).
+
+    Example:
+        >>> precision_recall_points(np.array([2.0, 3.0]), np.array([1.0, 2.5])).tolist()
+        [[0.0, 100.0], [50.0, 100.0], [50.0, 50.0], [100.0, 66.6], [100.0, 50.0]]
+    """
+    true, false = counts_at_thresholds(positive, negative)
+    recall, precision = np.append(0, true / len(positive)), np.append(1, true / (true + false))
+    points = np.round(np.stack([100 * recall, 100 * precision], 1) * 5) / 5
+    return points[np.append(True, (np.diff(points, axis=0) != 0).any(1))]
+
+
 def roc_path(inside: FloatArray, outside: FloatArray) -> str:
     """A ROC curve as an SVG path on 100 x 100, with the origin at the lower left."""
     return "M" + "L".join(f"{x:g} {100 - y:g}" for x, y in roc_points(inside, outside))

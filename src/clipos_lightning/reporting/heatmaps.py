@@ -10,6 +10,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.ndimage import binary_erosion
 
 from ..errors import printable
 from ..types import ClassMaps, FloatArray, Images, Pixels
@@ -20,6 +21,7 @@ from .plots import HEAT_COLORS, figure_text, new_figure
 MIN_PANEL_SIDE = 224  # least side of a panel in a file, in pixels
 MAX_DISTANCE = 0.5  # end of the colour scale of distances to the known images
 GAP = 4  # space between the panels of a file, in pixels
+OUTLINE = (4, 6)  # black up to the first, then white up to the second, in pixels
 
 
 @dataclass
@@ -131,11 +133,29 @@ def enlarge(pixels: Pixels, side: int = MIN_PANEL_SIDE) -> Pixels:
     return pixels.repeat(times, 0).repeat(times, 1)
 
 
-def panel_figure(rows: Sequence[tuple[str, Mapping[str, Pixels]]]) -> Figure:
+def outlined(pixels: Pixels, mask: NDArray[np.bool_]) -> Pixels:
+    """Square pixels, enlarged, with a line around the patches of a mask, (g, g), on their inner side.
+
+    Example:
+        >>> gray = np.full((2, 2, 3), 128, np.uint8)
+        >>> outlined(gray, np.array([[True, False], [False, False]]))[[0, 4, 6, 111, 112], 50, 0].tolist()
+        [0, 255, 128, 0, 128]
+    """
+    large = enlarge(pixels)
+    patches = np.arange(len(large)) * len(mask) // len(large)
+    inside = mask[patches[:, None], patches[None]]
+    thick, thin = (binary_erosion(inside, iterations=width) for width in OUTLINE)
+    large[inside & ~thin] = 255
+    large[inside & ~thick] = 0
+    return large
+
+
+def panel_figure(rows: Sequence[tuple[str, Mapping[str, Pixels]]], scale: str = "plain CLIP, S") -> Figure:
     """A figure with a row of panels for each image, titles above the first row, and a colour bar below the last.
 
     Args:
         rows: (caption, title to pixels) of each image, at least one.
+        scale: the maps of the lower scale of the colour bar; the upper one is Delta's.
     """
     columns = len(rows[0][1])
     figure = new_figure(1.45 * columns, 1.6 * len(rows) + 0.8)
@@ -149,7 +169,7 @@ def panel_figure(rows: Sequence[tuple[str, Mapping[str, Pixels]]]) -> Figure:
             axis.set_title("\n".join(map(figure_text, lines)), fontsize=7)
     bar = figure.add_subplot(grid[-1, columns // 4 : columns - columns // 4])
     figure.colorbar(ScalarMappable(cmap=HEAT_COLORS), cax=bar, orientation="horizontal")
-    bar.set_xticks([0, 0.5, 1], labels=["0", "plain CLIP, S: 0.5", "1"], fontsize=7)
+    bar.set_xticks([0, 0.5, 1], labels=["0", f"{scale}: 0.5", "1"], fontsize=7)
     bar.secondary_xaxis("top").set_xticks([0, 0.5, 1], labels=["−1", "difference Δ: 0", "1"], fontsize=7)
     return figure
 

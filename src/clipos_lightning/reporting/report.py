@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from ..evaluation.heads import PART_PREFIXES, ZERO_SHOT
 from ..evaluation.metrics import OOD_METRICS, boundary_f, mask_iou, ood_metrics
 from ..evaluation.results import Columns, Results
-from ..evaluation.scores import in_order
+from ..evaluation.score_names import in_order
 from ..evaluation.thresholds import operating_point
-from .markdown import code_span, escape_markdown
+from ..utils.markdown import code_span, escape_markdown
 
 Metrics = dict[str, Any]
 

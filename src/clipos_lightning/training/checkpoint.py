@@ -19,6 +19,7 @@ from ..options.class_paths import check_recipe, update_paths
 from ..options.schema import PLAIN, Fields, Fraction, Names, NonNegative, Where, check_file, fields_of, find_impurity
 from ..utils.quiet import quiet
 from .module import ClipOS
+from .negatives import RECORDED_NEGATIVES, negatives_name
 from .record import GROUPS, RECORD, WORDINGS
 from .resuming import RESTORED
 
@@ -36,9 +37,11 @@ DENSE = Annotated[torch.Tensor, Where("a dense tensor", lambda tensor: tensor.la
 MODEL = fields_of(
     ClipOS.__init__,
     {
-        **{**GROUPS, "synthesis": fields_of(SynthesisOptions), "context": fields_of(ContextOptions)},
+        **GROUPS,
+        "synthesis": fields_of(SynthesisOptions),
+        "context": fields_of(ContextOptions, added=("class_specific",)),
         **{"class_names": Names, "class_wordings": WORDINGS | None, "optimizer": None, "lr_scheduler": None},
-        "negatives": list[str] | None,
+        "negatives": RECORDED_NEGATIVES,
     },
     added=("negatives",),
 )
@@ -174,7 +177,9 @@ def as_config(checkpoint: dict[str, Any], recipe: bool) -> dict[str, Any]:
     """
     data = data_options(checkpoint) if "datamodule_hyper_parameters" in checkpoint else {}
     seed = checkpoint["hyper_parameters"]["seed"]
-    config = {"seed_everything": seed, "model": model_options(checkpoint, recipe), "data": data}
+    model = model_options(checkpoint, recipe)
+    model["negatives"] = negatives_name(model["negatives"])  # mined words are too many for a configuration
+    config = {"seed_everything": seed, "model": model, "data": data}
     recorded = checkpoint["clipos"].get("trainer", {})
     trainer = {name: value for name, value in recorded.items() if name in RESTORED}
     return config | ({"trainer": trainer} if recipe and trainer else {})

@@ -1,6 +1,6 @@
 """ClassFeatures: the frozen class features of a detector, from text, from the few-shot images, or from both."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -12,17 +12,21 @@ from torch import Tensor
 from ..clip.backbone import FrozenClip
 from ..data.datamodule import FewShotOOD
 from ..data.pixels import WHITE
+from ..data.word_lists import words_for
 from ..errors import InputError
 from ..evaluation.heads import Head
 from ..evaluation.memory import Memory
-from ..evaluation.scores import ScoreOptions, find_score, without_memory
+from ..evaluation.score_names import without_memory
+from ..evaluation.scores import ScoreOptions, find_score
 from ..method.image_weight import rate_weight
 from ..method.mask import MaskOptions
-from ..method.prompts import Wordings, check_negatives, encode_prompts, neutral_prompts
+from ..method.name_checks import check_negatives
+from ..method.prompts import Wordings, encode_prompts, neutral_prompts
 from ..method.prototypes import blend
-from ..types import ClassTexts, Features, Texts
+from ..types import ClassTexts, Features, Texts, WordTexts
 from .name_notes import describe_codes
-from .notes import ONE_CLASS, describe_choice, describe_quality, describe_shots
+from .negatives import Negatives, mine_negatives, restore_negatives
+from .notes import ONE_CLASS, describe_choice, describe_mined, describe_quality, describe_shots
 from .shots import Shots
 
 MEMORY = ("memory_features", "memory_regions", "memory_labels", "memory_patches")  # buffers
@@ -47,7 +51,7 @@ class ClassFeatures(LightningModule):
         memory_regions: features of their ID-relevant regions, (M, D).
         memory_labels: their classes, (M,).
         memory_patches: patch features of images of a single class, (K, D); empty with several classes.
-        negatives: features of words that are none of the classes, (N, D); None without ``--model.negatives``.
+        negative_texts: features of words that are none of the classes, (N, D); empty until they are mined.
         notes: messages to print after training.
         background: colour behind the transparent pixels of the few-shot images.
     """
@@ -68,7 +72,7 @@ class ClassFeatures(LightningModule):
     memory_regions: Tensor
     memory_labels: Tensor
     memory_patches: Tensor
-    negatives: Tensor | None
+    negative_texts: Tensor
     notes: list[str]
 
     def fp32(self) -> torch.autocast:
@@ -85,33 +89,58 @@ class ClassFeatures(LightningModule):
         return len(self.class_names) == 1
 
     def register_class_features(
-        self, unknown: str | list[str] | None, with_images: bool, negatives: Sequence[str], template: str | list[str]
+        self, unknown: str | list[str] | None, with_images: bool, negatives: Negatives | None, template: str | list[str]
     ) -> None:
         """Encode the zero-shot prompts, and make empty buffers for what comes from the few-shot images.
 
         Args:
             unknown: the prompts for "none of the classes", as :func:`~.prompts.neutral_prompts` takes them.
             with_images: whether the class features may contain the images' means, which the checkpoint then holds.
-            negatives: N words that are none of the classes.
-            template: of their prompts, as for the classes.
+            negatives: words that are none of the classes; mined ones are encoded when they are first needed.
+            template: of the prompts of a user's words, as for the classes.
 
         Raises:
-            InputError: a word is that of a class, or no word to CLIP.
+            InputError: a user's word is that of a class, or no word to CLIP.
         """
         neutral = neutral_prompts(unknown, len(self.class_names))
         text = encode_prompts(self.backbone, [*self.wordings.prompts, neutral])
         self.register_buffer("plain_text", text, persistent=False)
         self.register_buffer("image_text", torch.zeros_like(text[:-1]), persistent=with_images)
-        words = None
-        if negatives:
+        words = text[:0]
+        if isinstance(negatives, list):
             check_negatives(
                 self.backbone.tokenize, [name for names in self.wordings.names for name in names], negatives
             )
             words = encode_prompts(self.backbone, Wordings.of(negatives, None, template).prompts)
-        self.register_buffer("negatives", words, persistent=False)
+        self.register_buffer("negative_texts", words, persistent=False)
         for name in MEMORY:
             empty = torch.empty(0, dtype=torch.long) if name == "memory_labels" else torch.empty_like(text[:0])
             self.register_buffer(name, empty, persistent=False)
+
+    # ---- negative words
+
+    @property
+    def negatives(self) -> WordTexts | None:
+        """Features of words that are none of the classes, (N, D), mined where they are first needed; None: no words."""
+        given = self.hparams["negatives"]
+        with torch.inference_mode(False):  # they may be needed in training, too
+            if isinstance(given, str):
+                self.hparams["negatives"], self.negative_texts = mine_negatives(
+                    self.backbone, self.wordings.names, given
+                )
+            elif isinstance(given, dict) and not len(self.negative_texts):
+                self.negative_texts = restore_negatives(self.backbone, given)
+        return None if given is None else self.negative_texts
+
+    def take_negatives(self, recorded: Negatives | None) -> None:
+        """Take the mined words of a checkpoint, if it has some, in place of those that would be mined here."""
+        if isinstance(recorded, dict) and recorded != self.hparams["negatives"]:
+            self.hparams["negatives"], self.negative_texts = recorded, self.negative_texts[:0]
+
+    def describe_negatives(self) -> list[str]:
+        """A line about mined words; mines them if they are not yet."""
+        given = self.hparams["negatives"] if self.negatives is not None else None
+        return [describe_mined(given, len(words_for(self.backbone.name)))] if isinstance(given, dict) else []
 
     # ---- class features
 
@@ -175,7 +204,7 @@ class ClassFeatures(LightningModule):
         """
         labels = data.shot_labels[: len(data.shot_positions)]
         codes = describe_codes(self.class_names, data.id_set.class_keys)
-        self.notes[:0] = [describe_shots(self.wordings.prompts, labels), *codes]
+        self.notes[:0] = [describe_shots(self.wordings.prompts, labels), *codes, *self.describe_negatives()]
         if self.single_class:
             self.notes += ONE_CLASS
         elif self.hparams["image_weight"] != "auto" and features is not None:

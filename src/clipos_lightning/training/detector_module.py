@@ -1,22 +1,24 @@
 """DetectorModule: the base class of ClipOS, with its class features, heads, test loop and checkpoints."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data.datamodule import FewShotOOD
 from ..data.pixels import WHITE
 from ..errors import InputError
 from ..evaluation.heads import PART_PREFIXES, ZERO_SHOT, Head
 from ..evaluation.results import TestTables, headline_metrics
-from ..evaluation.scores import reported_scores, without_memory
+from ..evaluation.score_names import of_any_method, reported_scores, without_memory
 from ..evaluation.validation import Validation
+from ..method.logits import ExtraTexts
+from ..method.objectives import Objective
 from ..method.prompts import PromptLearner
 from ..options.trainer_checks import check_monitors, check_precision
 from ..types import ClassTexts, Features, Texts
@@ -24,6 +26,7 @@ from ..utils.progress import set_process_rank
 from ..utils.quiet import ignore_expected_warnings, restore_expected_warnings
 from .class_features import ClassFeatures
 from .divergence import DivergenceGuard
+from .negatives import negatives_score
 from .random_state import random_state, restore_random_state
 from .record import DetectorRecord, check_identity, recorded_preprocessing
 from .resuming import check_draw, start_at_next_batch, trainer_options
@@ -34,7 +37,9 @@ class DetectorModule(ClassFeatures):
     """What a detector needs to be tested and stored, independent of training; :class:`ClipOS` sets the attributes.
 
     Attributes:
+        objective: the losses, and the texts that they need.
         prompts: the learnable prompts.
+        own: the objective's own ones; None: it has none.
         trained: the learned prompts are used, not the zero-shot ones: set when a fit starts, or by a checkpoint.
         recipe: optimizer and scheduler as plain data for the checkpoint; set by the command line.
         results: test set to column to values; set by a test.
@@ -46,7 +51,9 @@ class DetectorModule(ClassFeatures):
         resumed: the checkpoint's random state and record, from when it is loaded by a fit until training starts.
     """
 
+    objective: Objective
     prompts: PromptLearner
+    own: nn.Module | None
     trained: bool
     recipe: dict[str, Any]
     results: dict[str, dict[str, NDArray[np.float64]]]
@@ -85,26 +92,62 @@ class DetectorModule(ClassFeatures):
         return self.trained and not self.single_class
 
     @property
+    def learned_parameters(self) -> list[nn.Parameter]:
+        """What learns: the contexts of the prompts, and the objective's own prompts."""
+        return [*self.prompts.parameters(), *([] if self.own is None else self.own.parameters())]
+
+    def texts_of(self, prompts: Texts) -> tuple[Texts, ExtraTexts]:
+        """The texts that images are compared with, from the output of ``prompts``: those of the objective, and words.
+
+        Raises:
+            InputError: both have negatives.
+        """
+        text, extra = self.objective.texts(self.blend(prompts), self.class_text, self.own)
+        if self.negatives is not None and extra.negatives is not None:
+            raise InputError("--model.negatives: this --model.objective learns its own: leave the words out")
+        return text, extra if self.negatives is None else replace(extra, negatives=self.negatives)
+
+    @property
+    def texts(self) -> tuple[Texts, ExtraTexts]:
+        """The detector's texts as it is now: before training, its class features are of the zero-shot prompts."""
+        with torch.no_grad(), self.fp32():
+            has_own = type(self.objective).texts is not Objective.texts
+            text, extra = self.texts_of(self.prompts() if self.learned or has_own else self.plain_text)
+            return (text.detach() if self.learned else self.zero_shot_text), extra.detach()
+
+    @property
     def text(self) -> Texts:
         """The detector's class features: of the learned prompts, or of the zero-shot prompts before training."""
-        with torch.no_grad(), self.fp32():
-            return self.blend(self.prompts()) if self.learned else self.zero_shot_text
+        return self.texts[0]
 
-    def head(self, prefix: str, text: Texts, class_text: ClassTexts, scores: list[str]) -> Head:
-        """A head with these class features, and with this detector's settings of mask and scores."""
+    def head(
+        self, prefix: str, text: Texts, class_text: ClassTexts, scores: list[str], extra: ExtraTexts | None = None
+    ) -> Head:
+        """A head with these texts, and with this detector's settings of mask and scores.
+
+        Args:
+            prefix: of its columns.
+            text: class features.
+            class_text: the frozen ones.
+            scores: names.
+            extra: further texts; None: negative words alone.
+        """
         options = (self.backbone.surgery, self.mask, self.scoring)
-        return Head(prefix, text, class_text, self.scale, scores, *options, self.memory, self.negatives)
+        extra = ExtraTexts(negatives=self.negatives) if extra is None else extra
+        return Head(prefix, text, class_text, self.scale, scores, *options, self.memory, extra)
 
     @property
     def detector_head(self) -> Head:
         """The head of the detector as it is now, with the detector's score alone."""
         with torch.no_grad():
-            return self.head("", self.text, self.class_text, [self.score])
+            text, extra = self.texts
+            return self.head("", text, self.class_text, [self.score], extra)
 
     @property
     def zero_shot_scores(self) -> list[str]:
         """Scores that a test of the detector before training reports: by default all, since it has "unknown"."""
-        return reported_scores(self.hparams["scores"], self.score, True, self.keeps_memory, self.negatives is not None)
+        known = True, self.keeps_memory, negatives_score(self.hparams["negatives"]), self.objective.scores
+        return reported_scores(self.hparams["scores"], self.score, *known)
 
     @property
     def tested_scores(self) -> list[str]:
@@ -122,15 +165,18 @@ class DetectorModule(ClassFeatures):
         Those without images have no scores that compare with images.
         """
         zero_shot, scores = self.plain_text, self.tested_scores
-        heads = [self.head("", self.text, self.class_text, scores)]
+        text, extra = self.texts
+        heads = [self.head("", text, self.class_text, scores, extra)]
         if self.trained:
-            heads.append(self.head(ZERO_SHOT, zero_shot, zero_shot[:-1], without_memory(self.zero_shot_scores)))
+            shared = [name for name in self.zero_shot_scores if name not in self.objective.scores]
+            compared = of_any_method(without_memory(shared))
+            heads.append(self.head(ZERO_SHOT, zero_shot, zero_shot[:-1], compared))
         if self.hparams["image_weight"]:
             with self.fp32():
                 text = self.prompts() if self.learned else zero_shot
-            heads.append(self.head(PART_PREFIXES["text"], text, zero_shot[:-1], without_memory(scores)))
+            heads.append(self.head(PART_PREFIXES["text"], text, zero_shot[:-1], without_memory(scores), extra))
             images = self.blend(text, 1.0)
-            heads.append(self.head(PART_PREFIXES["images"], images, images[: len(self.class_names)], scores))
+            heads.append(self.head(PART_PREFIXES["images"], images, images[: len(self.class_names)], scores, extra))
         return heads
 
     # ---- training
@@ -175,7 +221,7 @@ class DetectorModule(ClassFeatures):
             self.outliers = self.validation_outliers()
         head = self.detector_head
         constants = (len(self.class_names), self.score, self.scale, self.scoring.temperature)
-        known = head.references and head.references[0], head.negatives, self.scoring.group_size
+        known = head.references and head.references[0], head.extra, self.scoring.group_size
         self.validation = Validation(head.text, *constants, *known)
         self.validation.add_outliers(self.outliers[self.global_rank :: self.trainer.world_size])
 
@@ -261,6 +307,7 @@ class DetectorModule(ClassFeatures):
         check_identity("the checkpoint", given, asdict(self.record))
         check_memory(checkpoint["state_dict"], *self.image_text.shape)
         self.shape_memory(checkpoint["state_dict"])
+        self.take_negatives(checkpoint["hyper_parameters"].get("negatives"))
         state = {k: v for k, v in self.state_dict().items() if not k.startswith("backbone.")}
         check_state(checkpoint["state_dict"], state)
         self.image_weight = checkpoint["clipos"].get("image_weight", self.image_weight)

@@ -14,20 +14,24 @@ from torch import Tensor
 
 from ..clip.loading import load_backbone
 from ..clip.surgery import SurgeryOptions
-from ..data.classnames import read_negatives
 from ..errors import InputError
-from ..evaluation.scores import ScoreOptions, check_scores, default_score, find_score, reported_scores
-from ..method.feature_store import ENCODE_BATCH, FeatureStore
+from ..evaluation.score_names import check_scores, default_score, reported_scores
+from ..evaluation.scores import ScoreOptions, find_score
+from ..method.feature_store import ENCODE_BATCH, Crops, FeatureStore
 from ..method.losses import ItemLosses
 from ..method.mask import MaskOptions
-from ..method.objectives import Objective, make_objective
-from ..method.prompts import ContextOptions, PromptLearner, Wordings, check_names
+from ..method.name_checks import check_names
+from ..method.objective_names import make_objective
+from ..method.objectives import Objective
+from ..method.own_prompts import PromptMaker
+from ..method.prompts import ContextOptions, PromptLearner, Wordings
 from ..method.step import Step
 from ..method.synthesis import Draw, SynthesisOptions, as_tensors, draw_step, mix_shots
 from ..options.finite import check_finite
 from ..types import Features, OutlierSource, as_options
 from .detector_module import DetectorModule
 from .divergence import DivergenceGuard
+from .negatives import negatives_score, read_negatives_option
 from .schedule import WarmupCosine, planned_epochs
 from .shots import Shots
 
@@ -44,7 +48,7 @@ class ClipOS(DetectorModule):
 
     Args:
         class_names: names of the C classes in the prompts; taken from the data, not set by hand.
-        backbone: an open_clip ViT by its name, or MicroCLIP, which is embedded in the package.
+        backbone: an open_clip ViT by its name, hf-hub:owner/name or local-dir:FOLDER, or MicroCLIP, which is embedded.
         pretrained: open_clip tag or local file of the backbone's weights; null: MicroCLIP's embedded ones, else openai.
         image_size: side of the input images in pixels, with position embeddings interpolated to it; null: the model's.
         objective: the loss: unknown (CLIP-OS), focal, uniform_kl or energy on synthesised outliers; entropy
@@ -58,8 +62,8 @@ class ClipOS(DetectorModule):
         unknown_word: the word for "none of the classes" in the learned prompts.
         template: frozen prompt of a class, with {} for its name, or several, whose features are averaged, or CLIP's
             lists imagenet7 and imagenet80; for the mask, the zero-shot detector and unknown_only (docs/own_classes.md).
-        negatives: text file with one word or phrase per line that is none of the classes, or a list of them, for the
-            score neg_label (docs/scores.md); null: none.
+        negatives: words that are none of the classes, for the scores neg_label and csp: neg_label or csp, to mine them
+            as these methods do, a text file with one word or phrase per line, or a list (docs/scores.md); null: none.
         zero_shot_unknown: the zero-shot detector's prompt for "none of the classes", or several, whose features are
             averaged; null: "a photo of an unknown object.", and with a single class neutral prompts (docs/scores.md).
         class_wordings: names and templates of each class; taken from the data, not set by hand; null: one name each.
@@ -104,7 +108,7 @@ class ClipOS(DetectorModule):
         template: str | list[str] = "a photo of a {}.",
         zero_shot_unknown: str | list[str] | None = None,
         class_wordings: list[dict[str, list[str]]] | None = None,
-        negatives: str | list[str] | None = None,
+        negatives: str | list[str] | dict[str, Any] | None = None,
         surgery: SurgeryOptions = SurgeryOptions(),
         mask: MaskOptions = MaskOptions(),
         synthesis: SynthesisOptions = SynthesisOptions(),
@@ -123,13 +127,14 @@ class ClipOS(DetectorModule):
         synthesis, context = as_options(SynthesisOptions, synthesis), as_options(ContextOptions, context)
         scoring = as_options(ScoreOptions, scoring)
         self.objective = make_objective(objective, energy_margins)
-        self.score = score or default_score(self.objective.unknown)
-        words = read_negatives(negatives) if isinstance(negatives, str) else negatives or []
-        parts = self.objective.unknown, bool(words)
-        check_scores([self.score], *parts, "--model.score")
+        self.score = score or self.objective.score or default_score(self.objective.unknown)
+        own = self.objective.scores
+        words = read_negatives_option(negatives)
+        parts = self.objective.unknown, negatives_score(words)
+        check_scores([self.score], *parts, "--model.score", own)
         images = bool(image_weight) or find_score(self.score).memory
-        self.scores = reported_scores(scores, self.score, self.objective.unknown, images, bool(words))
-        check_scores(self.scores, *parts, "--model.scores")
+        self.scores = reported_scores(scores, self.score, self.objective.unknown, images, parts[1], own)
+        check_scores(self.scores, *parts, "--model.scores", own)
         wordings = Wordings.of(class_names, class_wordings, template)
         check_names([name for names in wordings.names for name in names], unknown_word)
         mask.check_classes(len(class_names))
@@ -159,7 +164,7 @@ class ClipOS(DetectorModule):
         }
         arguments |= {name: asdict(group) for name, group in groups.items()}
         arguments |= {"pretrained": pretrained, "seed": self.seed, "class_names": self.class_names}
-        arguments["negatives"] = words or None  # the words themselves: the file may be gone when they are needed
+        arguments["negatives"] = words  # the words themselves: the file may be gone when they are needed
         check_finite(arguments, "--model")
         self.save_hyperparameters(arguments, logger=False)
 
@@ -169,6 +174,9 @@ class ClipOS(DetectorModule):
         self.scale = float(self.backbone.scale)
         unknown = unknown_word if self.objective.unknown else None
         self.prompts = PromptLearner(self.backbone, class_names, unknown, context, template, self.seed, class_wordings)
+        self.own = self.objective.own_prompts(
+            PromptMaker(self.backbone, class_names, context, self.seed, class_wordings)
+        )
         self.register_class_features(zero_shot_unknown, bool(image_weight), words, template)
         frozen = [f"backbone.{name}" for name, _ in self.backbone.named_parameters()]
         frozen += [name for name, _ in self.named_buffers()]
@@ -179,11 +187,11 @@ class ClipOS(DetectorModule):
     def on_fit_start(self) -> None:
         """Encode the few-shot images once; an objective with a ``prepare`` gets their zero-shot logits."""
         self.trained, self.notes, self.terms = True, [], {}
-        self.guard = DivergenceGuard(list(self.prompts.parameters()))
+        self.guard = DivergenceGuard(self.learned_parameters)
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         with self.trainer.precision_plugin.forward_context():
             self.encode_shots(data)
-            self.store = self.build_store(self.objective.outliers, self.objective.attention)
+            self.store = self.build_store(self.objective.outliers, self.objective.attention, self.objective.crops)
             if data.validate:
                 self.outliers = self.validation_outliers()
         kept = self.store.kept
@@ -201,12 +209,13 @@ class ClipOS(DetectorModule):
         draw = self.draw(batch)  # pairs of images with different labels, over the global batch
         shard = draw.shard(rank, world)
         self.store.encode_step(torch.cat([images, batch["index"][shard.pairs].flatten()]))
-        text = self.blend(self.prompts())  # C classes, then "unknown": (C + 1, D)
+        text, extra = self.texts_of(self.prompts())  # C classes, then "unknown": (C + 1, D)
         with self.fp32():
             features = self.store[images]  # frozen
             outliers = self.mix_pairs(self.store, batch["index"], shard)  # mixed across classes, (M, D)
-            step = Step(features, labels, text, self.class_text, self.scale, self.mask.top_k, outliers)
-            id_term = self.mean(self.objective.id_loss(step.logits, labels))
+            constants = self.class_text, self.scale, self.mask.top_k
+            step = Step(features, labels, text, *constants, outliers, extra, batch["step"], images)
+            id_term = self.mean(self.objective.id_term(step))
             outlier_terms = self.objective.outlier_terms(step) if self.outlier_weight else []
             outlier_term = sum(map(self.mean, outlier_terms), torch.zeros_like(id_term))
             loss = id_term + self.outlier_weight * outlier_term
@@ -252,8 +261,8 @@ class ClipOS(DetectorModule):
         return mix_shots(store[first], store[second], mix, patch)
 
     def configure_optimizers(self) -> Any:
-        """The optimizer on the prompt parameters, and the scheduler, stepped once per epoch."""
-        optimizer = self.optimizer(self.prompts.parameters())
+        """The optimizer on what learns, and the scheduler, stepped once per epoch."""
+        optimizer = self.optimizer(self.learned_parameters)
         if self.lr_scheduler is None:
             return optimizer
         scheduler = self.lr_scheduler(optimizer)
@@ -264,10 +273,11 @@ class ClipOS(DetectorModule):
 
     # ---- frozen features of the few-shot images
 
-    def build_store(self, outliers: OutlierSource, attention: bool = False) -> FeatureStore:
+    def build_store(self, outliers: OutlierSource, attention: bool = False, crops: Crops | None = None) -> FeatureStore:
         """Features of the DataModule's few-shot images, with what this input of the outlier term needs."""
         few_shot = Shots(self.backbone, self.trainer.datamodule)  # type: ignore[attr-defined]
-        return few_shot.store(self.class_text, outliers, self.mask, self.synthesis, self.feature_budget, attention)
+        options = self.mask, self.synthesis, self.feature_budget
+        return few_shot.store(self.class_text, outliers, *options, attention, crops)
 
     def synthesise(self, store: FeatureStore) -> Features:
         """:data:`SYNTHESISED` outliers from all few-shot images by step 0's random stream, (SYNTHESISED, D).

@@ -1,11 +1,13 @@
 """What a fit tells its user: what it learned from, what text and images are worth, and whether that is near chance."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ..method.image_weight import VIEWS, Quality, WeightChoice
 from ..types import Labels
 
 SHOWN_NAMES = 5  # class names in a line
+MINED_NOUNS, MINED_ADJECTIVES = 5, 3  # in a line
 CURE = (
     "more images per class, class names that CLIP knows (--data.class_names), or a larger CLIP (--model.backbone); "
     "docs/own_classes.md"
@@ -37,6 +39,25 @@ def describe_shots(prompts: Sequence[Sequence[str]], labels: Labels) -> str:
     shown += ", …" if len(prompts) > SHOWN_NAMES else ""
     images, classes = counted(len(labels), "image"), counted(len(prompts), "class", "classes")
     return f"learned from {images} of {classes} ({each}): {shown}"
+
+
+def describe_mined(record: Mapping[str, Any], pool: int) -> str:
+    """Line about mined negative words.
+
+    Args:
+        record: how they were mined (``mined``), ``nouns`` and ``adjectives``.
+        pool: number of words that they were chosen from.
+
+    Example:
+        >>> describe_mined({"mined": "csp", "nouns": ["abacus", "alp"], "adjectives": ["old view"]}, 248)
+        '3 negative words, mined from 248 as in CSP: "abacus", "alp", "old view"'
+    """
+    nouns, adjectives = record["nouns"], record["adjectives"]
+    shown = [*nouns[:MINED_NOUNS], *adjectives[:MINED_ADJECTIVES]]
+    more = ", …" if len(shown) < len(nouns) + len(adjectives) else ""
+    words = ", ".join(f'"{word}"' for word in shown) + more
+    method = {"neg_label": "NegLabel", "csp": "CSP"}[record["mined"]]
+    return f"{counted(len(nouns) + len(adjectives), 'negative word')}, mined from {pool:,} as in {method}: {words}"
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:

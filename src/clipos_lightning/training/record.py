@@ -8,7 +8,7 @@ from ..clip.backbone import FrozenClip
 from ..clip.surgery import SurgeryOptions
 from ..data.preprocessing import CLIP_RESIZE, Preprocessing
 from ..errors import InputError
-from ..evaluation.scores import SCORES, ScoreOptions
+from ..evaluation.scores import ScoreOptions, known_scores
 from ..method.mask import MaskOptions
 from ..options.schema import Count, Fields, Name, Names, Where, fields_of
 
@@ -111,7 +111,7 @@ def recorded_preprocessing(record: Mapping[str, Any], backbone: FrozenClip) -> d
     return record.get("preprocessing") or backbone.preprocessing.plain | CLIP_RESIZE
 
 
-KNOWN_SCORE = Annotated[str, Where("a score of this version", lambda name: name in SCORES or "." in name)]
+KNOWN_SCORE = Annotated[str, Where("a score of this version", lambda name: name in known_scores() or "." in name)]
 ADDED: dict[str, Any] = {  # files of version 0.1.0 lack them
     "class_wordings": WORDINGS | None,
     "preprocessing": fields_of(Preprocessing, {"size": None}),

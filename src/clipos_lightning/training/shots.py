@@ -1,22 +1,23 @@
 """Features of the few-shot images from the frozen backbone."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..clip.backbone import FrozenClip
+from ..data.crops import draw_crops
 from ..data.datamodule import FewShotOOD
 from ..evaluation.heads import Head
 from ..evaluation.memory import Memory, join_memories
-from ..method.feature_store import ENCODE_BATCH, FeatureStore, ShotFeatures
+from ..method.feature_store import ENCODE_BATCH, Crops, FeatureStore, ShotFeatures
 from ..method.image_weight import VIEWS, WeightChoice, choose_weight
 from ..method.mask import MaskOptions
 from ..method.prototypes import class_means
 from ..method.synthesis import SynthesisOptions, shot_features
-from ..types import Features, Images, Labels, OutlierSource, Texts
+from ..types import Features, Images, Labels, OutlierSource, PathName, Texts
 from ..utils.progress import track
 
 
@@ -88,6 +89,44 @@ class Shots:
                 parts.append(head.remember(features, self.labels[batch]))
         return join_memories(parts)
 
+    @torch.no_grad()
+    def choose_crops(
+        self, crops: Crops, class_text: Texts
+    ) -> tuple[Int[Tensor, "images inside"], Int[Tensor, "images outside"]]:
+        """The numbers of the crops of each image that are most, and least, like its class; the extreme ones first.
+
+        Args:
+            crops: how many are drawn and kept.
+            class_text: the frozen class features, (C, D).
+        """
+        labels = self.image_labels
+        inside, outside, all_numbers = [], [], torch.arange(crops.count)[None]
+        for image in track(list(range(len(labels))), "choosing crops", shown=self.shown):
+            features = self.encode_crops(torch.tensor([image]), all_numbers, patches=False)[0]
+            with torch.autocast(class_text.device.type, enabled=False):
+                order = (features @ class_text[labels[image]]).argsort(descending=True, stable=True).cpu()
+            inside.append(order[: crops.inside])
+            outside.append(order.flip(0)[: crops.outside])
+        return torch.stack(inside), torch.stack(outside)
+
+    def encode_crops(
+        self, images: Int[Tensor, " images"], numbers: Int[Tensor, "images crops"], patches: bool
+    ) -> Float[Tensor, "images crops *patches dim"]:
+        """Global features of crops, (n, K, D), or their local patches, (n, K, P, D).
+
+        Args:
+            images: positions in the draw, (n,).
+            numbers: of the crops of each, (n, K).
+            patches: which of both.
+        """
+        found = []
+        for image, of_image in zip(images.tolist(), numbers.tolist(), strict=True):
+            pixels = draw_crops(self.data, image, of_image).to(self.backbone.device)
+            paths = frozenset[PathName](["local"] if patches else [])
+            parts = [self.backbone.encode_image(part, paths) for part in pixels.split(ENCODE_BATCH)]
+            found.append(torch.cat([part.path("local") if patches else part.cls for part in parts]))
+        return torch.stack(found)
+
     def store(
         self,
         class_text: Texts,
@@ -96,6 +135,7 @@ class Shots:
         synthesis: SynthesisOptions,
         budget: int,
         attention: bool = False,
+        crops: Crops | None = None,
     ) -> FeatureStore:
         """The features that training needs, kept in memory if they fit the budget.
 
@@ -106,13 +146,20 @@ class Shots:
             synthesis: how outliers are made.
             budget: bytes that may be kept.
             attention: whether the objective needs it.
+            crops: the crops that the objective needs; None: none.
         """
         labels = self.data.shot_labels
+        chosen = None if crops is None else self.choose_crops(crops, class_text)
 
         def encode(rows: Int[Tensor, " batch"]) -> ShotFeatures:
             classes = labels[rows].to(self.backbone.device)
             given = self.backbone, self.images(rows), classes, class_text, outliers, mask, synthesis, attention
-            return shot_features(*given)
+            features = shot_features(*given)
+            if crops is None or chosen is None:
+                return features
+            images = rows % len(self.data.shot_positions)
+            inside, outside = (self.encode_crops(images, numbers[images], crops.patches) for numbers in chosen)
+            return replace(features, inside=inside, outside=outside)
 
         progress = partial(track, description="encoding few-shot images", shown=self.shown)
         return FeatureStore(encode, len(labels), budget, progress)

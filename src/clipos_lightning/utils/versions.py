@@ -3,6 +3,7 @@
 import platform
 from importlib.metadata import version
 
+PROVENANCE = "provenance.json"  # of a run's folder: command, versions, weights, device, and its run in W&B
 PACKAGES = ("clipos-lightning", "torch", "torchvision", "lightning", "open_clip_torch", "torchmetrics", "numpy")
 
 

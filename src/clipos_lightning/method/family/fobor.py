@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ...options.schema import Fraction
 from ...types import Labels
-from ..losses import ItemLosses, confidence, entropy_loss
+from ..losses import ItemLosses, calibrated_loss, confidence, entropy_loss
 from ..objectives import LoCoOp, Objective
 from ..step import Step
 
@@ -37,7 +38,7 @@ class FoBoR(LoCoOp):
         self,
         calibrated: bool = False,
         sharpness: float = 5.0,
-        likeness: float = 0.17,
+        likeness: Fraction = 0.17,
         confusable_weight: float = 15.0,
     ) -> None:
         self.calibrated, self.sharpness, self.likeness = calibrated, sharpness, likeness
@@ -45,8 +46,7 @@ class FoBoR(LoCoOp):
 
     def id_loss(self, logits: Float[Tensor, "items prompts"], labels: Labels) -> ItemLosses:
         """Cross-entropy, with SCT's factor if calibrated."""
-        factor = 1 - confidence(logits, labels) if self.calibrated else 1.0
-        return factor * super().id_loss(logits, labels)
+        return calibrated_loss(logits, labels) if self.calibrated else super().id_loss(logits, labels)
 
     def patch_weights(self, step: Step) -> Float[Tensor, "batch patches"]:
         """sigmoid(eta p_y a_i), (B, P), with SCT's factor p_y if calibrated."""

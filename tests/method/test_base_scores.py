@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clipos_lightning.evaluation.base_scores import (
-    Logits,
+from clipos_lightning.evaluation.scores import SCORES
+from clipos_lightning.method.base_scores import (
     energy,
     energy_unknown,
     entropy,
@@ -15,11 +15,10 @@ from clipos_lightning.evaluation.base_scores import (
     mcm,
     msp,
     msp_unknown,
-    prompt_logits,
     unknown,
 )
-from clipos_lightning.evaluation.memory import Reference
-from clipos_lightning.evaluation.scores import SCORES
+from clipos_lightning.method.logits import Logits, prompt_logits
+from clipos_lightning.method.reference import Reference
 
 
 def some_evidence(best: torch.Tensor, scale: float = 1.0) -> Logits:

@@ -6,88 +6,19 @@ arXiv:1610.02136), mcm (Ming et al. 2022, arXiv:2211.13445), max_logit (Hendryck
 (Liu et al. 2020, arXiv:2010.03759); those with "unknown" use CLIP-OS's prompt (arXiv:2404.00323, section 3); knn (Sun
 et al. 2022, arXiv:2204.06507) and mahalanobis (Lee et al. 2018, arXiv:1807.03888) compare with ID images, not prompts;
 neg_label (Jiang et al. 2024, arXiv:2403.20078) with words that are none of the classes.
-``scores.py`` defines on which features of an image each named score evaluates them.
+A :class:`Score` says on which features of an image a base score is evaluated.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from ..types import Texts
-from .memory import Reference
-
-
-@dataclass
-class Logits:
-    """Cosines and logits of features against one detector's prompts.
-
-    Attributes:
-        cosine: to the C class prompts, in [-1, 1], (..., C).
-        unknown: cosine to "unknown", (...,); None if the detector has no such prompt.
-        scale: s of the model; logits are s times cosines.
-        temperature: T of mcm.
-        feature: the features themselves, L2-normalised, (..., D); None if no score compares them with images.
-        memory: ID images to compare the features with; None if the detector keeps none.
-        negatives: cosines to N words that are none of the classes, (..., N); None if the detector has none.
-        group_size: of neg_label's groups of them.
-
-    Example:
-        >>> z = Logits(torch.tensor([[0.3, 0.1]]), unknown=torch.tensor([0.2]), scale=10.0)
-        >>> z.logits, z.unknown_logit
-        (tensor([[3., 1.]]), tensor([2.]))
-    """
-
-    cosine: Float[Tensor, "*items classes"]
-    unknown: Float[Tensor, "*items"] | None
-    scale: float
-    temperature: float = 1.0
-    feature: Float[Tensor, "*items dim"] | None = None
-    memory: Reference | None = None
-    negatives: Float[Tensor, "*items words"] | None = None
-    group_size: int = 100
-
-    @property
-    def logits(self) -> Float[Tensor, "*items classes"]:
-        """l_c = s cos(f, t_c), (..., C)."""
-        return self.scale * self.cosine
-
-    @property
-    def unknown_logit(self) -> Float[Tensor, "*items"]:
-        """l_u = s cos(f, t_unknown), (...,)."""
-        assert self.unknown is not None, "this detector has no unknown prompt"
-        return self.scale * self.unknown
-
-
-def prompt_logits(
-    feature: Float[Tensor, "*items dim"],
-    text: Texts,
-    classes: int,
-    scale: float,
-    t: float = 1.0,
-    memory: Reference | None = None,
-) -> Logits:
-    """Cosines of features to C class prompts and, if ``text`` has one more row, to "unknown".
-
-    Args:
-        feature: L2-normalised, (..., D).
-        text: (C, D), or (C + 1, D) with "unknown" last.
-        classes: C.
-        scale: s of the model.
-        t: temperature of mcm.
-        memory: ID images to compare with; None: none.
-
-    Example:
-        >>> z = prompt_logits(torch.tensor([[1.0, 0.0]]), torch.eye(2), classes=1, scale=10.0)
-        >>> z.cosine, z.unknown
-        (tensor([[1.]]), tensor([0.]))
-    """
-    cosine = feature @ text.T
-    unknown = cosine[..., classes] if len(text) > classes else None
-    return Logits(cosine[..., :classes], unknown, scale, t, feature, memory)
+from .logits import Logits
 
 
 def msp(z: Logits) -> Float[Tensor, "*items"]:
@@ -206,6 +137,7 @@ def knn(z: Logits) -> Float[Tensor, "*items"]:
     Sun et al. 2022 take the k-th nearest image; with few images the mean over k is better (docs/scores.md).
 
     Example:
+        >>> from clipos_lightning.method.reference import Reference
         >>> reference = Reference(torch.eye(2), torch.tensor([0, 1]), neighbors=2, shrinkage=0.9)
         >>> knn(Logits(torch.zeros(1, 2), None, 10.0, feature=torch.tensor([[0.6, 0.8]]), memory=reference))
         tensor([0.7000])
@@ -218,6 +150,7 @@ def mahalanobis(z: Logits) -> Float[Tensor, "*items"]:
     """Minus the Mahalanobis distance to the nearest class mean of the memory, with a shared, shrunk covariance.
 
     Example:
+        >>> from clipos_lightning.method.reference import Reference
         >>> reference = Reference(torch.eye(2), torch.tensor([0, 1]), neighbors=2, shrinkage=0.9)  # covariance I
         >>> mahalanobis(Logits(torch.zeros(1, 2), None, 10.0, feature=torch.tensor([[0.6, 0.8]]), memory=reference))
         tensor([-0.6325])
@@ -242,4 +175,50 @@ def neg_label(z: Logits) -> Float[Tensor, "*items"]:
     return torch.logsumexp(F.logsigmoid(gap), -1) - torch.logsumexp(F.logsigmoid(-gap), -1)
 
 
+def mean_of_largest(values: Float[Tensor, "batch items"], count: int = 10) -> Float[Tensor, " batch"]:
+    """The mean of the ``count`` largest values of each row, or of all if there are fewer: a pool of local scores.
+
+    Example:
+        >>> mean_of_largest(torch.tensor([[1.0, 3.0, 5.0]]), 2)
+        tensor([4.])
+    """
+    return values.topk(min(count, values.shape[1]), 1).values.mean(1)
+
+
 BaseScore = Callable[[Logits], Tensor]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score: a base score, the features it is evaluated on, and what it compares them with.
+
+    Attributes:
+        base: maps :class:`.logits.Logits` of (...) items to one number per item, higher = more in-distribution.
+        on: ``cls`` (the global feature), ``local`` (plus the weighted ``pool`` of the local patches) or ``region``
+            (plus the weighted score of the ID-relevant region of the predicted class).
+        unknown: whether it needs the "unknown" prompt.
+        memory: whether it compares with ID images, ``Logits.memory``: the few-shot images, and those of ``clipos
+            calibrate --memory``.
+        negatives: whether it compares with texts that are none of the classes, ``Logits.negatives``.
+        further: whether it compares with further prompts of the classes, ``Logits.further``.
+        pool: of local scores: maps the logits of (batch, patches) items to one number per image; None: the largest base
+            score of a patch.
+
+    Example:
+        >>> from clipos_lightning import Score
+        >>> second_best = Score(lambda z: -z.logits.topk(2).values[..., 1], on="region")
+        >>> second_best.base(Logits(torch.tensor([[0.3, 0.1]]), None, scale=10.0))
+        tensor([-1.])
+    """
+
+    base: BaseScore
+    on: Literal["cls", "local", "region"] = "cls"
+    unknown: bool = False
+    memory: bool = False
+    negatives: bool = False
+    further: bool = False
+    pool: BaseScore | None = None
+
+    def pooled(self, z: Logits) -> Float[Tensor, " batch"]:
+        """The local part of a local score, from the logits of (batch, patches) items."""
+        return self.base(z).amax(-1) if self.pool is None else self.pool(z)
