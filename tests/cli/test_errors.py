@@ -138,7 +138,7 @@ def test_an_empty_config_changes_nothing(tmp_path: Path) -> None:
         ('--model.template ["a{}","plain"]', ["--model.template", "'plain'"]),
         ("--model.backbone RN50", ["RN50", "not supported", "MicroCLIP"]),
         ("--model.backbone ViT-B-61", ["'ViT-B-61'"]),
-        ("--model.backbone hf-hub:timm/vit_base_patch16_clip_224.openai", ["by its name in open_clip"]),
+        ("--model.backbone hf-hub:timm/vit_base_patch16_clip_224.openai", ["is not on this", "local-dir:"]),
         ("--model.backbone ViT-B-16 --model.pretrained openai", ["ViT-B-16-quickgelu"]),
         ("--model.backbone ViT-B-16-SigLIP", ["not supported"]),
         ("--model.pretrained nowhere.pt", ["no file of weights nowhere.pt"]),

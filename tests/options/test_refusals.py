@@ -1,5 +1,6 @@
 """What Lightning, jsonargparse and torch's optimizers refuse is one line with the option; defects keep a traceback."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,11 @@ def working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (f"{CALLBACK}LearningRateFinder", ["--trainer.callbacks", "learning rate finder"]),
         (f"{CALLBACK}BatchSizeFinder", ["--trainer.callbacks", "BatchSizeFinder"]),
         (f"{CALLBACK}BaseFinetuning", ["--trainer.callbacks", "NotImplementedError"]),
-        (f"{CALLBACK}DeviceStatsMonitor", ["--trainer.callbacks DeviceStatsMonitor: ", "psutil"]),
+        pytest.param(
+            f"{CALLBACK}DeviceStatsMonitor",
+            ["--trainer.callbacks DeviceStatsMonitor: ", "psutil"],
+            marks=pytest.mark.skipif(find_spec("psutil") is not None, reason="psutil is installed"),
+        ),
         ("--trainer.logger CometLogger", ["--trainer.logger", "comet"]),
         ("--trainer.accelerator tpu", ["--trainer.accelerator tpu", "torch_xla"]),
         ("--trainer.accelerator warp", ["--trainer.accelerator warp"]),

@@ -31,7 +31,7 @@ def test_every_method_has_the_same_number_of_settings_and_rates_up_to_five(scrip
     for trial in script.trials():
         methods.setdefault(trial.method, []).append(trial)
     assert {m: len(found) for m, found in methods.items() if m != "zero-shot"} == dict.fromkeys(
-        ("CoOp", "LoCoOp", "SCT", "CLIP-OS"), 32
+        ("CoOp", "LoCoOp", "SCT", "CLIP-OS", "FoBoR", "FA", "GalLoP", "Mambo", "ID-like", "Local-Prompt"), 32
     )
     assert all(max(t.rate for t in found) == 5 for m, found in methods.items() if m != "zero-shot")
     assert len({trial.name for trial in script.trials()}) == len(script.trials())

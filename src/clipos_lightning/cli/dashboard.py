@@ -77,7 +77,8 @@ def upload_dashboard(project: str, entity: str | None, scores: Sequence[str]) ->
     from ..reporting.wandb_session import NO_CREDENTIALS, NO_UPLOAD, sign_in_problem, wandb_settings
 
     offline = wandb_settings().mode in NO_UPLOAD
-    problem = f"its mode is {wandb_settings().mode}" if offline else sign_in_problem()
+    with redirect_stderr(StringIO()):  # of W&B's messages
+        problem = f"its mode is {wandb_settings().mode}" if offline else sign_in_problem()
     if problem is not None:
         cure = "wandb login, or " if problem == NO_CREDENTIALS else ""
         raise InputError(f"dashboard: W&B: {problem}: {cure}--out FILE.json writes the specification without a network")

@@ -15,6 +15,7 @@ from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_download, hf_hub
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
 from ..errors import InputError, printable
+from ..utils.files import write_text
 from ..utils.progress import print_once
 
 PREFIX = "hf:"
@@ -135,7 +136,7 @@ def push_files(
         try:
             api.create_repo(repo, private=private, exist_ok=True)
             if not api.file_exists(repo, CARD_FILE, revision=revision):
-                (folder / CARD_FILE).write_text(card, encoding="utf-8")
+                write_text(folder / CARD_FILE, card)
             message = "Upload a detector of clipos-lightning"
             commit = api.upload_folder(repo_id=repo, folder_path=folder, revision=revision, commit_message=message)
         except Exception as error:  # the type depends on the hub's client and the network

@@ -90,7 +90,8 @@ class TestReport(Callback):
             if isinstance(logger, WandbLogger):
                 from .wandb_log import ClassLabels, log_report  # imports wandb, which is slow
 
-                classes = ClassLabels(data.class_names, labels, module.results[ID]["predicted"])
+                predicted = module.results[ID]["predicted"].astype(np.int64)
+                classes = ClassLabels(data.class_names, labels, predicted)
                 log_report(logger.experiment, report, module.results, pictures, self.folder, classes)
 
     def run_record(self, module: ClipOS, data: FewShotOOD) -> dict[str, Any]:
