@@ -411,10 +411,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 print(trial.name, flush=True)
         kinds = {f"{task.name}/{name}": task.kind(name) for task in tasks for name in task.outside}
     results = {t.name: json.loads(f.read_text()) for t in every if (f := folder / f"{t.name}.json").exists()}
-    if len(results) < len(every):
-        print(f"{len(results)} of {len(every)} settings have results: run again without --methods for the tables")
+    missing = sorted({t.method for t in every if t.name not in results})
+    if missing:
+        print(f"not in the tables, since settings have no results yet: {', '.join(missing)}")
+    whole = [trial for trial in every if trial.method not in missing]
+    if not whole or whole[0].method != "zero-shot":  # the others are compared with it
         return
-    text = "\n".join(lines(results, every, kinds))
+    text = "\n".join(lines(results, whole, kinds))
     Path(given.out).write_text(text, encoding="utf-8") if given.out else print(text)
 
 
