@@ -72,9 +72,9 @@ class Case:
         return [value / sum(e) for value in e[: self.classes]]
 
     def share_of_background(self, patch: Row) -> Row:
-        """e^<f,t> over the sum over the classes and the cosine of the background, without an exponential."""
+        """e^<f,t> over the sum over the classes and the cosine of the background, at least 0, as it is."""
         e = [math.exp(value / self.t) for value in cosines(patch, rows(self.text))]
-        return [value / (sum(e) + dot(patch, rows(self.negatives)[0])) for value in e]
+        return [value / (sum(e) + max(0.0, dot(patch, rows(self.negatives)[0]))) for value in e]
 
     def local_mean(self, patch: Row) -> float:
         """The softmax of the mean over the two local prompts of each class, for W f of length 1."""
@@ -131,6 +131,11 @@ def test_gallops_is_of_the_mean_of_its_prompts_and_of_mapped_patches(case: Case)
 def test_mambos_counts_the_best_pairs_beside_the_background(case: Case) -> None:
     expected = [case.mcm(f) + WEIGHT * case.best(case.share_of_background, patches) for f, patches in case.images()]
     assert case.found("mambo", negatives=case.negatives[:1]) == close(expected)
+
+
+def test_mambos_does_not_overflow(case: Case) -> None:
+    case.t = 0.005
+    assert all(map(math.isfinite, case.found("mambo", negatives=case.negatives[:1])))
 
 
 def test_in_chunks_they_are_the_same(unit: Unit, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,7 +128,7 @@ def test_further_classes(fitted: Callable[[str], Run], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "pieces"),
     [
-        ((*options("id_like"), "--model.negatives", "words.txt"), ["--model.negatives", "learns its own", "leave"]),
+        ((*options("id_like"), "--model.negatives", "words.txt"), ["--model.negatives", "has its own", "leave"]),
         ((*options("mambo"), "--model.negatives", "words.txt"), ["--model.negatives", "leave the words out"]),
         ((*options("fa"), "--model.score", "gallop"), ["'gallop' is the score of another method", "gl_fa"]),
         (("--config", "demo.yaml", "--model.score", "fa"), ["'fa' is the score of another method", "energy_region"]),

@@ -104,7 +104,7 @@ def test_further_prompts_of_the_classes(backbone: FrozenClip, wordings: Any) -> 
     """They start as the options say, without "unknown", and are PromptLearners of other seeds."""
     options = ContextOptions(length=3, learn="own", class_specific=True)
     maker = PromptMaker(backbone, NAMES, options, seed=5, wordings=wordings)
-    first, second = maker.classes(1), maker.classes(2, class_specific=True)
+    first, second = maker.classes(1, class_specific=False), maker.classes(2)
     assert first.context.shape[0] == 3 and second.context.shape[:2] == (3, 3)
     plain = PromptLearner(backbone, NAMES, None, ContextOptions(length=3), seed=5 + 10**6, wordings=wordings)
     assert torch.equal(first(), plain())
@@ -156,3 +156,8 @@ def test_a_context_for_each_class_where_the_classes_have_none(tiny_clip: Callabl
     options = ContextOptions(learn="unknown_only", class_specific=True)
     with pytest.raises(InputError, match=r"class_specific true .*unknown_only the classes have none"):
         PromptLearner(tiny_clip("plain"), NAMES, "unknown", options)
+
+
+def test_a_frozen_prompt_that_is_too_long_names_its_option(microclip: FrozenClip) -> None:
+    with pytest.raises(InputError, match=r"takes 2\d tokens .*shorten .*--model\.objective"):
+        FrozenTexts(microclip, ["a photo of " + "a very " * 9 + "thing."])

@@ -11,7 +11,7 @@ CROP_SCALE = (0.08, 1.0)  # area of a crop, relative to the image: the default o
 
 
 def draw_crops(data: FewShotOOD, image: int, numbers: list[int]) -> Images:
-    """Random crops of a few-shot image, half of them mirrored; the same on every machine.
+    """Random crops of a few-shot image, each mirrored with probability 1/2; the same on every machine.
 
     Args:
         data: the DataModule, after ``setup("fit")``.

@@ -245,6 +245,8 @@ class Detector:
         files = as_list(images)
         if not files:
             raise InputError("a new class needs at least one image")
+        if self.score in ("neg_label", "csp"):
+            raise InputError("the negative words of this detector were chosen without the class: fit again with it")
         pixels = self.prepare(files).to(self.backbone.device)
         paths = self.head.memory_paths if self.head.memory is not None else frozenset[PathName]()
         features = concatenate([self.backbone.encode_image(batch, paths) for batch in pixels.split(BATCH)])

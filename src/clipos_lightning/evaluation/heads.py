@@ -69,9 +69,14 @@ class Head:
             if score.unknown and len(self.text) == len(self.class_text):
                 raise InputError(f"the score {name} needs an unknown prompt, and this detector has none: fit again")
             if score.negatives and self.extra.negatives is None:
-                raise InputError(f"the score {name} needs negative words, and this detector has none: fit again")
+                raise InputError(
+                    f"the score {name} needs negative words, and this detector has none: fit again with "
+                    "--model.negatives"
+                )
             if score.further and self.extra.further is None:
-                raise InputError(f"the score {name} needs prompts that this detector does not have: fit again")
+                raise InputError(
+                    f"the score {name} needs prompts of another --model.objective: fit again with that one"
+                )
 
     @cached_property
     def references(self) -> tuple[Reference, Reference] | None:

@@ -107,6 +107,8 @@ def check_scores(
         score = find_score(name)
         if score.negatives and (negatives is None or (name in SCORES and name != negatives)):
             raise InputError(f"{option} {name!r} {describe_missing_words(name, negatives)}")
+        if score.further:
+            raise InputError(f"{option} {name!r} needs further prompts, which this objective does not have: {choice}")
         if score.unknown and not has_unknown:
             raise InputError(
                 f"{option} {name!r} needs an unknown prompt, which this objective does not have: {choice}, or "

@@ -46,8 +46,8 @@ class ScoreOptions:
     """Constants of the scores.
 
     Attributes:
-        temperature: T, divides the cosines in the mcm and gl_mcm scores, above 0; 1: raw cosines, as MCM's authors.
-        local_weight: weight of the best local patch's score in the gl_mcm scores.
+        temperature: T, above 0, divides the cosines in the mcm scores and in the methods' own; 1: as MCM's authors.
+        local_weight: weight of the local part in the gl_mcm scores and in the methods' own local scores.
         region_weight: weight of the region's score in the region scores.
         neighbors: k of the knn scores, at least 1.
         shrinkage: of the covariance in the mahalanobis scores towards a multiple of the identity, in (0, 1].
@@ -124,6 +124,8 @@ def find_score(name: str) -> Score:
         ('local', True)
     """
     if "." not in name:
+        if name not in known_scores():
+            raise InputError(f"--model.scores {name!r} is not a score: take one of {', '.join(known_scores())}")
         return known_scores()[name]
     loaded = load_object(name, "--model.scores")
     if not isinstance(loaded, Score) and not callable(loaded):

@@ -19,7 +19,7 @@ class Crops:
     """Random crops of each few-shot image, chosen by their likeness to its frozen class prompt.
 
     Attributes:
-        count: number of crops that are drawn, of 8-100 % of the image's area, half of them mirrored.
+        count: number of crops that are drawn, of 8-100 % of the image's area, mirrored with probability 1/2.
         inside: number of those most like the class that are kept.
         outside: number of those least like it that are kept.
         patches: whether their local patches are needed, in place of their global features.

@@ -34,7 +34,7 @@ class Objective:
     """Base class, and CoOp's objective: cross-entropy over the C classes alone (Zhou et al. 2022).
 
     A subclass overrides terms. Every term is a vector with one value per item. The module takes its mean over all
-    processes and multiplies all terms but ``id_loss`` by ``outlier_weight``. How to add one: docs/extend.md.
+    processes and multiplies all but the ID term by ``outlier_weight``. How to add one: docs/extend.md.
 
     Attributes:
         unknown: whether there is a prompt for "unknown", the last of C + 1.
@@ -42,6 +42,8 @@ class Objective:
             ID-irrelevant patches) or ``none``.
         attention: whether ``outlier_terms`` needs ``Step.attention``; only with ``local_patches``.
         crops: random crops of the few-shot images for ``Step.inside`` and ``Step.outside``; None: not needed.
+        negatives: whether ``texts`` gives negatives, so that ``--model.negatives`` is refused.
+        images: whether ``--model.image_weight`` may be above 0: not with several prompts of a class.
         score: name of the method's score, the default of ``--model.score``; None: msp_unknown or msp.
         scores: names of the scores that only this method has.
 
@@ -60,6 +62,8 @@ class Objective:
     outliers: OutlierSource = "none"
     attention: bool = False
     crops: Crops | None = None
+    negatives: bool = False
+    images: bool = True
     score: str | None = None
     scores: tuple[str, ...] = ()
 

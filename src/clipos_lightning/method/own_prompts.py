@@ -64,13 +64,21 @@ class NamelessPrompts(nn.Module):
 
 
 class FrozenTexts(nn.Module):
-    """The features of fixed prompts, (N, D)."""
+    """The features of fixed prompts, (N, D).
+
+    Raises:
+        InputError: a prompt is longer than the text tower reads.
+    """
 
     rows: Tensor
 
     def __init__(self, backbone: FrozenClip, prompts: Sequence[str]) -> None:
         super().__init__()
-        self.register_buffer("rows", encode_prompts(backbone, [[prompt] for prompt in prompts]), persistent=False)
+        try:
+            rows = encode_prompts(backbone, [[prompt] for prompt in prompts])
+        except InputError as error:
+            raise InputError(str(error).replace("--model.template", "--model.objective")) from error
+        self.register_buffer("rows", rows, persistent=False)
 
     def forward(self) -> Texts:
         """Text features, L2-normalised, (N, D)."""
@@ -104,14 +112,15 @@ class PromptMaker:
         """N learnable prompts without a name; arguments as for :class:`NamelessPrompts`."""
         return NamelessPrompts(self.backbone, count, shared, own, self.seed + 1000 * STREAM)
 
-    def classes(self, number: int, class_specific: bool = False) -> PromptLearner:
+    def classes(self, number: int, class_specific: bool | None = None) -> PromptLearner:
         """Further learnable prompts of the classes, which start as those of the options, with other random tokens.
 
         Args:
             number: of these prompts among the objective's, from 1.
-            class_specific: a context for each class.
+            class_specific: a context for each class; None: as the options say.
         """
-        context = replace(self.context, learn="shared", class_specific=class_specific)
+        specific = self.context.class_specific if class_specific is None else class_specific
+        context = replace(self.context, learn="shared", class_specific=specific)
         seed = self.seed + number * STREAM
         return PromptLearner(self.backbone, self.class_names, None, context, seed=seed, wordings=self.wordings)
 

@@ -25,7 +25,7 @@ from ..method.prompts import Wordings, encode_prompts, neutral_prompts
 from ..method.prototypes import blend
 from ..types import ClassTexts, Features, Texts, WordTexts
 from .name_notes import describe_codes
-from .negatives import Negatives, mine_negatives, restore_negatives
+from .negatives import Negatives, mine_negatives, negatives_name, restore_negatives
 from .notes import ONE_CLASS, describe_choice, describe_mined, describe_quality, describe_shots
 from .shots import Shots
 
@@ -134,7 +134,10 @@ class ClassFeatures(LightningModule):
 
     def take_negatives(self, recorded: Negatives | None) -> None:
         """Take the mined words of a checkpoint, if it has some, in place of those that would be mined here."""
-        if isinstance(recorded, dict) and recorded != self.hparams["negatives"]:
+        given = self.hparams["negatives"]
+        if negatives_name(given) != negatives_name(recorded):
+            raise InputError("the checkpoint was trained with other --model.negatives: give the same, or train again")
+        if isinstance(recorded, dict) and recorded != given:
             self.hparams["negatives"], self.negative_texts = recorded, self.negative_texts[:0]
 
     def describe_negatives(self) -> list[str]:

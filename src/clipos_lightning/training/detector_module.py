@@ -96,24 +96,32 @@ class DetectorModule(ClassFeatures):
         """What learns: the contexts of the prompts, and the objective's own prompts."""
         return [*self.prompts.parameters(), *([] if self.own is None else self.own.parameters())]
 
-    def texts_of(self, prompts: Texts) -> tuple[Texts, ExtraTexts]:
-        """The texts that images are compared with, from the output of ``prompts``: those of the objective, and words.
+    def texts_of(self, prompts: Texts, weight: float | None = None) -> tuple[Texts, ExtraTexts]:
+        """The texts that images are compared with: those of the objective, and negative words.
 
-        Raises:
-            InputError: both have negatives.
+        Args:
+            prompts: output of ``prompts``.
+            weight: of images in the class features; None: ``image_weight``.
         """
-        text, extra = self.objective.texts(self.blend(prompts), self.class_text, self.own)
-        if self.negatives is not None and extra.negatives is not None:
-            raise InputError("--model.negatives: this --model.objective learns its own: leave the words out")
+        frozen = self.blend(self.plain_text[:-1], weight)
+        text, extra = self.objective.texts(self.blend(prompts, weight), frozen, self.own)
         return text, extra if self.negatives is None else replace(extra, negatives=self.negatives)
+
+    def texts_at(self, weight: float | None) -> tuple[Texts, ExtraTexts]:
+        """The detector's texts as it is now: before training, its class features are of the zero-shot prompts.
+
+        Args:
+            weight: of images in the class features; None: ``image_weight``.
+        """
+        with torch.no_grad(), self.fp32():
+            has_own = type(self.objective).texts is not Objective.texts
+            text, extra = self.texts_of(self.prompts() if self.learned or has_own else self.plain_text, weight)
+            return (text.detach() if self.learned else self.blend(self.plain_text, weight)), extra.detach()
 
     @property
     def texts(self) -> tuple[Texts, ExtraTexts]:
-        """The detector's texts as it is now: before training, its class features are of the zero-shot prompts."""
-        with torch.no_grad(), self.fp32():
-            has_own = type(self.objective).texts is not Objective.texts
-            text, extra = self.texts_of(self.prompts() if self.learned or has_own else self.plain_text)
-            return (text.detach() if self.learned else self.zero_shot_text), extra.detach()
+        """The detector's texts as it is now."""
+        return self.texts_at(None)
 
     @property
     def text(self) -> Texts:
@@ -172,11 +180,10 @@ class DetectorModule(ClassFeatures):
             compared = of_any_method(without_memory(shared))
             heads.append(self.head(ZERO_SHOT, zero_shot, zero_shot[:-1], compared))
         if self.hparams["image_weight"]:
-            with self.fp32():
-                text = self.prompts() if self.learned else zero_shot
-            heads.append(self.head(PART_PREFIXES["text"], text, zero_shot[:-1], without_memory(scores), extra))
-            images = self.blend(text, 1.0)
-            heads.append(self.head(PART_PREFIXES["images"], images, images[: len(self.class_names)], scores, extra))
+            for part, weight, names in (("text", 0.0, without_memory(scores)), ("images", 1.0, scores)):
+                text, extra = self.texts_at(weight)
+                frozen = self.blend(zero_shot[:-1], weight)
+                heads.append(self.head(PART_PREFIXES[part], text, frozen, names, extra))
         return heads
 
     # ---- training

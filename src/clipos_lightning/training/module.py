@@ -52,10 +52,11 @@ class ClipOS(DetectorModule):
         pretrained: open_clip tag or local file of the backbone's weights; null: MicroCLIP's embedded ones, else openai.
         image_size: side of the input images in pixels, with position embeddings interpolated to it; null: the model's.
         objective: the loss: unknown (CLIP-OS), focal, uniform_kl or energy on synthesised outliers; entropy
-            (LoCoOp), sct (SCT) or fobor (FoBoR) on local patches; none (CoOp); or a custom Objective by its path.
+            (LoCoOp), sct (SCT), fobor or mambo on local patches; fa, gallop, id_like or local_prompt; none (CoOp); or a
+            custom Objective by its path.
         outlier_weight: lambda_ood, the weight of the outlier term, at least 0.
         score: score of the detector by name or dotted path, the headline of the report; null: msp_unknown, or msp if
-            the objective has no prompt for "unknown".
+            the objective has no prompt for "unknown", or the score of the method.
         scores: scores in the report by name or dotted path; null: all that the objective defines.
         image_weight: weight of the few-shot images' mean feature in each class feature, from 0 (text alone) to 1
             (images alone); auto: chosen on augmented views of these images (docs/names.md).
@@ -76,7 +77,7 @@ class ClipOS(DetectorModule):
         feature_budget_mb: MiB for frozen features of the few-shot images; beyond it they are encoded in each step.
         compile: run the image tower with torch.compile at fixed shapes, for long runs on a GPU (docs/performance.md).
         seed: seed of the initial context and of all draws in training; null: that of --seed_everything (Python: 1).
-        optimizer: the optimizer, which gets the prompt parameters only.
+        optimizer: the optimizer, which gets the prompts and what the objective learns beside them.
         lr_scheduler: the learning-rate scheduler, stepped once per epoch; null: a constant rate.
 
     Raises:
@@ -130,6 +131,12 @@ class ClipOS(DetectorModule):
         self.score = score or self.objective.score or default_score(self.objective.unknown)
         own = self.objective.scores
         words = read_negatives_option(negatives)
+        if words and self.objective.negatives:
+            raise InputError("--model.negatives: this --model.objective has its own: leave the words out")
+        if image_weight and not self.objective.images:
+            raise InputError(
+                "--model.image_weight: this --model.objective has several prompts of each class: set the weight to 0"
+            )
         parts = self.objective.unknown, negatives_score(words)
         check_scores([self.score], *parts, "--model.score", own)
         images = bool(image_weight) or find_score(self.score).memory
@@ -177,6 +184,10 @@ class ClipOS(DetectorModule):
         self.own = self.objective.own_prompts(
             PromptMaker(self.backbone, class_names, context, self.seed, class_wordings)
         )
+        if not outlier_weight and self.own is not None and next(self.own.parameters(), None) is not None:
+            raise InputError(
+                "--model.outlier_weight 0 may leave prompts of this --model.objective untrained: take a number above 0"
+            )
         self.register_class_features(zero_shot_unknown, bool(image_weight), words, template)
         frozen = [f"backbone.{name}" for name, _ in self.backbone.named_parameters()]
         frozen += [name for name, _ in self.named_buffers()]

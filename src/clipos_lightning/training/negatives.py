@@ -47,7 +47,7 @@ def read_negatives_option(given: Negatives | None) -> Negatives | None:
         raise InputError(f"--model.negatives: these are no mined words: take a file, {' or '.join(MINED)}")
     if isinstance(given, str) and given not in MINED:
         return read_negatives(given)
-    return given or None
+    return list(dict.fromkeys(given)) if isinstance(given, list) and given else given or None
 
 
 def negatives_name(given: Negatives | None) -> str | list[str] | None:

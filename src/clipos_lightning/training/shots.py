@@ -158,8 +158,8 @@ class Shots:
             if crops is None or chosen is None:
                 return features
             images = rows % len(self.data.shot_positions)
-            inside, outside = (self.encode_crops(images, numbers[images], crops.patches) for numbers in chosen)
-            return replace(features, inside=inside, outside=outside)
+            found = self.encode_crops(images, torch.cat(chosen, 1)[images], crops.patches)
+            return replace(features, inside=found[:, : crops.inside], outside=found[:, crops.inside :])
 
         progress = partial(track, description="encoding few-shot images", shown=self.shown)
         return FeatureStore(encode, len(labels), budget, progress)

@@ -58,7 +58,7 @@ class GalLoP(Objective):
         dropout: part of the global prompts that each image leaves out in a step, in [0, 1); one is always kept.
     """
 
-    outliers = "local_patches"
+    outliers, images = "local_patches", False
     score, scores = "gallop", ("gallop",)
 
     def __init__(self, count: Count = 4, dropout: BelowOne = 0.75) -> None:

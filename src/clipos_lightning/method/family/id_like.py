@@ -48,6 +48,7 @@ class IDLike(Objective):
         diversity_weight: weight of the prompts' likeness relative to ``outlier_weight``.
     """
 
+    negatives = True
     score, scores = "id_like", ("id_like",)
 
     def __init__(

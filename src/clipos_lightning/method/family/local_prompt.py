@@ -53,6 +53,7 @@ class LocalPrompt(Objective):
         diversity_weight: weight of the negatives' likeness relative to ``outlier_weight``.
     """
 
+    negatives = True
     score, scores = "local_prompt", ("local_prompt",)
 
     def __init__(

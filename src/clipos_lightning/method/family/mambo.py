@@ -25,14 +25,16 @@ from ..step import Step
 def top_shares(z: Logits) -> Float[Tensor, " batch"]:
     """The mean of the 10 largest e^<f_i,t_c> / (sum_c e^<f_i,t_c> + <f_i,t_b>) over patches and classes, (B,).
 
-    As in the authors' code, the cosine to the background has no exponential.
+    As in the authors' code, the cosine to the background has no exponential. Negative ones count as 0 (ours).
 
     Args:
         z: of local features, (B, P, ...), with the background prompt as the negative.
     """
     assert z.negatives is not None, "this detector has no background prompt"
-    e = (z.cosine / z.temperature).exp()
-    return mean_of_largest((e / (e.sum(-1, keepdim=True) + z.negatives)).flatten(1))
+    scaled = z.cosine / z.temperature
+    best = scaled.amax(-1, keepdim=True)  # e^best is left out of numerator and denominator, which may be too large
+    e = (scaled - best).exp()
+    return mean_of_largest((e / (e.sum(-1, keepdim=True) + z.negatives.clamp(min=0) * (-best).exp())).flatten(1))
 
 
 class Mambo(SCT):
@@ -42,6 +44,7 @@ class Mambo(SCT):
         background: the prompt of the background, which does not learn.
     """
 
+    negatives = True
     score, scores = "mambo", ("mambo",)
 
     def __init__(self, background: Name = "a photo of a background.") -> None:
