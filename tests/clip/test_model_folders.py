@@ -92,7 +92,8 @@ def test_a_model_of_the_hub_without_its_weights(build_clip, tmp_path):
 def test_a_model_of_the_hub_is_downloaded_if_it_is_in_no_cache(build_clip, monkeypatch, tmp_path):
     source, asked = write_model(tmp_path / "source", build_clip("quick_gelu")), []
 
-    def fetched(repo, file):
+    def fetched(repo, file, revision):
+        assert revision is None
         asked.append((repo, file))
         return str(source / file)
 

@@ -82,7 +82,8 @@ def test_the_hub_is_asked_for_each_name_of_the_file(tiny, tag, tmp_path, monkeyp
         if not url.endswith(".bin"):
             raise pretrained.EntryNotFoundError.__new__(pretrained.EntryNotFoundError)
 
-    def fetched(repo, file):
+    def fetched(repo, file, revision):
+        assert revision is None
         torch.save(tiny.state_dict(), tmp_path / file)
         return str(tmp_path / file)
 

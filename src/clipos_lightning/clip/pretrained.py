@@ -101,22 +101,27 @@ def how_to_get(config: dict[str, Any]) -> str:
     return f"on a machine with a network run {', or '.join(ways)}"
 
 
-def download_from_hub(repo: str, files: list[str]) -> Path:
+def download_from_hub(repo: str, files: list[str], revision: str | None = None) -> Path:
     """Download the first of these files that a repository of the hub has, into the hub's cache.
 
     The hub is asked for the file once, without retries, so that a machine without a network gets its error in seconds.
+
+    Args:
+        repo: ``owner/name``.
+        files: names in the repository, at least one.
+        revision: branch, tag or commit; None: the main branch.
 
     Raises:
         Exception: the hub is not reachable, or does not give the file.
     """
     first, *others = files
     try:
-        get_hf_file_metadata(hf_hub_url(repo, first), timeout=SECONDS)
+        get_hf_file_metadata(hf_hub_url(repo, first, revision=revision), timeout=SECONDS)
     except EntryNotFoundError:
         if not others:
             raise
-        return download_from_hub(repo, others)
-    return Path(hf_hub_download(repo, first))  # as open_clip; the fingerprint is recorded  # nosec B615
+        return download_from_hub(repo, others, revision)
+    return Path(hf_hub_download(repo, first, revision=revision))  # as open_clip; the fingerprint is recorded  # nosec B615
 
 
 def known_config(path: Path) -> dict[str, Any]:

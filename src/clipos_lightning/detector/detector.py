@@ -1,5 +1,6 @@
 """Detector: class, score and decision for new images, from a frozen backbone, a head and a threshold."""
 
+import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from ..types import ClassMaps, ImageFeatures, Images, PathName, concatenate
 from .decisions import Decision, Prediction, unknown_label
 from .extension import Prompting, extend_head, extend_wordings, new_rows
 from .file import ATTRIBUTES, as_head, head_tensors, is_checkpoint, name_file, read_detector, write_detector
-from .hub import DETECTOR_FILE, fetch_detector, is_on_hub, push_files
+from .hub import DETECTOR_FILE, SHOTS_FILE, fetch_detector, is_on_hub, push_folder
 from .image_inputs import ImageInput, as_list, is_single_input, open_images
 from .model_card import model_card
 
@@ -207,10 +208,13 @@ class Detector:
         """
         if shots is not None and not Path(shots).is_file():
             raise InputError(f"no file {shots}: give the shots.json of the run, or leave it out")
-        with TemporaryDirectory() as folder:
-            self.save(file := Path(folder) / DETECTOR_FILE)
-            card = model_card(read_detector(file)[1], repo)
-            return push_files(repo, file, card, None if shots is None else Path(shots), private, token, revision)
+        with TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            self.save(folder / DETECTOR_FILE)
+            if shots is not None:
+                shutil.copyfile(shots, folder / SHOTS_FILE)
+            card = model_card(read_detector(folder / DETECTOR_FILE)[1], repo)
+            return push_folder(repo, folder, card, private, token, revision)
 
     def to(self, device: str | torch.device) -> "Detector":
         """Move this detector to a device, and return it; ``auto``: the GPU if there is one.

@@ -5,15 +5,14 @@ pickled: its file holds tensors and JSON.
 """
 
 import re
-import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+from huggingface_hub import HfApi, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
+from ..clip.pretrained import download_from_hub
 from ..errors import InputError, printable
 from ..utils.files import write_text
 from ..utils.progress import print_once
@@ -22,7 +21,6 @@ PREFIX = "hf:"
 DETECTOR_FILE = "detector.safetensors"
 SHOTS_FILE = "shots.json"
 CARD_FILE = "README.md"
-SECONDS_TO_CONNECT = 3
 COMMIT = re.compile("[0-9a-f]{40}")
 
 
@@ -82,8 +80,7 @@ def fetch_detector(name: str) -> Path:
         cached = Path(known) if isinstance(known, str) else None
         if cached is not None and COMMIT.fullmatch(revision or ""):
             return cached
-        get_hf_file_metadata(hf_hub_url(repo, DETECTOR_FILE, revision=revision), timeout=SECONDS_TO_CONNECT)
-        return Path(hf_hub_download(repo, DETECTOR_FILE, revision=revision))
+        return download_from_hub(repo, [DETECTOR_FILE], revision)
     except HFValidationError as error:
         raise InputError(f"{name}: {first_line(error)}") from error
     except RepositoryNotFoundError as error:
@@ -106,16 +103,13 @@ def fetch_detector(name: str) -> Path:
         ) from error
 
 
-def push_files(
-    repo: str, file: Path, card: str, shots: Path | None, private: bool, token: str | None, revision: str | None
-) -> str:
+def push_folder(repo: str, folder: Path, card: str, private: bool, token: str | None, revision: str | None) -> str:
     """Upload a detector in one commit; a repository that does not exist is created, a card that exists stays.
 
     Args:
         repo: ``owner/name``.
-        file: the detector's file.
+        folder: with the detector's file, and what else is uploaded; the card is written there.
         card: Markdown.
-        shots: the run's ``shots.json``; None: not uploaded.
         private: whether a new repository is private.
         token: of the hub; None: that of ``hf auth login``, or ``$HF_TOKEN``.
         revision: an existing branch; None: the main one.
@@ -128,22 +122,17 @@ def push_files(
     """
     HubDetector.parse(PREFIX + repo)
     api = HfApi(token=token)
-    with TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        shutil.copyfile(file, folder / DETECTOR_FILE)
-        if shots is not None:
-            shutil.copyfile(shots, folder / SHOTS_FILE)
-        try:
-            api.create_repo(repo, private=private, exist_ok=True)
-            if not api.file_exists(repo, CARD_FILE, revision=revision):
-                write_text(folder / CARD_FILE, card)
-            message = "Upload a detector of clipos-lightning"
-            commit = api.upload_folder(repo_id=repo, folder_path=folder, revision=revision, commit_message=message)
-        except Exception as error:  # the type depends on the hub's client and the network
-            raise InputError(
-                f"{PREFIX}{repo}: the hub did not take the detector ({first_line(error)}): check the name, the network "
-                "and your token (`hf auth login`; it needs to be allowed to write)"
-            ) from error
+    try:
+        api.create_repo(repo, private=private, exist_ok=True)
+        if not api.file_exists(repo, CARD_FILE, revision=revision):
+            write_text(folder / CARD_FILE, card)
+        message = "Upload a detector of clipos-lightning"
+        commit = api.upload_folder(repo_id=repo, folder_path=folder, revision=revision, commit_message=message)
+    except Exception as error:  # the type depends on the hub's client and the network
+        raise InputError(
+            f"{PREFIX}{repo}: the hub did not take the detector ({first_line(error)}): check the name, the network "
+            "and your token (`hf auth login`; it needs to be allowed to write)"
+        ) from error
     return f"{PREFIX}{repo}@{commit.oid}"
 
 

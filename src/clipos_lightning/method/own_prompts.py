@@ -106,7 +106,7 @@ class PromptMaker:
     @property
     def dim(self) -> int:
         """D, the dimension of the joint embedding space."""
-        return self.backbone.encode_text(["."]).shape[1]
+        return self.backbone.clip.visual.output_dim
 
     def nameless(self, count: int, shared: int, own: int) -> NamelessPrompts:
         """N learnable prompts without a name; arguments as for :class:`NamelessPrompts`."""
