@@ -4,19 +4,18 @@ import functools
 import io
 import json
 import os
-import pickle
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 from unittest import mock
 
 import numpy as np
 import open_clip
 import torch
 from PIL import Image
+from stand_in_downloads import cifar_batch
 
 from clipos_lightning import ClipOS, ContextOptions, Detector
 from clipos_lightning.cli.main import main
@@ -186,23 +185,10 @@ def make_benchmarks(root: Path) -> Path:
     return root
 
 
-class Python2Pickler(pickle._Pickler):  # the C one cannot be told how to write strings
-    """Pickle strings as Python 2 did, as in CIFAR's published batches."""
-
-    def save_string(self, text: str | bytes) -> None:
-        raw = text.encode("latin1") if isinstance(text, str) else text
-        self.write(pickle.BINSTRING + struct.pack("<i", len(raw)) + raw)
-
-    dispatch: ClassVar[dict[type, Any]] = {**pickle._Pickler.dispatch, str: save_string, bytes: save_string}
-
-
 def write_cifar_batch(path: Path, rng: np.random.Generator, labels: np.ndarray, key: str = "labels") -> np.ndarray:
     """Write a batch as CIFAR's authors pickled them (CIFAR-100's key: fine_labels); returns its rows (N, 3072)."""
     rows = rng.integers(0, 256, (len(labels), 3072), dtype=np.uint8)
-    file = io.BytesIO()
-    batch = {"batch_label": "made", key: labels.tolist(), "data": rows, "filenames": ["x.png"] * len(labels)}
-    Python2Pickler(file, protocol=2).dump(batch)
-    path.write_bytes(file.getvalue().replace(b"numpy._core.multiarray\n", b"numpy.core.multiarray\n"))
+    path.write_bytes(cifar_batch(rows, labels, key))
     return rows
 
 

@@ -1,6 +1,7 @@
 """Shipped configs are found in an editable install and in a wheel."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -39,6 +40,10 @@ def test_the_citation_is_of_this_version() -> None:
     assert (citation["version"], citation["license"]) == (project["version"], project["license"])
     assert [author["name"] for author in citation["authors"]] == [author["name"] for author in project["authors"]]
     assert f"Version {project['version']}" in (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    changelog = (CHECKOUT / "CHANGELOG.md").read_text(encoding="utf-8")  # keepachangelog.com
+    versions, kinds = (re.findall(pattern, changelog, re.MULTILINE) for pattern in (r"^## \[(.*?)\]", "^### (.*)"))
+    assert versions[0] == "Unreleased" and project["version"] in versions
+    assert set(kinds) <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
 
 
 def test_names_with_and_without_suffix_and_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

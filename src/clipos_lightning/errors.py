@@ -15,6 +15,16 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def message_of(error: BaseException, limit: int = 1000) -> str:
+    r"""An error's message in one line of at most ``limit`` characters, or the name of its type if it has none.
+
+    Example:
+        >>> message_of(ValueError("two\nlines")), message_of(KeyboardInterrupt())
+        ('two lines', 'KeyboardInterrupt')
+    """
+    return " ".join(str(error).split())[:limit] or type(error).__name__
+
+
 class InputError(Exception):
     """The user's input is wrong, or a required file, data set or dependency is missing.
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import open_clip
@@ -98,7 +99,7 @@ def test_a_model_of_the_hub_is_downloaded_if_it_is_in_no_cache(build_clip, monke
         return str(source / file)
 
     monkeypatch.setattr(pretrained, "try_to_load_from_cache", lambda repo, file: None)
-    monkeypatch.setattr(pretrained, "get_hf_file_metadata", lambda url, timeout: None)
+    monkeypatch.setattr(pretrained, "get_hf_file_metadata", lambda url, timeout: SimpleNamespace(size=None))
     monkeypatch.setattr(pretrained, "hf_hub_download", fetched)
     assert load_backbone(HUB).name == HUB
     assert set(asked) == {(REPO, "open_clip_config.json"), (REPO, "open_clip_model.safetensors")}

@@ -1,6 +1,8 @@
 """Tags of weights and their caches, without a network, and the activation that weights were trained with."""
 
 import json
+import re
+from types import SimpleNamespace
 
 import open_clip
 import pytest
@@ -74,13 +76,14 @@ def test_a_tag_in_no_cache_and_no_network(tiny, tag, tmp_path):
     assert "\n" not in text
 
 
-def test_the_hub_is_asked_for_each_name_of_the_file(tiny, tag, tmp_path, monkeypatch):
+def test_the_hub_is_asked_for_each_name_of_the_file(tiny, tag, tmp_path, monkeypatch, capsys):
     asked = []
 
     def only_bin(url, timeout):
         asked.append((url.rsplit("/", 1)[1], timeout))
         if not url.endswith(".bin"):
             raise pretrained.EntryNotFoundError.__new__(pretrained.EntryNotFoundError)
+        return SimpleNamespace(size=598_517_012)
 
     def fetched(repo, file, revision):
         assert revision is None
@@ -91,6 +94,8 @@ def test_the_hub_is_asked_for_each_name_of_the_file(tiny, tag, tmp_path, monkeyp
     monkeypatch.setattr(pretrained, "hf_hub_download", fetched)
     assert load_backbone(QUICK, tag).name == QUICK
     assert asked == [("open_clip_model.safetensors", 3), ("open_clip_pytorch_model.bin", 3)]
+    printed = capsys.readouterr().err
+    assert re.match(r"downloading open_clip_pytorch_model\.bin of \S+ once, 599 MB, to \S+/hub\n", printed), printed
 
 
 def test_a_damaged_file_in_a_cache_is_named(tiny, tag, tmp_path):

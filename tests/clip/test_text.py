@@ -52,3 +52,16 @@ def test_whole_prompts_equal_open_clips_own_encoding(build_clip, tokenizer):
     longest = int(ends.max()) + 1
     cut = encode_whole(clip, embeddings[:, :longest], ends)
     torch.testing.assert_close(cut, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["plain", "layer_scale", "quick_gelu"])
+def test_plain_prompts_are_encoded_as_open_clip_does_in_any_order_and_number(tiny_clip, tokenizer, monkeypatch, kind):
+    backbone = tiny_clip(kind)
+    names = ["cat", "dog", "fire truck", "plum-shaped bowl", "catfish", "cat"]
+    prompts = [template.format(name) for name in names for template in ("a {}.", "the nice {}", "a photo of a {}.")]
+    tokens = tokenizer(prompts, context_length=backbone.clip.context_length)
+    expected = torch.nn.functional.normalize(backbone.clip.encode_text(tokens), dim=-1)
+    for some in (range(len(prompts)), [4, 2, 0, 2], [1], [1, 1, 1]):
+        torch.testing.assert_close(backbone.encode_text([prompts[i] for i in some]), expected[some], atol=2e-6, rtol=0)
+    monkeypatch.setattr("clipos_lightning.clip.backbone.TEXT_BATCH", 5)
+    torch.testing.assert_close(backbone.encode_text(prompts), expected, atol=2e-6, rtol=0)

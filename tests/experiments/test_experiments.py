@@ -72,6 +72,14 @@ def test_runs_are_made_once_and_shared(place):
     assert len({e["run"] for e in entries if e["row"] == "zero-shot"}) == 1
 
 
+def test_a_missing_test_set_is_an_error_before_anything_is_trained(place, tmp_path):
+    _, grid = place
+    none = ("--data.root", tmp_path, "--data.ood_sets", "[noise,svhn]")
+    run = clipos("benchmark", grid, *QUICK, *none, "--out", tmp_path / "out")
+    refused(run, f"clipos data download svhn --root {tmp_path}")
+    assert not (tmp_path / "out/runs").exists()
+
+
 def test_one_pass_for_all_gives_what_fit_and_test_give(place, tmp_path):
     folder, _ = place
     options = ("--config", "scenes_1shot_micro.yaml", *QUICK[:4])

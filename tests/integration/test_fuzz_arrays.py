@@ -14,8 +14,9 @@ import pytest
 from fuzzing import REFUSED, changed, damaged, damaged_text, fewer, mostly, outcome
 from hypothesis import given
 from hypothesis import strategies as st
-from running import Python2Pickler, clipos, inside, save_detector, save_noise
+from running import clipos, inside, save_detector, save_noise
 from scipy.io import savemat
+from stand_in_downloads import Python2Pickler
 
 from clipos_lightning.cli.data import VERIFIERS
 from clipos_lightning.data.cache import CACHE_FOLDER, as_rows, load

@@ -8,7 +8,7 @@ import pytest
 import torch
 from running import CPU, clipos, done, refused
 
-from clipos_lightning import Detector, InputError
+from clipos_lightning import ClipOS, Detector, InputError
 from clipos_lightning.training.checkpoint import data_options, read_checkpoint
 
 pytestmark = pytest.mark.badinput
@@ -135,3 +135,10 @@ def test_a_fit_that_cannot_resume(part: str, value: Any, says: str, written: dic
     path = changed(written, part, value, tmp_path)
     options = ("--trainer.max_steps", 2, "--trainer.default_root_dir", tmp_path)
     refused(clipos("fit", "--ckpt_path", path, *options, *CPU), "last.ckpt is broken", says)
+
+
+def test_lightning_loads_a_checkpoint_without_naming_the_frozen_weights(written, tmp_path, recwarn) -> None:
+    torch.save(written, tmp_path / "last.ckpt")
+    model = ClipOS.load_from_checkpoint(tmp_path / "last.ckpt")
+    assert torch.equal(model.prompts.context, written["state_dict"]["prompts.context"]) and model.trained
+    assert not [str(warning.message) for warning in recwarn if "backbone" in str(warning.message)]

@@ -13,9 +13,10 @@ import pytest
 from running import done
 from tqdm import tqdm
 
+from clipos_lightning import FewShotOOD
 from clipos_lightning.cli import main
 from clipos_lightning.utils import progress
-from clipos_lightning.utils.progress import ProgressLines, notify_if_slow, open_bar, progress_line, track
+from clipos_lightning.utils.progress import ProgressLines, advancing, notify_if_slow, open_bar, progress_line, track
 
 
 class Terminal(io.StringIO):
@@ -65,6 +66,14 @@ def test_a_line_says_how_far_how_fast_and_how_long(often: None) -> None:
     pattern = r"predict: (100|250) of 1,000 images \((10|25) %\)(, [\d,]+ images/s, about \d s left)?"
     assert all(re.fullmatch(pattern, line) for line in lines), lines
     assert lines[-1].startswith("predict: 250 of 1,000 images (25 %), ") and len(counted) == 1
+
+
+def test_the_text_of_lines_and_of_a_bar_can_change(often: None) -> None:
+    for terminal in (False, True):
+        with stderr(terminal) as log, open_bar("first", 4) as bar:
+            bar.set_description("second")
+            assert list(advancing(range(3), bar)) == [0, 1, 2] and bar.n == 3
+            wait_for(lambda: "second: " in log.getvalue())
 
 
 def test_the_rate_counts_this_run_only() -> None:
@@ -138,7 +147,9 @@ def test_fit_and_test_print_lines(at: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert any(re.match(r"encoding few-shot images: \d of 1 batches", line) for line in lines), lines
     assert any(re.match(r"training prompts: \d+ of \d+ batches .* loss \d", line) for line in lines), lines
     test = done("test", "--ckpt_path", run.checkpoint, "--data.limit_per_set", 60, "--data.ood_sets", "[noise]")
-    assert re.search(r"^testing id \(1 of \d\): \d+ of \d+ batches", test.err, re.M), test.err
+    batches = -(-60 // FewShotOOD("", "scenes").eval_batch_size)  # of each set
+    totals = re.findall(r"^testing (id|noise) \([12] of 2\): \d+ of (\d+) batches", test.err, re.M)
+    assert ("id", str(2 * batches)) in totals and {total for _, total in totals} == {str(2 * batches)}, test.err
 
 
 def test_no_progress_if_it_is_switched_off(at: Path) -> None:

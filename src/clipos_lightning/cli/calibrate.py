@@ -16,7 +16,7 @@ from ..detector.detector import Detector
 from ..detector.file import is_checkpoint
 from ..detector.image_stream import check_paths
 from ..errors import InputError
-from ..evaluation.calibration import conformal_point, fit_temperature, smallest_n, stranger_point
+from ..evaluation.calibration import conformal_point, fit_temperature, recall_table, smallest_n, stranger_point
 from ..evaluation.memory import join_memories
 from ..evaluation.scores import find_score
 from ..options.messages import DETECTOR_HELP, CommandParser
@@ -209,6 +209,7 @@ def set_threshold(
         lines += describe_point(point, recall, detector.score, what, guaranteed=not warning)
         kept = {key: value for key, value in asdict(point).items() if not (warning and key in GUARANTEES)}
         record |= {"source": "images" if images else "views", "recall": recall, "point": kept}
+        record["by_recall"] = recall_table(scores, recall)
         if given.per_class and images is not None:
             lines += set_class_thresholds(detector, images, recall, guaranteed=not warning)
         lines += warning

@@ -14,7 +14,7 @@ from pathlib import Path
 from ..data import sources
 from ..data.download import alone, download
 from ..data.unpacking import extract
-from ..errors import InputError
+from ..errors import InputError, message_of
 from ..options.finite import check_size
 from ..options.messages import CommandParser
 from ..utils.console import plain_console
@@ -160,7 +160,7 @@ def download_set(name: str, root: Path) -> str:
         InputError: a file cannot be downloaded or unpacked, or its checksum is wrong.
     """
     source = sources.SOURCES[name]
-    where = ", ".join(dict.fromkeys(str(root / path) for path in source.image_paths))
+    where = root / os.path.commonpath(source.image_paths)
     missing = [file for file in source.files if not file.is_present(root)]
     if not missing:
         check_count(name, root)
@@ -288,7 +288,7 @@ def verify_arrays(count: Callable[[Path], int], path: Path) -> tuple[int, list[s
     try:
         return count(path), []
     except UNREADABLE as error:
-        return 0, [f"{path}: {' '.join(str(error).split()) or type(error).__name__}"]
+        return 0, [f"{path}: {message_of(error)}"]
 
 
 def count_cifar(path: Path) -> int:

@@ -45,6 +45,7 @@ examples:
   clipos calibrate runs/fit-…/last.ckpt known/     set the threshold for 95 % ID recall; writes detector.safetensors
   clipos predict detector.safetensors photos/      the class of each image, or unknown; --out FILE.csv or FILE.jsonl
   clipos explain detector.safetensors a.jpg        a figure of the similarity maps and the decision for an image
+  clipos app detector.safetensors                  try the detector on a page in the browser
   clipos benchmark main                            compare methods on the embedded data set
   clipos data list                                 the data sets that can be downloaded
 

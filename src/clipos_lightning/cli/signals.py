@@ -26,6 +26,7 @@ RESEND_SECONDS = 0.05
 COLLECT_SECONDS = 1.0
 SAME_COMMAND = "run the same command again"
 ADVICE = {
+    "app": "",  # there is nothing to go on with
     "benchmark": f"{SAME_COMMAND}: finished detectors and scores are kept",
     "data": f"{SAME_COMMAND}: files that are downloaded are kept",
 }

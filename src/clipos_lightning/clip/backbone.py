@@ -7,6 +7,7 @@ embedded and loaded by the same code. The surgery path follows CLIP-OS (arXiv:24
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 import open_clip
@@ -27,6 +28,7 @@ from .text import encode_shared, encode_whole
 
 LAST_ROWS = 16  # kept if only the class token is needed; fewer rows use other kernels, with other rounding
 TEXT_BATCH = 1024  # prompts that are encoded at once, to bound the memory
+SMALL_PART = 32  # prompts that are encoded together although they begin differently
 CONTEXT_OPTIONS = "context (--model.context.length, --model.context.words)"
 
 Tokens = Float[Tensor, "batch tokens width"]
@@ -274,10 +276,41 @@ class FrozenClip(nn.Module):
     def encode_text(self, texts: Sequence[str]) -> Texts:
         """Text features of plain prompts, (K, D), as CLIP's own ``encode_text``, L2-normalised.
 
+        Prompts that begin alike are encoded together, their common beginning once.
+
         Example:
             >>> from clipos_lightning import load_backbone
             >>> load_backbone().encode_text(["a photo of a cat.", "a photo of a dog."]).norm(dim=-1)
             tensor([1., 1.])
         """
-        parts = [texts[i : i + TEXT_BATCH] for i in range(0, len(texts), TEXT_BATCH)]
-        return torch.cat([self.encode_embeddings(*self.embed_prompts(part)) for part in parts])
+        parts = alike_parts(texts)
+        rows = torch.cat([self.encode_alike([texts[i] for i in part]) for part in parts])
+        return rows[torch.tensor([i for part in parts for i in part], device=rows.device).argsort()]
+
+    def encode_alike(self, texts: Sequence[str]) -> Texts:
+        """As :meth:`encode_text`, all at once: the beginning that all prompts share is encoded once."""
+        embeddings, ends = self.embed_prompts(texts)
+        alike = (embeddings == embeddings[:1]).all(-1).all(0)  # equal tokens have equal embeddings
+        shared = min(int(alike.long().cumprod(0).sum()), int(ends.min()))
+        return self.encode_embeddings(embeddings[:, shared:], ends - shared, embeddings[0, :shared])
+
+
+def alike_parts(texts: Sequence[str]) -> list[list[int]]:
+    """The positions of texts in parts of at most ``TEXT_BATCH`` that begin with the same two words.
+
+    Parts with few texts are joined, since each part is a pass of the text tower.
+
+    Example:
+        >>> texts = [f"a {kind} of {i}." for kind in ("photo", "bad photo") for i in range(40)]
+        >>> [len(part) for part in alike_parts(texts)]
+        [40, 40]
+    """
+    parts: list[list[int]] = []
+    order = sorted(range(len(texts)), key=texts.__getitem__)
+    for _, group in groupby(order, key=lambda i: texts[i].split()[:2]):
+        alike = list(group)
+        if parts and len(parts[-1]) + len(alike) <= SMALL_PART:
+            parts[-1] += alike
+        else:
+            parts += [alike[i : i + TEXT_BATCH] for i in range(0, len(alike), TEXT_BATCH)]
+    return parts

@@ -1,5 +1,6 @@
 """Files of weights and models of open_clip: in a cache of this machine, or downloaded from the Hugging Face hub."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,12 @@ from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf
 from huggingface_hub.errors import EntryNotFoundError
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 
-from ..errors import InputError
+from ..errors import InputError, message_of
 from ..options.text_files import read_json
+from ..utils.progress import print_once
 
 CLIP_CACHE = Path("~/.cache/clip")  # of OpenAI's package ``clip``, and of open_clip for files with a URL
+ANNOUNCED_BYTES = 10_000_000  # of a file, from which on its download is announced
 SECONDS = 3  # to wait for a connection to the hub, for each of its addresses
 
 
@@ -60,7 +63,7 @@ def find_hub_file(repo: str, files: list[str], what: str, advice: str) -> Path:
 
 def not_reachable(what: str, error: Exception, advice: str) -> InputError:
     """The error for a file that is in no cache and cannot be downloaded; arguments as for :func:`find_hub_file`."""
-    reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    reason = message_of(error).rstrip(".")
     return InputError(f"{what} not on this machine and cannot be downloaded ({reason}): {advice}")
 
 
@@ -105,6 +108,7 @@ def download_from_hub(repo: str, files: list[str], revision: str | None = None) 
     """Download the first of these files that a repository of the hub has, into the hub's cache.
 
     The hub is asked for the file once, without retries, so that a machine without a network gets its error in seconds.
+    The name, size and folder of a large file are printed before it is downloaded.
 
     Args:
         repo: ``owner/name``.
@@ -116,11 +120,14 @@ def download_from_hub(repo: str, files: list[str], revision: str | None = None) 
     """
     first, *others = files
     try:
-        get_hf_file_metadata(hf_hub_url(repo, first, revision=revision), timeout=SECONDS)
+        found = get_hf_file_metadata(hf_hub_url(repo, first, revision=revision), timeout=SECONDS)
     except EntryNotFoundError:
         if not others:
             raise
         return download_from_hub(repo, others, revision)
+    size = found.size or 0
+    if size >= ANNOUNCED_BYTES:
+        print_once(f"downloading {first} of {repo} once, {size / 1e6:,.0f} MB, to {constants.HF_HUB_CACHE}", sys.stderr)
     return Path(hf_hub_download(repo, first, revision=revision))  # as open_clip; the fingerprint is recorded  # nosec B615
 
 

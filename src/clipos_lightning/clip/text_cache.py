@@ -98,22 +98,9 @@ def mean_features(backbone: FrozenClip, groups: PromptGroups) -> Texts:
     total = torch.zeros(len(groups), backbone.clip.visual.output_dim, device=backbone.device)
     for position in range(max(map(len, groups))):
         owners = [i for i, group in enumerate(groups) if len(group) > position]
-        rows = encode_alike(backbone, [groups[i][position] for i in owners])
+        rows = backbone.encode_text([groups[i][position] for i in owners])
         total.index_add_(0, torch.tensor(owners, device=rows.device), rows)
     return F.normalize(total, dim=-1)
-
-
-def encode_alike(backbone: FrozenClip, prompts: Sequence[str]) -> Texts:
-    """Text features as :meth:`.FrozenClip.encode_text`, (K, D): the beginning that all prompts share is encoded once.
-
-    Args:
-        backbone: the frozen CLIP.
-        prompts: K prompts, at least one.
-    """
-    embeddings, ends = backbone.embed_prompts(prompts)
-    alike = (embeddings == embeddings[:1]).all(-1).all(0)  # equal tokens have equal embeddings
-    shared = min(int(alike.long().cumprod(0).sum()), int(ends.min()))
-    return backbone.encode_embeddings(embeddings[:, shared:], ends - shared, embeddings[0, :shared])
 
 
 # ---- files

@@ -9,7 +9,7 @@ import torch
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, message_of
 from .model_folders import name_in_open_clip
 from .support import unsupported_part
 from .weights import ANCHOR
@@ -26,7 +26,7 @@ def model_shapes(name: str, image_size: int | None = None) -> Shapes:
         with torch.device("meta"):
             clip = open_clip.create_model(own_name, load_weights=False, force_image_size=image_size, device="meta")
     except Exception as error:  # the type depends on the configuration, which may be anybody's
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = message_of(error)
         raise InputError(f"--model.backbone {name}: open_clip cannot build this model ({reason})") from error
     return {key: tuple(tensor.shape) for key, tensor in clip.state_dict().items()}
 

@@ -23,7 +23,7 @@ from .benchmarks import BENCHMARKS, kind_of, open_id, open_ood_sets, parse_ood_s
 from .class_prompts import Wording, one_name_each, read_wordings
 from .classnames import read_class_list
 from .decoding import DEFAULT, Decoding
-from .image_sets import ModelSizeImages, unreadable_in
+from .image_sets import ImageSet, ModelSizeImages, unreadable_in
 from .preprocessing import Preprocessing
 from .sampler import ShardSampler, check_world_size
 from .shielded_loader import ShieldedLoader
@@ -214,18 +214,26 @@ class FewShotOOD(LightningDataModule):
         drawn = [(int(train.labels[i]), train.shot_key(i)) for i in self.shot_positions]
         return manifest(self.id_set.name, *self.draw_options, self.id_set.class_keys, drawn, self.views)
 
-    def open_test_sets(self) -> Tests:
-        """Open the ID test set and the OOD sets: name to (set, positions of the images to test), the ID set first.
+    def find_test_sets(self) -> dict[str, ImageSet]:
+        """The ID test set and the OOD sets, by name, the ID set first; no image is read.
 
         Raises:
-            InputError: the ID set has no test images, an OOD set is missing, or an image cannot be read.
+            InputError: the ID set has no test images, or an OOD set is missing.
         """
         if self.id_set.test is None:
             raise InputError(
                 f"the ID set {self.id_set.name!r} has no test images: clipos test requires train/<class>/ and "
                 "test/<class>/ (fit, calibrate and predict do not)"
             )
-        sets = {ID: self.id_set.test} | open_ood_sets(self.ood_specs, self.root, self.cache)
+        return {ID: self.id_set.test} | open_ood_sets(self.ood_specs, self.root, self.cache)
+
+    def open_test_sets(self) -> Tests:
+        """The sets of :meth:`find_test_sets` with the positions of the images to test, after checking those.
+
+        Raises:
+            InputError: a set is missing, or an image cannot be read.
+        """
+        sets = self.find_test_sets()
         tests = select_images(sets, self.limit_per_set, self.root if self.cache else None, self.decoding)
         tests, self.left_out = readable_images(tests, self.skip_unreadable, self.num_workers)
         return tests if self.ood_resolution == "native" else downscale(tests, ID, self.preprocessing)

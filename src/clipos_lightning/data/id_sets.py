@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from ..errors import InputError, message_of
 from . import scenes
 from .arrays import UNREADABLE, Arrays, read_cifar, read_medmnist
 from .boxes import with_boxes
@@ -83,7 +83,7 @@ def missing_set(name: str, root: Path) -> MissingSet:
 
 def broken_set(name: str, path: Path, error: Exception) -> InputError:
     """Build the error for a file of arrays that cannot be read."""
-    reason = " ".join(str(error).split())
+    reason = message_of(error)
     return InputError(
         f"cannot read {SOURCES[name].title} in {path}: {reason}. Remove it and run clipos data download {name} again"
     )

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from ..errors import InputError
+from ..errors import InputError, message_of
 from ..utils.files import sync_folder
 from ..utils.progress import BYTES, open_bar
 
@@ -53,7 +53,7 @@ def extract(archive: Path, folder: Path, parts: Sequence[str], progress: bool = 
     except tarfile.FilterError as error:
         raise unsafe_archive(archive, str(error)) from error
     except ARCHIVE_ERRORS as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = message_of(error)
         # the file system sets errno (disk full, no permission), a damaged archive does not
         file_system = isinstance(error, OSError) and error.errno
         remedy = "Free some space, or use another --root" if file_system else "Remove it, and download it again"

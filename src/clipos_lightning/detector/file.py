@@ -12,7 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..clip.surgery import SurgeryOptions
-from ..errors import InputError, printable
+from ..errors import InputError, message_of, printable
 from ..evaluation.heads import Head
 from ..evaluation.memory import Memory, invalid_tensors, is_matrix
 from ..evaluation.scores import ScoreOptions
@@ -91,7 +91,7 @@ def read_detector(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             wanted = {*TENSORS, *MEMORY_TENSORS, *EXTRA_TENSORS, CONTEXT}
             tensors = {name: file.get_tensor(name) for name in file.keys() if name in wanted}
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is not a safetensors file: {' '.join(str(error).split())[:120]}") from error
+        raise InputError(f"{path} is not a safetensors file: {message_of(error, 120)}") from error
     return tensors, update_paths(check_record(path, metadata.get(KEY), tensors))
 
 

@@ -20,6 +20,7 @@ from ..types import Labels
 from .thresholds import threshold_at_recall
 
 T_RANGE = (0.05, 20.0)  # search range of the temperature
+RECALL_STEPS = tuple(percent / 100 for percent in range(50, 100))  # whose thresholds a calibration keeps
 
 
 def conformal_rank(n: int, recall: float) -> int:
@@ -84,6 +85,26 @@ def conformal_point(scores: NDArray[np.float64], recall: float) -> ConformalPoin
     threshold = threshold_at_recall(scores, (n - rank + 1) / n)  # the rank-th smallest
     achieved = float(np.mean(scores >= threshold))
     return ConformalPoint(threshold, n, rank, achieved, 1 - rank / (n + 1), likely_recall(n, rank))
+
+
+def recall_table(scores: NDArray[np.float64], recall: float) -> list[list[float]]:
+    """The conformal threshold of every whole percent of recall from 50 to 99, and of the requested recall.
+
+    Recalls that n scores are too few to guarantee are left out.
+
+    Args:
+        scores: of ID images, finite, at least one, (n,).
+        recall: requested, in (0, 1).
+
+    Returns:
+        ``[recall, threshold]``, the lowest recall first; thresholds never increase.
+
+    Example:
+        >>> recall_table(np.arange(500.0), 0.95)[-5:]
+        [[0.95, 24.0], [0.96, 19.0], [0.97, 14.0], [0.98, 9.0], [0.99, 4.0]]
+    """
+    steps = sorted({*RECALL_STEPS, recall})
+    return [[step, conformal_point(scores, step).threshold] for step in steps if conformal_rank(len(scores), step)]
 
 
 def likely_recall(n: int, rank: int) -> tuple[float, float]:

@@ -29,11 +29,11 @@ from ..data.image_files import shared_listings
 from ..data.image_sets import FolderSet, ImageSet
 from ..data.splits import digest
 from ..detector.detector import Detector
-from ..errors import InputError
+from ..errors import InputError, message_of
 from ..evaluation.heads import Head, all_paths, all_surgeries, score_all
 from ..training.module import ClipOS
 from ..utils.files import atomic_write, make_folder, write_json
-from ..utils.progress import print_once, track
+from ..utils.progress import advancing, open_bar, print_once, track
 from .grid import find_run, scores_file
 from .plan import ZERO_SHOT_OPTIONS, GridRun, grid_parser
 from .run_files import detector_digest, read_run, read_scores, read_tests, read_trained, unless_broken
@@ -65,6 +65,8 @@ class BenchmarkRunner:
         for accelerator in {str(run.config.trainer.accelerator) for run in self.runs}:
             device_of(accelerator)  # fail before anything is trained
         with shared_weights(), shared_listings():
+            for group in self.groups() if self.untrained else ():
+                self.test_data(group).find_test_sets()  # a missing set is an error before anything is trained
             for run in track(self.untrained, "training detectors", "runs"):
                 self.train(run)
             for note in sorted(self.notes):
@@ -130,7 +132,7 @@ class BenchmarkRunner:
             make_folder(folder)
             Detector.of(module).save(folder / "detector.safetensors", overwrite=True)
         except (InputError, MisconfigurationException) as error:
-            raise InputError(f"benchmark: run {run.id}: {' '.join(str(error).split())}") from error
+            raise InputError(f"benchmark: run {run.id}: {message_of(error)}") from error
         written = {"id": run.id, "train": run.train, "options": run.options, "scores": module.tested_scores}
         written |= {"sha256": detector_digest(folder)}
         write_json(folder / "run.json", {**written, "draw": draw_digest(data), "detector": asdict(module.record)})
@@ -160,27 +162,30 @@ class BenchmarkRunner:
             found.setdefault(json.dumps(key, default=str), []).append(run)
         yield from found.values()
 
+    def test_data(self, runs: Sequence[GridRun]) -> FewShotOOD:
+        """The data of a group of runs, with its test sets not yet opened."""
+        return FewShotOOD(**vars(self.parser.instantiate_classes(runs[0].config).data))
+
     def score_group(self, runs: Sequence[GridRun]) -> None:
         """Score every test set of a group once, for the runs that have no scores of it."""
-        options = self.parser.instantiate_classes(runs[0].config)
-        data = FewShotOOD(**vars(options.data))
-        device = device_of(options.trainer.accelerator)
+        trainer = runs[0].config.trainer
+        data, device = self.test_data(runs), device_of(trainer.accelerator)
         detectors = {run.id: self.load_detector(run) for run in runs}
         backbone = next(iter(detectors.values()))[0].backbone.to(device)
         data.preprocessing = backbone.preprocessing
         data.setup("test")
         heads = {name: replace(head, prefix=f"{name}/") for name, (_, head) in detectors.items()}
-        for k, (name, (images, positions)) in enumerate(data.test_sets.items()):
-            rows = sorted(positions)
-            keys = images_digest(images, rows)
-            missing = [heads[run.id] for run in runs if not self.is_scored(run, name, keys)]
-            if missing:
-                description = f"{len(missing)} detectors on {name} ({k + 1} of {len(data.test_sets)})"
-                batches = track(data.loader(data.test_images(name)), description)
-                tables = self.one_pass(backbone, missing, batches, str(options.trainer.precision))
-                labels = None if images.labels is None else images.labels[rows]
-                for head, values in zip(missing, tables, strict=True):
-                    self.write_scores(head, name, values, keys, labels)
+        keys = {name: images_digest(images, sorted(rows)) for name, (images, rows) in data.test_sets.items()}
+        missing = {n: [heads[run.id] for run in runs if not self.is_scored(run, n, keys[n])] for n in keys}
+        loaders = {name: data.loader(data.test_images(name)) for name, found in missing.items() if found}
+        with open_bar("scoring", sum(map(len, loaders.values()))) as bar:
+            for k, (name, batches) in enumerate(loaders.items()):
+                bar.set_description(f"{len(missing[name])} detectors on {name} ({k + 1} of {len(loaders)})")
+                tables = self.one_pass(backbone, missing[name], advancing(batches, bar), str(trainer.precision))
+                images, positions = data.test_sets[name]
+                labels = None if images.labels is None else images.labels[sorted(positions)]
+                for head, values in zip(missing[name], tables, strict=True):
+                    self.write_scores(head, name, values, keys[name], labels)
         tests = {"id": {"name": data.id_set.name, "n": len(data.test_sets[ID][1])}, "ood": data.ood_kinds}
         tests |= {"limit_per_set": data.limit_per_set, "ood_resolution": data.ood_resolution}
         for run in runs:
@@ -269,7 +274,7 @@ def device_of(accelerator: Any) -> torch.device:
     try:
         return Trainer(accelerator=accelerator, devices=1, **QUIET).strategy.root_device
     except MisconfigurationException as error:
-        raise InputError(f"--trainer.accelerator {accelerator}: {' '.join(str(error).split())}") from error
+        raise InputError(f"--trainer.accelerator {accelerator}: {message_of(error)}") from error
 
 
 def autocast(device: torch.device, precision: str) -> Any:

@@ -62,7 +62,7 @@ def mcm(z: Logits) -> Float[Tensor, "*items"]:
         >>> mcm(Logits(torch.tensor([[0.3, 0.1]]), None, scale=10.0))  # 1 / (1 + e^-0.2)
         tensor([0.5498])
     """
-    return (z.cosine / z.temperature).softmax(-1).amax(-1)
+    return largest_probability(z.cosine / z.temperature)
 
 
 def mcm_unknown(z: Logits) -> Float[Tensor, "*items"]:
@@ -73,8 +73,23 @@ def mcm_unknown(z: Logits) -> Float[Tensor, "*items"]:
         tensor([0.3792])
     """
     assert z.unknown is not None, "this detector has no unknown prompt"
-    both = torch.cat([z.cosine, z.unknown[..., None]], -1) / z.temperature
-    return both.softmax(-1)[..., :-1].amax(-1)
+    return largest_probability(z.cosine / z.temperature, z.unknown[..., None] / z.temperature)
+
+
+def largest_probability(
+    values: Float[Tensor, "*items columns"], others: Float[Tensor, "*items more"] | None = None
+) -> Float[Tensor, "*items"]:
+    """max_c softmax([values, others])_c over the columns of ``values``: 1 / sum of exp(v - max_c v_c).
+
+    Several times as fast as PyTorch's softmax, which is slow over a few columns.
+
+    Example:
+        >>> largest_probability(torch.tensor([1.0, 0.0]), torch.tensor([2.0]))  # 1 / (1 + e^-1 + e)
+        tensor(0.2447)
+    """
+    best = values.amax(-1, keepdim=True)
+    total = (values - best).exp().sum(-1)
+    return 1 / (total if others is None else total + (others - best).exp().sum(-1))
 
 
 def max_logit(z: Logits) -> Float[Tensor, "*items"]:

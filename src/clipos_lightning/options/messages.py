@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 from ..errors import InputError
 
-DETECTOR_HELP = "the detector: detector.safetensors, or the last.ckpt of a `clipos fit` run"
+DETECTOR_HELP = "the detector: detector.safetensors, the last.ckpt of a `clipos fit` run, or hf:owner/name on the hub"
 PRETRAINED_HELP = "the backbone's weights: a tag of open_clip or a local file (default: as in training)"
 DEVICE_HELP = "cpu, cuda, or auto: cuda if available (default: auto)"
 TRUST_HELP = "allow FILE to import a user-defined score or objective by its dotted path, which runs that code"

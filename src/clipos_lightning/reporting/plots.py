@@ -62,10 +62,10 @@ def page_tag(tag: str) -> str:
     return tag
 
 
-def image_uri(pixels: Pixels) -> str:
-    """An image (H, W, 3) as a data URI: up to 64 pixels a PNG, else a JPEG scaled down to MAX_EMBEDDED_SIDE."""
+def image_uri(pixels: Pixels, side: int = MAX_EMBEDDED_SIDE) -> str:
+    """An image (H, W, 3) as a data URI: up to 64 pixels a PNG, else a JPEG whose sides are scaled down to ``side``."""
     picture, buffer = Image.fromarray(pixels), io.BytesIO()
     kind = "png" if max(picture.size) <= 64 else "jpeg"
-    picture.thumbnail((MAX_EMBEDDED_SIDE, MAX_EMBEDDED_SIDE), Image.Resampling.LANCZOS)
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     picture.save(buffer, kind, quality=85, optimize=True)
     return f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode()

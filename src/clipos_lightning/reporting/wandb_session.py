@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import wandb
 
-from ..errors import InputError, printable
+from ..errors import InputError, message_of, printable
 from ..utils.progress import print_once
 
 ResultT = TypeVar("ResultT")
@@ -64,7 +64,7 @@ def one_line(error: BaseException) -> str:
     if callable(problems):
         text = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in problems())
     else:
-        text = " ".join(str(error).split()) or type(error).__name__
+        text = message_of(error)
     return printable(text[:LONGEST].rstrip("."))
 
 

@@ -113,7 +113,7 @@ class ShotsManifest(Callback):
 
 
 class Progress(ProgressBar):
-    """Progress of training, and of each test set: bars on a terminal, otherwise a line every 30 s."""
+    """Progress of training, and of a test over all its sets: bars on a terminal, otherwise a line every 30 s."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -164,12 +164,14 @@ class Progress(ProgressBar):
     def on_test_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Start a bar at the first batch of each test set."""
+        """Start one bar over the batches of all test sets, and name each set when it begins."""
         if batch_idx == 0:
             names = list(trainer.test_dataloaders or {})
-            totals = trainer.num_test_batches
             label = f"testing {names[dataloader_idx]} ({dataloader_idx + 1} of {len(names)})"
-            self.open(totals[dataloader_idx], label)
+            if self.bar is None:
+                self.open(sum(trainer.num_test_batches), label)
+            else:
+                self.bar.set_description(label)
 
     def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
         """Advance the bar by one batch."""

@@ -1,6 +1,6 @@
 """DetectorModule: the base class of ClipOS, with its class features, heads, test loop and checkpoints."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -298,6 +298,12 @@ class DetectorModule(ClassFeatures):
         if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             checkpoint["clipos"]["trainer"] = trainer_options(self.trainer)
             checkpoint["random_state"] = random_state(self.device)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As PyTorch's; the frozen backbone's keys, which a checkpoint lacks, do not count as missing."""
+        found = super().load_state_dict(state_dict, strict, assign)
+        missing = [key for key in found.missing_keys if not key.startswith("backbone.")]
+        return type(found)(missing, found.unexpected_keys)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that backbone, weights, class names and tensors of the checkpoint are those of this module.

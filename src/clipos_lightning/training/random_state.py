@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, message_of
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def restore_random_state(state: Mapping[str, Any], device: torch.device) -> None
         if device.type == "cuda" and "cuda" in state:
             torch.cuda.set_rng_state(state["cuda"], device)
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:120]
+        reason = message_of(error, 120)
         raise InputError(
             f"the checkpoint is broken: its random_state cannot be restored ({reason}); train again"
         ) from error

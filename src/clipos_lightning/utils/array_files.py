@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from ..errors import InputError, message_of
 
 
 def load_arrays(path: Path, *names: str, cure: str) -> dict[str, NDArray[Any]]:
@@ -24,4 +24,4 @@ def load_arrays(path: Path, *names: str, cure: str) -> dict[str, NDArray[Any]]:
         with np.load(path) as file:
             return {name: file[name] for name in names or file.files}
     except Exception as error:  # the type depends on how the file is broken
-        raise InputError(f"{path} is broken: {' '.join(str(error).split())[:120]}; {cure}") from error
+        raise InputError(f"{path} is broken: {message_of(error, 120)}; {cure}") from error

@@ -90,6 +90,10 @@ class ProgressLines:
         """Advance by a number of items."""
         self.n += count
 
+    def set_description(self, text: str, refresh: bool = True) -> None:
+        """Text at the start of the following lines."""
+        self.description = text
+
     def set_postfix_str(self, text: str, refresh: bool = True) -> None:
         """Text at the end of the following lines."""
         self.postfix = text
@@ -208,9 +212,14 @@ def track(items: Iterable[ItemT], description: str, unit: str = "batches", shown
     """
     total = len(items) if isinstance(items, Sized) else None
     with open_bar(description, total, unit, shown=shown and process_rank() == 0) as bar:
-        for item in items:
-            yield item
-            bar.update(1)
+        yield from advancing(items, bar)
+
+
+def advancing(items: Iterable[ItemT], bar: "tqdm[Any] | ProgressLines") -> Iterator[ItemT]:
+    """Iterate, and advance a bar by one after each item."""
+    for item in items:
+        yield item
+        bar.update(1)
 
 
 @contextmanager

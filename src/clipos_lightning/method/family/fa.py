@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...options.schema import Count
 from ...types import ClassTexts, Texts
-from ..base_scores import Score
+from ..base_scores import Score, largest_probability
 from ..logits import ExtraTexts, Logits
 from ..losses import ItemLosses, id_loss
 from ..objectives import Objective
@@ -27,7 +27,7 @@ def fa(z: Logits) -> Float[Tensor, "*items"]:
     """
     assert z.further is not None, "this detector has no frozen prompts"
     columns = torch.cat([z.cosine, z.further.flatten(-2)], -1)
-    return (columns / z.temperature).softmax(-1).amax(-1)
+    return largest_probability(columns / z.temperature)
 
 
 class ForcedPrompt(Objective):

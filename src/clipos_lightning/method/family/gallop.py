@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ...options.schema import BelowOne, Count
 from ...types import ClassTexts, Texts
 from ...utils.chunks import by_chunks
-from ..base_scores import Score, mcm
+from ..base_scores import Score, largest_probability, mcm
 from ..logits import ExtraTexts, Logits
 from ..losses import ItemLosses, id_loss
 from ..objectives import Objective
@@ -34,7 +34,7 @@ def best_local_mean(z: Logits) -> Float[Tensor, " batch"]:
     """
     assert z.further is not None, "this detector has no local prompts"
     local = z.further[..., z.further.shape[-2] // 2 :, :].mean(-2)
-    return (local / z.temperature).softmax(-1).amax((-1, -2))
+    return largest_probability(local / z.temperature).amax(-1)
 
 
 class OwnPrompts(nn.Module):
