@@ -1,7 +1,7 @@
 # make demo:  install into a virtual environment, train and test a detector on the embedded set, write a report
 # make test:  the fast tests;  make check: lint, types and tests
 # make docs:  the documentation as a site, in docs/_build/html
-# make figures: the figures of the documentation, again
+# make figures: redraw the documentation's figures
 # make reproduce: the paper's table with CLIP ViT-B/16; needs a GPU and a network
 # make bench: speed and memory compared with a plain implementation, one table
 # PYTHON: interpreter for the virtual environment (3.11 or newer)

@@ -1,7 +1,7 @@
-"""Make the figures of the documentation again: python scripts/figures.py [NAME …], or make figures.
+"""Redraw the documentation's figures: python scripts/figures.py [NAME …], or make figures.
 
 Each is written to docs/images; all of them take about 20 minutes on two cores. `shots-cifar10` needs $CLIPOS_DATA
-(docs/data.md) and is left out without it. `app` is a screenshot: see docs/own_classes.md.
+(docs/data.md) and is left out without it. `app` is a screenshot: see CONTRIBUTING.md.
 """
 
 import argparse
@@ -106,10 +106,14 @@ FIGURES: dict[str, Callable[[Path], None]] = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the figures that are named, or all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", choices=[[], *FIGURES], metavar="NAME", help=", ".join(FIGURES))
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(FIGURES))
     parser.add_argument("--out", type=Path, default=DOCS / "images", help="folder to write to")
     given = parser.parse_args(arguments)
-    out = given.out.resolve()
+    unknown = [name for name in given.names if name not in FIGURES]
+    if unknown:
+        parser.error(f"no figure {', '.join(unknown)}: they are {', '.join(FIGURES)}")
+    out, start = given.out.resolve(), Path.cwd()
+    out.mkdir(parents=True, exist_ok=True)
     for name in given.names or FIGURES:
         if name == "shots-cifar10" and not os.environ.get("CLIPOS_DATA"):
             print("shots-cifar10: left out, $CLIPOS_DATA is not set")
@@ -117,8 +121,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with TemporaryDirectory() as scratch:
             os.chdir(scratch)
             made = Path(scratch) / f"{name}-new.png"
-            FIGURES[name](made)
-            os.chdir(out)
+            try:
+                FIGURES[name](made)
+            finally:
+                os.chdir(start)
             shutil.copyfile(made, out / f"{name}.png")
         print(f"{name}: {out / f'{name}.png'}")
 

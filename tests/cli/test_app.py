@@ -6,6 +6,7 @@ import socket
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,9 @@ from PIL import Image
 from running import PHOTOS, clipos, inside, refused, save_classes, save_noise, save_scene
 
 from clipos_lightning import ClipOS, ContextOptions, Detector, InputError
-from clipos_lightning.cli.app import choose_port, prepare_gradio
+from clipos_lightning.cli.app import app_parser, choose_port, launch_page, prepare_gradio
 from clipos_lightning.cli.app_page import AppPage, ImageRows
-from clipos_lightning.cli.app_results import Upload, csv_text, decide_again, predict_uploads
+from clipos_lightning.cli.app_results import Upload, as_recall, csv_text, decide_again, predict_uploads
 from clipos_lightning.data.decoding import Decoding
 from clipos_lightning.detector.row_readers import ROW_COLUMNS
 
@@ -50,7 +51,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def page(place: Path, tmp_path: Path) -> AppPage:
     detector = Detector.load(place / "detector.safetensors", "cpu")
-    return AppPage(detector, "detector.safetensors", Decoding(detector.background), tmp_path, Event())
+    received = tmp_path.parent  # holds the images of all tests
+    return AppPage(detector, "detector.safetensors", Decoding(detector.background), received, Event())
 
 
 def copies(place: Path, folder: Path) -> list[dict[str, Any]]:
@@ -241,3 +243,39 @@ def test_gradio_records_and_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     assert environment["GRADIO_ANALYTICS_ENABLED"] == environment["GRADIO_RUN_HISTORY"] == "False"
     assert environment["GRADIO_TEMP_DIR"] == "/scratch"
     assert environment["no_proxy"].split(",")[:2] == ["intra.net", "127.0.0.1"]
+
+
+def test_only_files_that_the_page_received_are_read(tmp_path: Path, page: AppPage) -> None:
+    (tmp_path / "link.png").symlink_to(__file__)
+    for path in (__file__, page.scratch / "../star.png", tmp_path / "link.png", None):
+        explanation, decision, maps = page.show_image({"path": path and str(path)}, None)
+        assert explanation is None and maps == "" and "was not given on the page" in decision
+        with pytest.raises(InputError, match="was not given on the page"):
+            page.show_images([{"path": path and str(path)}], None, ImageRows(), lambda *_, **__: None)
+
+
+def test_equal_files_have_a_row_each(place: Path, tmp_path: Path, page: AppPage) -> None:
+    file = copies(place, tmp_path)[0]
+    known = page.show_images([file, file], None, ImageRows(), lambda *_, **__: None)
+    assert len(page.table(known, None)[1]) == 2 and len(known.by_path) == 1
+
+
+def test_a_record_is_text_and_not_html(page: AppPage) -> None:
+    for point in ({"n": "<b>1</b>", "guaranteed": 1}, "words", None, {}):
+        page.detector.calibration["point"] = point
+        assert "<b>1" not in page.note(90.0)
+
+
+@pytest.mark.parametrize("thousandths", range(500, 1000, 7))
+def test_the_slider_starts_at_the_recall_of_the_file(thousandths: int) -> None:
+    recall = thousandths / 1000
+    assert as_recall(round(100 * recall, 8)) == recall
+
+
+def test_a_port_that_is_taken_meanwhile(page: AppPage) -> None:
+    def launch(**_: Any) -> None:
+        raise OSError("Cannot find empty port in range: 7860-7860")
+
+    given = app_parser().parse_args(["detector.safetensors"])
+    with pytest.raises(InputError, match="port 7860 has just been taken"):
+        launch_page(SimpleNamespace(launch=launch), given, 7860, None)

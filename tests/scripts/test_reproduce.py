@@ -26,7 +26,16 @@ def test_the_report_has_the_papers_average_and_figure() -> None:
     text = script["report"]({"cifar100": {"title": "Methods", "grid_points": [point]}})
     assert f"| CLIP-OS | `msp` | {np.mean([72, 74, 76]):.2f} ± {np.std([72, 74, 76], ddof=1):.2f} |" in text
     assert text.index("| CLIP-OS |") < text.index("| CoOp |") and "### shots 1" in text
-    assert "The paper publishes 78.24 on CIFAR-100 for CLIP-OS; ours 74.00 (-4.2)." in text
+    assert "78.24 for CLIP-OS; ours 74.00 (-4.2)." in text
+
+
+def test_a_trial_is_not_compared_with_the_paper() -> None:
+    rows = [row("CLIP-OS", 70)]
+    limited = {"title": "Methods", "grid_points": [{"tests": {"limit_per_set": 200}, "rows": rows}]}
+    assert "78.24" not in script["report"]({"cifar100": limited})
+    rows[0]["seeds"][0]["ood"] = {"svhn": {"auroc": 50.0}}
+    text = script["report"]({"cifar100": {"title": "Methods", "grid_points": [{**limited["grid_points"][0]}]}})
+    assert "None of the paper's OOD sets was tested." in text and "nan" not in text
 
 
 def test_no_gpu_is_one_line(capsys, monkeypatch) -> None:

@@ -94,8 +94,9 @@ def main(arguments: Sequence[str]) -> int:
     given = app_parser().parse_args(list(arguments))
     if importlib.util.find_spec("gradio") is None:
         raise InputError("app: the package gradio is missing: pip install 'clipos-lightning[app]'")
-    port = choose_port(given.host, given.port)
+    choose_port(given.host, given.port)  # wrong options are reported before the detector is loaded
     detector = Detector.load(given.file, given.device, given.pretrained, given.trust)
+    port = choose_port(given.host, given.port)
     if given.host not in LOOPBACK:
         print(f"warning: --host {given.host}: whoever reaches this machine can use the page", file=sys.stderr)
     with serve(detector, given, port) as url:
@@ -129,21 +130,24 @@ def launch_page(blocks: Any, given: argparse.Namespace, port: int, theme: Any) -
     from ..reporting.html import read_template
 
     name = f"[{given.host}]" if ":" in given.host else given.host
-    blocks.launch(
-        server_name=name,
-        server_port=port,
-        inbrowser=given.browser,
-        share=False,
-        ssr_mode=False,
-        mcp_server=False,
-        enable_monitoring=False,
-        prevent_thread_lock=True,
-        quiet=True,
-        show_error=True,
-        footer_links=[],
-        theme=theme,
-        css=read_template("app.css"),
-    )
+    try:
+        blocks.launch(
+            server_name=name,
+            server_port=port,
+            inbrowser=given.browser,
+            share=False,
+            ssr_mode=False,
+            mcp_server=False,
+            enable_monitoring=False,
+            prevent_thread_lock=True,
+            quiet=True,
+            show_error=True,
+            footer_links=[],
+            theme=theme,
+            css=read_template("app.css"),
+        )
+    except OSError as error:  # taken while the detector was loaded
+        raise InputError(f"app: port {port} has just been taken: give another --port, or run it again") from error
     return f"http://{'localhost' if name in ('0.0.0.0', '[::]') else name}:{port}"
 
 

@@ -22,6 +22,8 @@ from ..reporting.paper_figure import Explanation
 from ..utils.files import write_text
 from .app_results import (
     ROW_HEADERS,
+    Upload,
+    as_recall,
     at_threshold,
     count_rows,
     csv_text,
@@ -49,11 +51,13 @@ class ImageRows:
     """The rows of the images that a user gave.
 
     Attributes:
-        by_path: path of an upload to its row.
+        by_path: path of an upload to its row; files of equal name and content have the same path.
+        paths: of all images, in order.
         note: on files that were left out, or "".
     """
 
     by_path: dict[str, PredictionRow] = field(default_factory=dict)
+    paths: list[str] = field(default_factory=list)
     note: str = ""
 
 
@@ -78,17 +82,29 @@ class AppPage:
     def __post_init__(self) -> None:
         self.recalls = recalls_of(self.detector)
 
+    def uploads(self, files: Sequence[UploadedFile] | None) -> list[Upload]:
+        """The uploads in a component's data.
+
+        Raises:
+            InputError: one is not a file that the page received.
+        """
+        found = uploads_of(files)
+        folder = self.scratch.resolve()
+        if not all(Path(upload.path).resolve().is_relative_to(folder) for upload in found):
+            raise InputError("this file was not given on the page: drop it there")
+        return found
+
     def threshold(self, percent: float | None) -> float | None:
         """The threshold at a recall in percent; None: those that the results have."""
-        return None if self.recalls is None or percent is None else self.recalls.at(percent / 100)[1]
+        return None if self.recalls is None or percent is None else self.recalls.at(as_recall(percent))[1]
 
     def note(self, percent: float | None) -> str:
         """What the threshold means, or why there is no slider, as HTML."""
         if self.recalls is None or percent is None:
             reason, command = why_no_recalls(self.detector, self.file)
             return f'<p class="note">{mark_code(f"The recall of this detector is fixed: {reason}. `{command}`")}</p>'
-        texts = describe_recall(self.recalls, percent / 100, self.detector.score, self.detector.calibration)
-        return f'<p class="note"><b>{texts[0]}</b>: {texts[1]}</p>'
+        texts = describe_recall(self.recalls, as_recall(percent), self.detector.score, self.detector.calibration)
+        return f'<p class="note"><b>{escape(texts[0])}</b>: {escape(texts[1])}</p>'
 
     # ---- one image
 
@@ -97,7 +113,7 @@ class AppPage:
         if file is None:
             return None, NO_IMAGE, ""
         try:
-            explanation = explain_upload(self.detector, uploads_of([file])[0], self.decoding)
+            explanation = explain_upload(self.detector, self.uploads([file])[0], self.decoding)
         except InputError as error:
             return None, message_html(str(error), "No decision"), ""
         return explanation, self.decision(explanation, percent), maps_html(explanation)
@@ -120,11 +136,11 @@ class AppPage:
         """Rows of all images; those that are not known yet are read.
 
         Raises:
-            InputError: the command ended meanwhile.
+            InputError: the command ended meanwhile, or a file is not one that the page received.
         """
         left_out = Counter[str]()
-        uploads = [*uploads_of(files), *images_in(uploads_of(folder), left_out)]
-        new = [upload for upload in uploads if upload.path not in known.by_path]
+        uploads = [*self.uploads(files), *images_in(self.uploads(folder), left_out)]
+        new = list({upload.path: upload for upload in uploads if upload.path not in known.by_path}.values())
 
         def step(done: int) -> None:
             progress((done, len(new)), desc="images", unit="images")
@@ -134,13 +150,14 @@ class AppPage:
         rows = predict_uploads(self.detector, new, self.decoding.max_pixels, step)
         found = known.by_path | dict(zip((upload.path for upload in new), rows, strict=True))
         note = describe_left_out(left_out) if left_out else ""
-        return ImageRows({upload.path: found[upload.path] for upload in uploads}, note)
+        paths = [upload.path for upload in uploads]
+        return ImageRows({path: found[path] for path in paths}, paths, note)
 
     def table(self, known: ImageRows, percent: float | None) -> tuple[str, list[list[Any]], str | None]:
         """Counts as HTML, table, and path of a CSV file of the images at a recall."""
         if not known.by_path:
             return message_html(known.note or "Give several images or a folder."), [], None
-        rows = decide_again(self.detector, known.by_path.values(), self.threshold(percent))
+        rows = decide_again(self.detector, [known.by_path[path] for path in known.paths], self.threshold(percent))
         path = self.scratch / uuid.uuid4().hex / "rows.csv"
         path.parent.mkdir()
         write_text(path, csv_text(rows))

@@ -51,7 +51,9 @@ def uploads_of(files: Sequence[Mapping[str, Any]] | None) -> list[Upload]:
         >>> uploads_of([{"path": "/tmp/1/a_b.png", "orig_name": "a b.png"}, {"path": "/tmp/2/c.png"}])[0].name
         'a b.png'
     """
-    return [Upload(file["path"], file.get("orig_name") or Path(file["path"]).name) for file in files or ()]
+    return [
+        Upload(str(file["path"]), str(file.get("orig_name") or Path(str(file["path"])).name)) for file in files or ()
+    ]
 
 
 def images_in(uploads: Iterable[Upload], left_out: Counter[str]) -> list[Upload]:
@@ -157,12 +159,22 @@ def csv_text(rows: Iterable[PredictionRow]) -> str:
 # ---- about the detector
 
 
+def as_recall(percent: float) -> float:
+    """A recall in percent as a fraction, without the error of the division.
+
+    Example:
+        >>> 71.4 / 100, as_recall(71.4)
+        (0.7140000000000001, 0.714)
+    """
+    return round(percent / 100, 10)
+
+
 def describe_recall(recalls: Recalls, recall: float, score: str, calibration: Mapping[str, Any]) -> tuple[str, str]:
     """The threshold at a recall, and what it promises."""
     recall, threshold = recalls.at(recall)
-    point = calibration.get("point", {})
+    point = calibration.get("point")
     rule = f"{score} ≥ {threshold:.6g}"
-    if "guaranteed" not in point:
+    if not isinstance(point, Mapping) or "guaranteed" not in point or "n" not in point:
         return rule, "no guarantee: the calibration images were those of training, or crops of them"
     return rule, (
         f"a new image of the kind of the {point['n']} calibration images is accepted with a probability of at least "

@@ -178,7 +178,7 @@ class BenchmarkRunner:
         keys = {name: images_digest(images, sorted(rows)) for name, (images, rows) in data.test_sets.items()}
         missing = {n: [heads[run.id] for run in runs if not self.is_scored(run, n, keys[n])] for n in keys}
         loaders = {name: data.loader(data.test_images(name)) for name, found in missing.items() if found}
-        with open_bar("scoring", sum(map(len, loaders.values()))) as bar:
+        with open_bar("scoring", sum(map(len, loaders.values())), shown=bool(loaders)) as bar:
             for k, (name, batches) in enumerate(loaders.items()):
                 bar.set_description(f"{len(missing[name])} detectors on {name} ({k + 1} of {len(loaders)})")
                 tables = self.one_pass(backbone, missing[name], advancing(batches, bar), str(trainer.precision))

@@ -300,7 +300,7 @@ class DetectorModule(ClassFeatures):
             checkpoint["random_state"] = random_state(self.device)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As PyTorch's; the frozen backbone's keys, which a checkpoint lacks, do not count as missing."""
+        """As PyTorch's; without ``strict``, keys of the frozen backbone, which checkpoints lack, are not reported."""
         found = super().load_state_dict(state_dict, strict, assign)
         missing = [key for key in found.missing_keys if not key.startswith("backbone.")]
         return type(found)(missing, found.unexpected_keys)
