@@ -11,10 +11,10 @@ from ..data.image_files import no_images_error, walk_images
 from ..data.image_sets import class_folders
 from ..detector.detector import Detector
 from ..errors import InputError
-from ..options.messages import DETECTOR_HELP, DEVICE_HELP, PRETRAINED_HELP, TRUST_HELP, CommandParser
+from ..options.messages import DETECTOR_HELP, CommandParser
 from ..training.notes import counted
 from ..utils.progress import silence_libraries, track
-from .inference import check_detector_paths
+from .inference import add_loading_options, check_detector_paths
 
 
 def add_parser() -> CommandParser:
@@ -28,9 +28,7 @@ def add_parser() -> CommandParser:
     parser.add_argument("--class_names", metavar="YAML", help=text)
     text = "detector to write; must not exist (default: extended.safetensors)"
     parser.add_argument("--out", default="extended.safetensors", metavar="DETECTOR", help=text)
-    parser.add_argument("--pretrained", metavar="WEIGHTS", help=PRETRAINED_HELP)
-    parser.add_argument("--device", default="auto", help=DEVICE_HELP)
-    parser.add_argument("--trust", action="store_true", help=TRUST_HELP)
+    add_loading_options(parser)
     return parser
 
 

@@ -14,10 +14,10 @@ from typing import Any
 
 from ..detector.detector import Detector
 from ..errors import InputError
-from ..options.messages import DETECTOR_HELP, DEVICE_HELP, PRETRAINED_HELP, TRUST_HELP, CommandParser
+from ..options.messages import DETECTOR_HELP, CommandParser
 from ..utils.progress import silence_libraries
 from ..utils.quiet import quiet
-from .inference import add_max_pixels, decoding_for
+from .inference import add_loading_options, add_max_pixels, decoding_for
 
 LOCAL = "127.0.0.1"
 LOOPBACK = (LOCAL, "localhost", "::1")
@@ -45,9 +45,7 @@ def app_parser() -> CommandParser:
     parser.add_argument("--host", default=LOCAL, metavar="ADDRESS", help=text)
     parser.add_argument("--browser", action="store_true", help="open the page in the browser")
     add_max_pixels(parser)
-    parser.add_argument("--pretrained", metavar="WEIGHTS", help=PRETRAINED_HELP)
-    parser.add_argument("--device", default="auto", help=DEVICE_HELP)
-    parser.add_argument("--trust", action="store_true", help=TRUST_HELP)
+    add_loading_options(parser)
     return parser
 
 

@@ -16,11 +16,11 @@ from ..data.pixels import as_rgb
 from ..data.transforms import resize_image
 from ..detector.detector import Detector
 from ..errors import InputError
-from ..options.messages import DETECTOR_HELP, DEVICE_HELP, PRETRAINED_HELP, TRUST_HELP, CommandParser
+from ..options.messages import DETECTOR_HELP, CommandParser
 from ..reporting.paper_figure import PAPER, Explanation, paper_figure
 from ..utils.files import atomic_write, check_parent
 from ..utils.progress import silence_libraries
-from .inference import add_max_pixels, decoding_for
+from .inference import add_loading_options, add_max_pixels, decoding_for
 
 FIGURE_FORMATS = ("png", "pdf", "svg")
 DPI = 300  # resolution of PNG files
@@ -136,9 +136,7 @@ def explain_parser() -> CommandParser:
     parser.add_argument("--class", dest="name", metavar="NAME", help=text)
     parser.add_argument("--top", type=int, default=5, metavar="N", help="number of classes to list (default: 5)")
     add_max_pixels(parser)
-    parser.add_argument("--pretrained", metavar="WEIGHTS", help=PRETRAINED_HELP)
-    parser.add_argument("--device", default="auto", help=DEVICE_HELP)
-    parser.add_argument("--trust", action="store_true", help=TRUST_HELP)
+    add_loading_options(parser)
     return parser
 
 

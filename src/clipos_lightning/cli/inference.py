@@ -37,6 +37,11 @@ def add_inference_options(parser: CommandParser) -> None:
     text = f"processes that decode images; 0: decode in the main process (default: {workers})"
     parser.add_argument("--num_workers", type=int, default=workers, metavar="N", help=text)
     add_max_pixels(parser)
+    add_loading_options(parser)
+
+
+def add_loading_options(parser: CommandParser) -> None:
+    """Add the options of all commands that load a detector to run it."""
     parser.add_argument("--pretrained", metavar="WEIGHTS", help=PRETRAINED_HELP)
     parser.add_argument("--device", default="auto", help=DEVICE_HELP)
     parser.add_argument("--trust", action="store_true", help=TRUST_HELP)
